@@ -1,0 +1,117 @@
+"""Checks at the public boundary: each returns the array that the engine needs or raises one clear sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdl.errors import InputError
+
+
+def features(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating]:
+    """X as a finite numeric array [N, n_features] (its dtype is kept when it is a float)."""
+    array = _numeric(X, name)
+    if array.ndim != 2 or array.shape[1] != n_features:
+        hint = "; a single row is X[None, :]" if array.ndim == 1 and array.size == n_features else ""
+        raise InputError(f"{name}: expected shape (rows, {n_features}), got {array.shape}{hint}")
+    return finite(array, name)
+
+
+def labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArray[np.int64]:
+    """y as int64 class indices [N] in 0 .. n_classes - 1."""
+    array = _numeric(y, name)
+    array = _one_per_row(array, n_rows, name)
+    as_int = finite(array, name).astype(np.int64)
+    if not np.array_equal(as_int, array):
+        raise InputError(f"{name}: expected whole-number class labels 0 to {n_classes - 1}, got {_first(array != as_int, array)}")
+    bad = (as_int < 0) | (as_int >= n_classes)
+    if bad.any():
+        raise InputError(
+            f"{name}: expected class labels 0 to {n_classes - 1} for {n_classes} softmax outputs, got {_first(bad, as_int)}; "
+            f"number the classes from 0, or give the model one output per class"
+        )
+    return as_int
+
+
+def targets(y: ArrayLike, n_rows: int, n_outputs: int, binary: bool, name: str = "y") -> NDArray[np.floating]:
+    """y as finite numbers [N, n_outputs]; [N] is taken where there is one output. Binary targets lie in [0, 1]."""
+    array = _numeric(y, name)
+    if array.ndim == 1 and n_outputs == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != n_outputs:
+        wanted = f"(rows,) or (rows, {n_outputs})" if n_outputs == 1 else f"(rows, {n_outputs})"
+        raise InputError(f"{name}: expected shape {wanted} for {n_outputs} output(s), got {np.shape(y)}")
+    _same_rows(array, n_rows, name)
+    finite(array, name)
+    if binary:
+        bad = (array < 0) | (array > 1)
+        if bad.any():
+            raise InputError(f"{name}: expected labels in 0 .. 1 for sigmoid outputs, got {_first(bad, array)}")
+    return array
+
+
+def weights(sample_weight: ArrayLike, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64]:
+    """Per-row weights [N], none negative, not all zero, as float64."""
+    array = finite(_one_per_row(_numeric(sample_weight, name), n_rows, name), name).astype(np.float64)
+    if (array < 0).any():
+        raise InputError(f"{name}: expected weights of 0 or more, got {_first(array < 0, array)}")
+    if not array.any():
+        raise InputError(f"{name}: expected at least one weight above 0, got only zeros")
+    return array
+
+
+def count(value: object, name: str, low: int, what: str) -> int:
+    """A whole number of at least `low`; `what` says what it counts."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < low:
+        raise InputError(f"{name}: expected {what}, a whole number of at least {low}, got {value!r}")
+    return int(value)
+
+
+def finite(array: NDArray, name: str) -> NDArray:
+    """The array itself, when no element is NaN or infinite."""
+    # A sum is finite only if every element is (or it overflowed): one pass without a temporary in the usual case.
+    if array.dtype.kind == "f" and array.size:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduce(array, axis=None)
+        if not np.isfinite(total):
+            bad = ~np.isfinite(array)
+            if bad.any():
+                raise InputError(f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first")
+    return array
+
+
+def _numeric(values: ArrayLike, name: str) -> NDArray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # ragged nested lists
+        raise InputError(f"{name}: expected a rectangular array of numbers, got rows of different lengths") from error
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: expected numbers, got objects ({error}); convert them to float first") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name}: expected real numbers, got dtype {array.dtype}; convert them to float first")
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+    return array
+
+
+def _one_per_row(array: NDArray, n_rows: int, name: str) -> NDArray:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InputError(f"{name}: expected shape (rows,), got {array.shape}")
+    return _same_rows(array, n_rows, name)
+
+
+def _same_rows(array: NDArray, n_rows: int, name: str) -> NDArray:
+    if len(array) != n_rows:
+        raise InputError(f"{name}: expected one entry for each of the {n_rows} rows of X, got {len(array)}")
+    return array
+
+
+def _first(bad: NDArray, array: NDArray) -> str:
+    where = np.unravel_index(int(np.argmax(bad)), array.shape)
+    place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
+    return f"{array[where]} in {place} (counted from 0)"

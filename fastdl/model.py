@@ -1,0 +1,188 @@
+"""The multi-layer perceptron: its shape, its one flat parameter buffer, and prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdl import checks, initialisation
+from fastdl.activations import Activation, ActivationLike, resolve
+from fastdl.engine import Engine, aligned_zeros
+from fastdl.errors import InputError
+from fastdl.outputs import OUTPUTS
+from fastdl.scaling import Scaling
+from fastdl.suggest import did_you_mean
+
+DTYPES = ("float32", "float64")
+
+
+class MLP:
+    """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
+
+    Parameters
+    ----------
+    layers : sizes of all layers, inputs first and outputs last: [64, 128, 10]; [64, 10] is a linear model
+    activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity") or `LeakyReLU(alpha)` for all hidden
+        layers, or a list with one per hidden layer
+    output : "linear" (regression), "sigmoid" (one binary label, or several independent ones), "softmax" (classes)
+    seed : of the initial weights
+    dtype : "float32" or "float64", of parameters and arithmetic
+    init : "auto" (He for the ReLU family, Glorot otherwise), "he", "glorot", or the normal weights' deviation
+
+    Attributes
+    ----------
+    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ...
+    weights, biases : tuples of views of it, (in, out) and (out,)
+    scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
+    feature_names, target_names, classes : names that travel with the model file, or None
+    metadata : what travels with the model file besides: a dictionary of plain JSON values
+
+    Raises
+    ------
+    InputError : a size, name or number is not as above
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        activation: ActivationLike | Sequence[ActivationLike] = "relu",
+        output: str = "softmax",
+        seed: int = 0,
+        dtype: str = "float32",
+        init: str | float = "auto",
+    ) -> None:
+        if isinstance(layers, (str, int)) or len(layers) < 2:
+            raise InputError(
+                f"layers: expected at least the sizes of inputs and outputs, such as [64, 128, 10], got {layers!r}"
+            )
+        self.layers = tuple(checks.count(n, f"layers[{i}]", 1, "a layer's size") for i, n in enumerate(layers))
+        if output not in OUTPUTS:
+            raise InputError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}{did_you_mean(output, OUTPUTS)}")
+        if output == "softmax" and self.layers[-1] < 2:
+            raise InputError("output: softmax needs at least 2 outputs, got 1; use output='sigmoid' for one binary label")
+        try:
+            self.dtype = np.dtype(dtype)
+        except TypeError:
+            raise InputError(f"dtype: expected 'float32' or 'float64', got {dtype!r}") from None
+        if self.dtype.name not in DTYPES:
+            raise InputError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        self.activations: tuple[Activation, ...] = tuple(resolve(activation, len(self.layers) - 2))
+        self.output = output
+        self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
+        self.scaling: Scaling | None = None
+        self.feature_names: list[str] | None = None
+        self.target_names: list[str] | None = None
+        self.classes: list[Any] | None = None
+        self.metadata: dict[str, Any] = {}
+
+        pairs = list(zip(self.layers[:-1], self.layers[1:]))
+        self.parameters = aligned_zeros(sum((i + 1) * o for i, o in pairs), self.dtype)
+        self.weights, self.biases = self.views(self.parameters)
+        rng = np.random.default_rng(self.seed)
+        rectifiers = [a.is_rectifier for a in self.activations] + [False]
+        for weight, (fan_in, fan_out), rectifier in zip(self.weights, pairs, rectifiers):
+            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, rectifier))
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the model learns."""
+        return int(self.parameters.size)
+
+    def views(self, flat: NDArray) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """Weights (in, out) and biases (out,) of each layer as views of a buffer laid out like `parameters`."""
+        weights, biases, start = [], [], 0
+        for n_in, n_out in zip(self.layers[:-1], self.layers[1:]):
+            weights.append(flat[start : start + n_in * n_out].reshape(n_in, n_out))
+            start += n_in * n_out
+            biases.append(flat[start : start + n_out])
+            start += n_out
+        return tuple(weights), tuple(biases)
+
+    def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
+        """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
+
+        `predict` returns regression targets in the units of y. Returns the model itself.
+        """
+        rows = checks.features(X, self.layers[0])
+        if len(rows) == 0:
+            raise InputError("X: expected at least one row to take the statistics of, got an empty array")
+        if y is not None:
+            if self.output != "linear":
+                raise InputError(f"y: only the targets of a regression are standardised, and output is {self.output!r}")
+            y = checks.targets(y, len(rows), self.layers[-1], binary=False)
+        self.scaling = Scaling.of(rows, y)
+        return self
+
+    def prepare_inputs(self, X: ArrayLike, name: str = "X") -> NDArray[np.floating]:
+        """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
+        rows = checks.features(X, self.layers[0], name)
+        if self.scaling is not None:
+            rows = self.scaling.inputs(rows, self.dtype)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(rows, dtype=self.dtype)
+        return checks.finite(array, f"{name} as {self.dtype}")
+
+    def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
+        """y checked and as the loss takes it: int64 [N] for softmax, else [N, O] in the model's dtype."""
+        if self.output == "softmax":
+            return checks.labels(y, n_rows, self.layers[-1], name)
+        array = checks.targets(y, n_rows, self.layers[-1], self.output == "sigmoid", name)
+        if self.scaling is not None:
+            array = self.scaling.targets(array, self.dtype)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=self.dtype)
+        return checks.finite(array, f"{name} as {self.dtype}")
+
+    def forward(self, X: ArrayLike) -> NDArray[np.floating]:
+        """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
+        return Engine(self).forward(self.prepare_inputs(X))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
+        if self.output == "linear":
+            raise InputError("predict_proba: expected a model with softmax or sigmoid output, got 'linear'; use predict")
+        return Engine(self).probabilities(self.forward(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable class [N] as int64 for softmax; labels 0 or 1 for sigmoid, values for linear output.
+
+        The last two have shape [N] for one output and [N, O] for several.
+        """
+        raw = self.forward(X)
+        if self.output == "softmax":
+            return raw.argmax(axis=1)
+        if self.output == "sigmoid":
+            predictions = (raw > 0).astype(np.int64)
+        else:
+            predictions = raw if self.scaling is None else self.scaling.untargets(raw)
+        return predictions[:, 0] if self.layers[-1] == 1 else predictions
+
+    def loss_and_gradient(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, l2: float = 0.0
+    ) -> tuple[float, NDArray[np.floating]]:
+        """Mean loss over the rows, plus (l2/2) Σ w² over weights, and its gradient laid out like `parameters`.
+
+        With `sample_weight` w the mean is Σ w loss / Σ w.
+        """
+        inputs = self.prepare_inputs(X)
+        if len(inputs) == 0:
+            raise InputError("X: expected at least one row, got an empty array")
+        targets = self.prepare_targets(y, len(inputs))
+        weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
+        return Engine(self, l2=l2).loss_and_gradient(inputs, targets, weight)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""
+        from fastdl.storage import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        names = [a.name for a in self.activations]
+        shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
+        activation = f", activation={shown}" if names else ""
+        return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

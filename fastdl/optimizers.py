@@ -1,0 +1,100 @@
+"""Optimizers as data: the hyper-parameters that the engine passes to the kernels, checked once here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+from fastdl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Base of all optimizers: a learning rate, and how many flat state buffers the update keeps.
+
+    Subclasses list their hyper-parameters as fields, in the order in which the kernel takes them.
+    """
+
+    lr: float
+
+    name: ClassVar[str]
+    code: ClassVar[int]
+    n_states: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low_open, high, wanted = _LIMITS[field.name]
+            ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not ok or not (value > 0 if low_open else value >= 0) or not value < high:
+                raise InputError(f"{type(self).__name__}: expected {field.name} {wanted}, got {value!r}")
+
+    def hyperparameters(self) -> dict[str, float]:
+        """The fields by name, as they are written into a run's configuration."""
+        return asdict(self)
+
+
+# field -> (0 excluded?, exclusive upper limit, how the error says it)
+_LIMITS: dict[str, tuple[bool, float, str]] = {
+    "lr": (True, math.inf, "(the learning rate) to be a finite number above 0, such as 0.001"),
+    "beta": (False, 1.0, "to be in [0, 1), such as 0.9"),
+    "beta1": (False, 1.0, "to be in [0, 1), such as 0.9"),
+    "beta2": (False, 1.0, "to be in [0, 1), such as 0.999"),
+    "eps": (True, math.inf, "to be a finite number above 0, such as 1e-8"),
+}
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """theta <- theta - lr g."""
+
+    lr: float = 0.1
+
+    name = "sgd"
+    code = 0
+    n_states = 0
+
+
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    """v <- beta v + (1 - beta) g; theta <- theta - lr v."""
+
+    lr: float = 0.1
+    beta: float = 0.9
+
+    name = "momentum"
+    code = 1
+    n_states = 1
+
+
+@dataclass(frozen=True)
+class RMSProp(Optimizer):
+    """s <- beta s + (1 - beta) g²; theta <- theta - lr g / sqrt(s + eps) (Tieleman and Hinton, 2012)."""
+
+    lr: float = 1e-3
+    beta: float = 0.9
+    eps: float = 1e-8
+
+    name = "rmsprop"
+    code = 2
+    n_states = 1
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """m <- beta1 m + (1 - beta1) g; v <- beta2 v + (1 - beta2) g²;
+    theta <- theta - lr m̂ / (sqrt(v̂) + eps), m̂ = m / (1 - beta1^t), v̂ = v / (1 - beta2^t) (Kingma and Ba, 2015)."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    name = "adam"
+    code = 3
+    n_states = 2
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, Momentum, RMSProp, Adam)}
+"""Registry: tests, benchmarks and the command line iterate over it."""

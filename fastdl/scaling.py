@@ -1,0 +1,55 @@
+"""Standardisation that a model carries: features to mean 0 and deviation 1, targets of a regression likewise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x' = (x - mean) / scale per feature; y' = (y - y_mean) / y_scale per target, where a regression has targets.
+
+    A feature that never varies keeps scale 1, so that it becomes 0 and not NaN.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    y_mean: NDArray[np.float64] | None = None
+    y_scale: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, X: ArrayLike, y: ArrayLike | None = None) -> Scaling:
+        """The statistics of the rows X [N, I], and of the targets y [N] or [N, O] where they are given."""
+        mean, scale = _statistics(X)
+        if y is None:
+            return cls(mean, scale)
+        targets = np.asarray(y, dtype=np.float64)
+        return cls(mean, scale, *_statistics(targets.reshape(len(targets), -1)))
+
+    def inputs(self, X: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
+        """X standardised in float64, then rounded to `dtype`."""
+        return ((X - self.mean) / self.scale).astype(dtype)
+
+    def targets(self, y: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
+        """y [N, O] standardised, where this scaling has target statistics."""
+        if self.y_mean is None or self.y_scale is None:
+            return y
+        return ((y - self.y_mean) / self.y_scale).astype(dtype)
+
+    def untargets(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The inverse of `targets`: network outputs back in the units of the data."""
+        if self.y_mean is None or self.y_scale is None:
+            return y
+        return (y * self.y_scale + self.y_mean).astype(y.dtype)
+
+
+def _statistics(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    array = np.asarray(values)
+    mean = array.mean(axis=0, dtype=np.float64)
+    scale = array.std(axis=0, dtype=np.float64)
+    # A constant column's deviation is rounding noise around 0, relative to the size of its values.
+    constant = scale <= 1e-12 * np.maximum(1.0, np.abs(mean))
+    return mean, np.where(constant, 1.0, scale)

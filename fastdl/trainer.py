@@ -1,0 +1,173 @@
+"""The trainer: shuffled mini-batches, epochs, validation and history."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdl import checks, metrics
+from fastdl.callbacks import Callback, EpochResult
+from fastdl.engine import Engine
+from fastdl.errors import DivergedError, InputError
+from fastdl.model import MLP
+from fastdl.optimizers import Adam, Optimizer
+
+
+@dataclass
+class History:
+    """One value per finished epoch.
+
+    loss : mean training loss, measured batch by batch while the parameters moved, without the L2 penalty
+    val_loss : mean loss on the validation data after the epoch; empty without validation data
+    metrics : name -> values on the validation data ("accuracy", or "rmse" and "r2"); empty without validation data
+    epoch_seconds : time of the epoch's training, without validation
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    epoch_seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+
+class Trainer:
+    """Trains an `MLP` with mini-batches.
+
+    Parameters
+    ----------
+    model : the model; its parameters are updated in place
+    optimizer : SGD, Momentum, RMSProp or Adam
+    batch_size : rows per step; the last, shorter batch of an epoch is used too
+    epochs : passes over the data per call of `fit`
+    l2 : adds (l2/2) Σ w² over weights, not biases, to the loss
+    seed : of the shuffling; the rows are put in a new order for each epoch
+    n_threads : "auto" or how many threads work on a step; the results do not depend on it
+    callbacks : objects with the methods of `fastdl.Callback`
+
+    A second call of `fit` goes on where the first ended: optimizer state and epoch count are kept.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        optimizer: Optimizer | None = None,
+        batch_size: int = 64,
+        epochs: int = 20,
+        l2: float = 0.0,
+        seed: int = 0,
+        n_threads: int | str = "auto",
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        if not isinstance(model, MLP):
+            raise InputError(f"model: expected a fastdl.MLP, got {type(model).__name__}")
+        optimizer = Adam() if optimizer is None else optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise InputError(f"optimizer: expected an instance such as fastdl.Adam(lr=1e-3), got {optimizer!r}")
+        if isinstance(l2, bool) or not isinstance(l2, (int, float)) or not (math.isfinite(l2) and l2 >= 0):
+            raise InputError(f"l2: expected a finite number of 0 or more, got {l2!r}")
+        if n_threads != "auto":
+            checks.count(n_threads, "n_threads", 1, "'auto' or the number of threads")
+        self.model = model
+        self.optimizer = optimizer
+        self.batch_size = checks.count(batch_size, "batch_size", 1, "the rows of a mini-batch")
+        self.epochs = checks.count(epochs, "epochs", 1, "the passes over the data")
+        self.l2 = float(l2)
+        self.seed = checks.count(seed, "seed", 0, "the seed of the shuffling")
+        self.n_threads = n_threads
+        self.callbacks = list(callbacks)
+        self.epochs_done = 0
+        self.history = History()
+        self._engine = Engine(model, optimizer, self.l2)
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> History:
+        """Train for `epochs` passes over the rows of X [N, I] and y, and return the history of these epochs.
+
+        y holds class labels 0 .. O-1 as [N] for softmax; labels [N] or [N, O] for sigmoid; targets [N] or [N, O] for
+        linear output. `sample_weight` [N] weights the rows' losses relative to their mean weight.
+
+        Raises
+        ------
+        InputError : data that does not fit the model, or a batch size over the rows
+        DivergedError : the loss became NaN or infinite; the parameters are those of the last good epoch
+
+        Ctrl-C (KeyboardInterrupt) ends the training between two batches: the model is usable and `trainer.history`
+        holds the finished epochs.
+        """
+        inputs = self.model.prepare_inputs(X)
+        n_rows = len(inputs)
+        if n_rows == 0:
+            raise InputError("X: expected at least one row to learn from, got an empty array")
+        targets = self.model.prepare_targets(y, n_rows)
+        weight = None
+        if sample_weight is not None:
+            weight = checks.weights(sample_weight, n_rows)
+            weight = (weight / weight.mean()).astype(self.model.dtype)
+        if self.batch_size > n_rows:
+            raise InputError(
+                f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
+                f"pass batch_size={n_rows} for full-batch training"
+            )
+        validation = self._prepare_validation(validation_data)
+
+        self.history = History()
+        for callback in self.callbacks:
+            callback.on_train_begin(self.epochs, n_rows)
+        good = self.model.parameters.copy()
+        for epoch in range(1, self.epochs + 1):
+            start = time.perf_counter()
+            loss, bad_batch = self._engine.train(inputs, targets, weight, self._order(n_rows), self.batch_size)
+            seconds = time.perf_counter() - start
+            if bad_batch >= 0:
+                self.model.parameters[:] = good
+                raise DivergedError(
+                    f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}; the model keeps the parameters of "
+                    f"{f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
+                    f"lower the learning rate (now {self.optimizer.lr:g}), or standardise the features"
+                )
+            good[:] = self.model.parameters
+            self.epochs_done += 1
+            self._record(epoch, loss, seconds, n_rows, validation)
+        return self.history
+
+    def _order(self, n_rows: int) -> NDArray[np.int64]:
+        """The order of the rows in the coming epoch: a function of the seed and the number of epochs done."""
+        return np.random.default_rng((self.seed, self.epochs_done)).permutation(n_rows)
+
+    def _prepare_validation(self, data: tuple[ArrayLike, ArrayLike] | None) -> tuple[NDArray, NDArray] | None:
+        if data is None:
+            return None
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise InputError(f"validation_data: expected a pair (X, y), got {type(data).__name__}")
+        inputs = self.model.prepare_inputs(data[0], "validation X")
+        if len(inputs) == 0:
+            raise InputError("validation X: expected at least one row, got an empty array")
+        return inputs, self.model.prepare_targets(data[1], len(inputs), "validation y")
+
+    def _record(
+        self, epoch: int, loss: float, seconds: float, n_rows: int, validation: tuple[NDArray, NDArray] | None
+    ) -> None:
+        val_loss, values = None, {}
+        if validation is not None:
+            raw = self._engine.forward(validation[0])
+            val_loss = float(self._engine.row_loss(raw, validation[1]).mean())
+            values = metrics.evaluate(self.model, raw, validation[1])
+            self.history.val_loss.append(val_loss)
+        self.history.loss.append(loss)
+        self.history.epoch_seconds.append(seconds)
+        for name, value in values.items():
+            self.history.metrics.setdefault(name, []).append(value)
+        for callback in self.callbacks:
+            callback.on_epoch_end(EpochResult(epoch, self.epochs, loss, val_loss, values, seconds, n_rows))
