@@ -1,0 +1,26 @@
+"""Fixtures of all tests: seeded numbers, and Numba's thread count put back."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no deadline: a first call compiles for seconds.
+settings.register_profile("fastdl", derandomize=True, deadline=None, max_examples=30, database=None)
+settings.load_profile("fastdl")
+
+
+@pytest.fixture
+def rng():
+    """The same numbers in every test, whatever runs before it."""
+    return np.random.default_rng(20240501)
+
+
+@pytest.fixture
+def thread_counts():
+    """The thread counts that Numba can be set to here: 1, and more where there are more. Restored afterwards."""
+    before = numba.get_num_threads()
+    yield sorted({1, min(2, numba.config.NUMBA_NUM_THREADS), numba.config.NUMBA_NUM_THREADS})
+    numba.set_num_threads(before)

@@ -1,0 +1,178 @@
+"""Oracles: naive float64 NumPy for everything that fastdl computes. It imports nothing of ours.
+
+Dims: B rows, I inputs, O outputs (or N classes). Every function takes any float dtype and answers in float64.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+
+def f64(array):
+    return np.asarray(array, dtype=np.float64)
+
+
+# --- activations: value from z, and derivative from z (the kernels take theirs from the output) ---
+
+
+def sigmoid(z):
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1.0, e) / (1.0 + e) + 0.0 * np.where(np.isnan(z), z, 0.0)
+
+
+VALUES = {
+    "identity": lambda z, alpha: z,
+    "relu": lambda z, alpha: np.maximum(z, 0.0),
+    "leaky_relu": lambda z, alpha: np.where(z > 0, z, alpha * z),
+    "sigmoid": lambda z, alpha: sigmoid(z),
+    "tanh": lambda z, alpha: np.tanh(z),
+}
+
+DERIVATIVES = {
+    "identity": lambda z, alpha: np.ones_like(z),
+    "relu": lambda z, alpha: np.where(z > 0, 1.0, 0.0),
+    "leaky_relu": lambda z, alpha: np.where(z > 0, 1.0, alpha),
+    "sigmoid": lambda z, alpha: sigmoid(z) * sigmoid(-z),
+    "tanh": lambda z, alpha: 1.0 - np.tanh(z) ** 2,
+}
+
+DERIVATIVES_FROM_OUTPUT = {
+    "identity": lambda a, alpha: np.ones_like(a),
+    "relu": lambda a, alpha: np.where(np.isnan(a), a, np.where(a > 0, 1.0, 0.0)),
+    "leaky_relu": lambda a, alpha: np.where(np.isnan(a), a, np.where(a > 0, 1.0, alpha)),
+    "sigmoid": lambda a, alpha: a * (1.0 - a),
+    "tanh": lambda a, alpha: 1.0 - a * a,
+}
+
+
+# --- the linear layer ---
+
+
+def linear_forward(x, weight, bias, activation, alpha):
+    with np.errstate(invalid="ignore", over="ignore"):
+        return VALUES[activation](f64(x) @ f64(weight) + f64(bias), alpha)
+
+
+def linear_backward(x, weight, out, d_out, activation, alpha):
+    """(d_x, d_weight, d_bias); d_out is the gradient of the activated output."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        d_z = f64(d_out) * DERIVATIVES_FROM_OUTPUT[activation](f64(out), alpha)
+        return d_z @ f64(weight).T, f64(x).T @ d_z, d_z.sum(axis=0)
+
+
+# --- losses from logits: row losses, and their gradients before the mean over rows ---
+
+
+def log_softmax(logits):
+    shifted = f64(logits) - f64(logits).max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def softmax(logits):
+    return np.exp(log_softmax(logits))
+
+
+def onehot(labels, n):
+    return (np.asarray(labels)[:, None] == np.arange(n)).astype(np.float64)
+
+
+def softmax_cross_entropy_rows(logits, labels):
+    """(loss of each row [B], its gradient [B, N])."""
+    rows = np.arange(len(labels))
+    return -log_softmax(logits)[rows, labels], softmax(logits) - onehot(labels, np.shape(logits)[1])
+
+
+def sigmoid_cross_entropy_rows(logits, targets):
+    """A row's loss is the sum over its labels."""
+    z, t = f64(logits), f64(targets)
+    return (np.logaddexp(0.0, z) - t * z).sum(axis=1), sigmoid(z) - t
+
+
+def squared_error_rows(predictions, targets):
+    """A row's loss is the mean over its targets."""
+    e = f64(predictions) - f64(targets)
+    return (e**2).mean(axis=1), 2.0 * e / e.shape[1]
+
+
+LOSS_ROWS = {
+    "linear": squared_error_rows,
+    "sigmoid": sigmoid_cross_entropy_rows,
+    "softmax": softmax_cross_entropy_rows,
+}
+
+
+def mean_loss(rows, *args):
+    """(loss, gradient) of the mean over rows, for one of the `*_rows` functions."""
+    losses, gradient = rows(*args)
+    return losses.mean(), gradient / len(losses)
+
+
+# --- the whole network ---
+
+
+def split(layers, flat):
+    """Weights (in, out) and biases (out,) from a flat buffer: weights[0] row by row, biases[0], weights[1], ..."""
+    weights, biases, rest = [], [], f64(flat)
+    for n_in, n_out in pairwise(layers):
+        weights.append(rest[: n_in * n_out].reshape(n_in, n_out))
+        biases.append(rest[n_in * n_out : (n_in + 1) * n_out])
+        rest = rest[(n_in + 1) * n_out :]
+    assert rest.size == 0
+    return weights, biases
+
+
+def network_forward(layers, activations, flat, x):
+    """(z of every layer, a of every layer with the inputs first); `activations` are (name, alpha) per hidden layer."""
+    weights, biases = split(layers, flat)
+    zs, outs = [], [f64(x)]
+    for l, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        zs.append(outs[-1] @ weight + bias)
+        name, alpha = activations[l] if l < len(activations) else ("identity", 0.0)
+        outs.append(VALUES[name](zs[-1], alpha))
+    return zs, outs
+
+
+def network_loss_and_gradient(layers, activations, output, flat, x, y, row_weight=None, l2=0.0):
+    """((1/B) Σ w_b loss_b + (l2/2) Σ weights², gradient); the row weights are used as they are."""
+    weights, _ = split(layers, flat)
+    zs, outs = network_forward(layers, activations, flat, x)
+    losses, d_z = LOSS_ROWS[output](outs[-1], y)
+    w = np.ones(len(losses)) if row_weight is None else f64(row_weight)
+    loss = (w * losses).mean() + l2 / 2 * sum((weight**2).sum() for weight in weights)
+    d_z = d_z * w[:, None] / len(losses)
+    pieces = []
+    for l in reversed(range(len(weights))):
+        pieces[:0] = [(outs[l].T @ d_z + l2 * weights[l]).ravel(), d_z.sum(axis=0)]
+        if l > 0:
+            name, alpha = activations[l - 1]
+            d_z = (d_z @ weights[l].T) * DERIVATIVES[name](zs[l - 1], alpha)
+    return loss, np.concatenate(pieces)
+
+
+# --- optimizers: new (parameters, states) from the old ones; step counts from 1 ---
+
+
+def sgd(theta, g, states, step, lr):
+    return theta - lr * g, []
+
+
+def momentum(theta, g, states, step, lr, beta):
+    v = beta * states[0] + (1 - beta) * g
+    return theta - lr * v, [v]
+
+
+def rmsprop(theta, g, states, step, lr, beta, eps):
+    s = beta * states[0] + (1 - beta) * g**2
+    return theta - lr * g / np.sqrt(s + eps), [s]
+
+
+def adam(theta, g, states, step, lr, beta1, beta2, eps):
+    m = beta1 * states[0] + (1 - beta1) * g
+    v = beta2 * states[1] + (1 - beta2) * g**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return theta - lr * m_hat / (np.sqrt(v_hat) + eps), [m, v]
+
+
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}
