@@ -105,8 +105,9 @@ def differences(f, theta, h: float = 1e-4):
 
 
 def relative_error(a, b) -> float:
-    """max |a - b| / max(|a|, |b|) over the elements; elements below 1e-4 of the largest count relative to that."""
+    """max |a - b| / max(|a|, |b|); elements below 1e-2 of the largest, or 1e-5, count relative to that: what is left
+    there is the rounding noise of the differences."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     scale = np.maximum(np.abs(a), np.abs(b))
-    floor = 1e-4 * max(scale.max(initial=0.0), 1e-12)
+    floor = max(1e-2 * scale.max(initial=0.0), 1e-5)
     return float((np.abs(a - b) / np.maximum(scale, floor)).max(initial=0.0))

@@ -24,3 +24,12 @@ def thread_counts():
     before = numba.get_num_threads()
     yield sorted({1, min(2, numba.config.NUMBA_NUM_THREADS), numba.config.NUMBA_NUM_THREADS})
     numba.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread():
+    """For thousands of tiny calls: no threads to wake."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
