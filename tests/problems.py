@@ -61,3 +61,50 @@ def smooth_model_and_data(layers, activation, output, n_rows=4):
         if distance_to_kinks(model, X) > 5e-3 and all(w.any() for w in model.views(gradient)[0]):
             return model, X, y
     raise AssertionError("no such point found")
+
+
+# --- what order the trainer takes the rows in, seen from outside ---
+
+
+def batches_seen(n_rows, batch_size, epochs, dtype="float64", targets=None, **trainer_options):
+    """For each epoch the list of batches, each an array of row numbers: read off a model that records them.
+
+    X is 0 and the targets are one-hot, so that only biases[0][r] knows of row r. SGD with lr = 3/8 of the number of
+    targets takes 3/4 of the way to the batch's mean target: a batch of B rows adds 3/4 / B to the biases of its rows,
+    and each later batch divides them by 4. The biases start at 0 in each epoch.
+    """
+    model = fastdl.MLP([1, n_rows], output="linear", dtype=dtype)
+    optimizer = fastdl.SGD(lr=3 / 8 * n_rows)
+    trainer = fastdl.Trainer(model, optimizer, batch_size=batch_size, epochs=1, **trainer_options)
+    sizes = [len(range(n_rows)[start : start + batch_size]) for start in range(0, n_rows, batch_size)]
+    traces = np.array([0.75 / size * 0.25 ** (len(sizes) - 1 - k) for k, size in enumerate(sizes)])
+    targets = np.eye(n_rows) if targets is None else targets
+    result = []
+    for _ in range(epochs):
+        model.parameters[:] = 0
+        trainer.fit(np.zeros((n_rows, 1)), targets)
+        close = np.isclose(model.biases[0][:, None], traces, rtol=1e-3, atol=0)
+        assert (close.sum(axis=1) == 1).all(), "a row was not seen exactly once in the epoch"
+        result.append([np.flatnonzero(column) for column in close.T])
+        assert [len(rows) for rows in result[-1]] == sizes
+    return result
+
+
+def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0):
+    """(parameters, losses) after oracle steps over `epochs`, as `batches_seen` gives them; the model is not changed.
+
+    The row weights are those that the loss uses: mean 1 over all rows. The losses are without the L2 penalty.
+    """
+    theta, states = model.parameters.astype(np.float64), [np.zeros(model.n_parameters)] * optimizer.n_states
+    step, losses = 0, []
+    for batches in epochs:
+        total = 0.0
+        for rows in batches:
+            step += 1
+            w = None if row_weight is None else row_weight[rows]
+            total += len(rows) * oracle_loss_and_gradient(model, X[rows], y[rows], w, 0.0, theta)[0]
+            _, g = oracle_loss_and_gradient(model, X[rows], y[rows], w, l2, theta)
+            update = reference.OPTIMIZERS[optimizer.name]
+            theta, states = update(theta, g, states, step, **optimizer.hyperparameters())
+        losses.append(total / len(X))
+    return theta, losses

@@ -1,0 +1,173 @@
+"""The same seed gives the same bits: over reruns, thread counts and processes. And nothing is compiled twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from problems import make_data
+
+import fastdl
+import fastdl_kernels as fk
+from fastdl.optimizers import OPTIMIZERS
+
+ROOT = Path(__file__).resolve().parent.parent
+# layers, activation, output, rows, batch size: from one that no second thread helps with to one that is split
+CASES = {
+    "tiny": ([8, 32, 2], "tanh", "linear", 100, 7),
+    "digits": ([64, 128, 10], "relu", "softmax", 400, 64),
+    "labels": ([30, 65, 33, 5], "sigmoid", "sigmoid", 150, 50),
+    "wide": ([200, 300, 250, 10], "leaky_relu", "softmax", 600, 256),
+}
+
+
+def train(case, optimizer="adam", dtype="float32", seed=0, **options):
+    """A digest of the trained parameters, the losses and some predictions."""
+    layers, activation, output, n_rows, batch_size = CASES[case]
+    model = fastdl.MLP(layers, activation, output, seed=seed, dtype=dtype)
+    rng = np.random.default_rng(5)
+    X, y = make_data(rng, n_rows, layers, output)
+    trainer = fastdl.Trainer(model, OPTIMIZERS[optimizer](), batch_size=batch_size, epochs=2, l2=1e-4, **options)
+    history = trainer.fit(X, y, validation_data=(X[:50], y[:50]), sample_weight=rng.random(n_rows))
+    numbers = [model.parameters, model.forward(X), np.array(history.loss + history.val_loss)]
+    return hashlib.sha256(b"".join(n.tobytes() for n in numbers)).hexdigest()
+
+
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reruns(case, dtype):
+    assert train(case, dtype=dtype) == train(case, dtype=dtype)
+
+
+@every_case
+@pytest.mark.parametrize("n_threads", [1, 2, 3, "auto"])
+def test_trainer_threads(case, n_threads):
+    """More threads than there are processors are allowed, too."""
+    assert train(case, n_threads=n_threads) == train(case, n_threads=1)
+
+
+@every_case
+def test_numba_threads(case, thread_counts):
+    digests = set()
+    for n in thread_counts:
+        numba.set_num_threads(n)
+        digests.add(train(case))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(optimizer):
+    assert train("digits", optimizer, n_threads=1) == train("digits", optimizer)
+
+
+def test_the_trainer_leaves_numbas_thread_count_alone(thread_counts):
+    for n in thread_counts:
+        numba.set_num_threads(n)
+        train("tiny", n_threads=1)
+        assert numba.get_num_threads() == n
+
+
+def test_seeds_matter():
+    assert train("tiny", seed=1) != train("tiny", seed=2)
+
+
+def kernel_results(name, rng):
+    """The bytes of every output of one kernel, on arrays large enough to be split among threads."""
+    x, w, a, d = (rng.normal(size=s).astype("float32") for s in ((301, 203), (203, 157), (301, 157), (301, 157)))
+    b, p, g = rng.normal(size=157).astype("float32"), *rng.normal(size=(2, 100_003)).astype("float32")
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    outputs = out, d_x, d_w, d_b = [np.zeros_like(like) for like in (a, x, w, b)]
+    labels, loss = rng.integers(0, 157, 301), 0.0
+    if name == "linear_forward":
+        fk.linear_forward(x, w, b, fk.TANH, 0.0, out)
+    elif name == "linear_backward":
+        fk.linear_backward(x, w, np.tanh(a), d, fk.TANH, 0.0, d_x, d_w, d_b)
+    elif name in ("softmax", "log_softmax"):
+        getattr(fk, name)(a, out)
+    elif name == "softmax_cross_entropy":
+        loss = fk.softmax_cross_entropy(a, labels, out)
+    elif name in ("sigmoid_cross_entropy", "squared_error"):
+        loss = getattr(fk, name)(a, d, out)
+    else:
+        hyper = OPTIMIZERS[name.removesuffix("_step")]().hyperparameters().values()
+        getattr(fk, name)(p, g, *([m, v, 1] if name == "adam_step" else [m] if len(hyper) > 1 else []), *hyper)
+    return b"".join(r.tobytes() for r in (*outputs, p, m, v, np.float64(loss)))
+
+
+KERNELS = [name for name in fk.__all__ if callable(getattr(fk, name))]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_do_not_depend_on_the_thread_count(name, thread_counts):
+    results = set()
+    for n in [*thread_counts, 1]:
+        numba.set_num_threads(n)
+        results.add(kernel_results(name, np.random.default_rng(1)))
+    assert len(results) == 1
+
+
+def run(code, **environment):
+    """Standard output of a fresh interpreter that finds the package and the tests' helpers."""
+    paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("environment", [{}, {"NUMBA_NUM_THREADS": "1"}], ids=["as-here", "one-thread"])
+def test_a_fresh_process(environment):
+    code = "import json, test_determinism as t; print(json.dumps({case: t.train(case) for case in t.CASES}))"
+    assert json.loads(run(code, **environment)) == {case: train(case) for case in CASES}
+
+
+COUNT_COMPILATIONS = """
+import collections, gc, itertools, json
+import fastdl, numba, numpy as np
+from numba.core import event
+from numba.core.dispatcher import Dispatcher
+from fastdl.optimizers import OPTIMIZERS
+from fastdl.outputs import OUTPUTS
+from fastdl_kernels import ACTIVATIONS
+from problems import make_data
+
+def overloads():
+    counts = collections.Counter()
+    for d in gc.get_objects():
+        if isinstance(d, Dispatcher):
+            counts[d.py_func.__module__ + "." + d.py_func.__qualname__] += len(d.overloads)
+    return counts
+
+def train(layers, activation, output, optimizer, weighted, l2):
+    model = fastdl.MLP(layers, activation, output)
+    X, y = make_data(np.random.default_rng(0), 20, layers, output)
+    trainer = fastdl.Trainer(model, OPTIMIZERS[optimizer](), batch_size=8, epochs=2, l2=l2)
+    trainer.fit(X, y, (X, y), sample_weight=np.ones(20) if weighted else None)
+    model.loss_and_gradient(X, y)
+
+train([4, 5, 3], "relu", "softmax", "adam", False, 0.0)
+before = overloads()
+with event.install_recorder("numba:compile") as recorder:
+    for i, (activation, output, optimizer) in enumerate(itertools.product(ACTIVATIONS, OUTPUTS, OPTIMIZERS)):
+        train([[4, 3], [6, 5, 2], [3, 9, 8, 2]][i % 3], activation, output, optimizer, i % 2 == 0, i % 4 * 0.1)
+grown = {name: n for name, n in overloads().items() if n > before[name]}
+print(json.dumps({"compiled": len(recorder.buffer), "grown": grown}))
+"""
+
+
+def test_one_training_compiles_all_that_any_training_needs():
+    """Architecture, activation, loss, optimizer, weights and penalty are data, not types.
+
+    Counted in a fresh process, as functions compiled and as versions loaded from the cache.
+    """
+    assert json.loads(run(COUNT_COMPILATIONS)) == {"compiled": 0, "grown": {}}
