@@ -151,6 +151,10 @@ def overloads():
 def train(layers, activation, output, optimizer, weighted, l2):
     model = fastdl.MLP(layers, activation, output)
     X, y = make_data(np.random.default_rng(0), 20, layers, output)
+    X = X.astype("float32")
+    if weighted:  # arrays of another kind than the first ones
+        X = np.frombuffer(b"0" + X.tobytes(), np.uint8)[1:].view("float32").reshape(X.shape)  # read-only, misaligned
+        y.flags.writeable = False
     trainer = fastdl.Trainer(model, OPTIMIZERS[optimizer](), batch_size=8, epochs=2, l2=l2)
     trainer.fit(X, y, (X, y), sample_weight=np.ones(20) if weighted else None)
     model.loss_and_gradient(X, y)
