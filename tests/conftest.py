@@ -28,7 +28,10 @@ def thread_counts():
 
 @pytest.fixture
 def one_thread():
-    """For thousands of tiny calls: no threads to wake."""
+    """For thousands of tiny calls: no threads to wake, which takes milliseconds each where the cores are busy.
+
+    The kernels' own tests and test_determinism.py use all threads.
+    """
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     yield

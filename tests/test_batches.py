@@ -7,6 +7,8 @@ import pytest
 from checking import DTYPES
 from problems import batches_seen
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = [(1, 1), (7, 7), (5, 1), (10, 3), (37, 5), (64, 16), (65, 16), (100, 64)]  # rows, batch size
 
 

@@ -13,6 +13,8 @@ from problems import make_data, make_model
 import fastdl
 from fastdl_kernels import ACTIVATIONS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 

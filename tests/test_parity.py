@@ -18,7 +18,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 @pytest.fixture(scope="module")
 def torch():
     """Imported when the first test here runs: its threads are not to sit beside the other tests."""
-    module = pytest.importorskip("torch", exc_type=ImportError)
+    module = pytest.importorskip("torch")
     module.set_num_threads(1)
     return module
 

@@ -11,6 +11,8 @@ from checking import DTYPES
 
 import fastdl
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def split(rng, X, y, share=0.8):
     """((X, y) to learn from, (X, y) to validate on)."""
@@ -93,7 +95,7 @@ def test_two_moons(output):
 
 
 def test_independent_labels():
-    """95 % (measured 98.8 %; a linear model has 67 %) of four labels, each a different region of the plane: line, disc, stripe, quadrants."""
+    """95 % (measured 98.8 %; a linear model has 67 %) of four labels: half-plane, disc, stripe, quadrants."""
     rng = np.random.default_rng(0)
     X = rng.uniform(-2, 2, size=(3000, 2))
     a, b = X.T

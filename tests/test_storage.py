@@ -15,6 +15,8 @@ import fastdl
 from fastdl.optimizers import OPTIMIZERS
 from fastdl.outputs import OUTPUTS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def same(a, b):
     """Bitwise the same model, as far as anyone can see."""

@@ -13,6 +13,8 @@ from problems import TASKS, batches_seen, make_data, make_model
 import fastdl
 from fastdl.optimizers import OPTIMIZERS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Recorder(fastdl.Callback):
     """Keeps what the trainer told, and the parameters after each epoch."""

@@ -10,6 +10,8 @@ from problems import TASKS, batches_seen, make_data, make_model, train_by_hand
 import fastdl
 from fastdl.optimizers import OPTIMIZERS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_task = pytest.mark.parametrize("task", TASKS)
 N, BATCH, EPOCHS = 23, 6, 3  # batches of 6, 6, 6 and 5 rows
