@@ -17,3 +17,7 @@ class DivergedError(ArithmeticError):
 
 class MissingExtraError(ImportError):
     """A feature needs an optional package that is not installed."""
+
+
+class OptionError(InputError):
+    """An option of the command line has a value that cannot be used, alone or with the data that came."""

@@ -1,0 +1,205 @@
+"""The command line: train, predict, evaluate and inspect.
+
+Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was
+learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+# Everything else is imported where it is used: `--help` need not wait for numba, NumPy and polars.
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or the folder of its run.")]
+DataFiles = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA",
+        help="[bold]digits[/], or a file: CSV, NPZ with X and y, or two files with features and targets: "
+        "NPY, IDX or IDX.gz as MNIST ships it.",
+    ),
+]
+DATA, MODEL, TRAINING, RESULT = "Data", "Model", "Training", "Result"  # panels of the help
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: that of the process) and return the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    # Which exception says "wrong usage" depends on whether typer uses click or its own copy of it.
+    usage_error: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+    try:
+        code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="fastdl", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0) if args else 2
+    except BrokenPipeError:
+        # The reader of stdout has gone (`fastdl predict … | head`); Python would complain when it flushes at the end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except usage_error as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "fastdl"
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message}{'' if message.endswith('?') else ';'} see {where} --help", 2)
+    except Exception as error:
+        if debug:
+            raise
+        from fastdl.errors import DivergedError, InputError, MissingExtraError, OptionError
+
+        if isinstance(error, OptionError):
+            return _fail(str(error), 2)
+        if isinstance(error, (InputError, DivergedError, MissingExtraError)):
+            return _fail(str(error), 1)
+        if isinstance(error, MemoryError):
+            return _fail(f"not enough memory ({error or 'no details'}); use fewer rows or smaller --hidden layers", 1)
+        return _fail(f"unexpected {type(error).__name__}: {error}; run the command again with --debug for details", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        _messages().print(f"[bold red]fastdl:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    return code
+
+
+def _messages() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _output() -> Console:
+    return Console(highlight=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fastdl import __version__
+
+        print(f"fastdl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Train multi-layer perceptrons on CPU cores, fast.", no_args_is_help=True)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere on the line.")] = False,
+) -> None:
+    pass
+
+
+def _option(panel: str, help: str, metavar: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, **settings)
+
+
+@app.command()
+def train(
+    data: DataFiles,
+    target: Annotated[
+        str | None, _option(DATA, "CSV: the column to learn; several are separated by commas.", "NAME")
+    ] = None,
+    categorical: Annotated[str, _option(DATA, "CSV: columns whose values are categories (one-hot).", "NAMES")] = "",
+    ignore: Annotated[str, _option(DATA, "CSV: columns to leave out.", "NAMES")] = "",
+    task: Annotated[
+        str | None,
+        _option(DATA, "regression, binary, multiclass or multilabel; inferred from the target if left out.", "TASK"),
+    ] = None,
+    validation: Annotated[float, _option(DATA, "Share of the rows kept for validation.", "SHARE")] = 0.2,
+    hidden: Annotated[str, _option(MODEL, "Sizes of the hidden layers; none for a linear model.", "SIZES")] = "256,128",
+    activation: Annotated[
+        str, _option(MODEL, "relu, leaky_relu, tanh, sigmoid or identity; or one per hidden layer.", "NAMES")
+    ] = "relu",
+    leaky_alpha: Annotated[
+        float | None, _option(MODEL, "Slope of leaky_relu below 0.", "SLOPE", show_default="0.01")
+    ] = None,
+    dtype: Annotated[str, _option(MODEL, "float32 or float64.", "DTYPE")] = "float32",
+    optimizer: Annotated[str, _option(TRAINING, "adam, rmsprop, momentum or sgd.", "NAME")] = "adam",
+    lr: Annotated[
+        float | None, _option(TRAINING, "Learning rate.", "RATE", show_default="0.001; momentum and sgd: 0.1")
+    ] = None,
+    batch_size: Annotated[
+        int | None, _option(TRAINING, "Rows per step.", "ROWS", show_default="64, or all if there are fewer")
+    ] = None,
+    epochs: Annotated[int, _option(TRAINING, "Passes over the training rows.", "COUNT")] = 40,
+    l2: Annotated[float, _option(TRAINING, "L2 penalty on the weights.", "FACTOR")] = 1e-4,
+    seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0,
+    threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto",
+    out: Annotated[
+        str | None, _option(RESULT, "Folder for the run.", "DIR", show_default="runs/NAME-N, the next free N")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that --out holds.", rich_help_panel=RESULT)
+    ] = False,
+) -> None:
+    """Train a model on a data set: it ends up in a folder with history.csv, config.json and curves.png.
+
+    [cyan]fastdl train digits[/]
+
+    [cyan]fastdl train diamonds.csv --target price --categorical cut,color,clarity[/]
+
+    [cyan]fastdl train train-images-idx3-ubyte.gz --epochs 10[/]
+
+    Ctrl-C ends the training and saves what was learned so far.
+    """
+    options = dict(locals())
+    from fastdl import commands
+
+    raise typer.Exit(commands.train(commands.TrainOptions(**options), _messages(), _output()))
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    data: DataFiles,
+    out: Annotated[
+        str | None, typer.Option(help="File for the predictions.", metavar="FILE", show_default="stdout")
+    ] = None,
+) -> None:
+    """Write predictions for a data set as CSV, with probabilities where there are classes or labels.
+
+    The columns of a CSV file are found by their names; others, such as the target, are not looked at.
+    """
+    from fastdl import commands
+
+    commands.predict(model, data, out)
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    data: DataFiles,
+    target: Annotated[
+        str | None,
+        typer.Option(help="CSV: the target's column, if it is called otherwise than in training.", metavar="NAME"),
+    ] = None,
+) -> None:
+    """Print the metrics and the loss of a model on a data set with known targets."""
+    from fastdl import commands
+
+    commands.evaluate(model, data, target, _output())
+
+
+@app.command()
+def inspect(model: ModelPath) -> None:
+    """Print what a model file holds: layers, features, classes, and how it was trained."""
+    from fastdl import commands
+
+    commands.inspect(model, _output())

@@ -1,0 +1,216 @@
+"""What the command line says: numbers for people, the plan of a training, its summary, and a model's table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fastdl import tasks
+
+if TYPE_CHECKING:
+    from fastdl.data import TrainingData
+    from fastdl.model import MLP
+    from fastdl.trainer import Trainer
+
+LABELS = {"loss": "loss", "val_loss": "val loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}
+"""How metrics are written for people."""
+
+
+def number(value: float) -> str:
+    """Four significant digits, with thousands separated: 0.04217, 4.217, 4,217."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 8:
+        return f"{value:.3e}"
+    return f"{value:,.{max(0, 3 - size)}f}"
+
+
+def metric(name: str, value: float) -> str:
+    """The value of a metric or loss: accuracy in percent, R² and usual losses with four decimals."""
+    if name == "accuracy":
+        return f"{100 * value:.2f} %"
+    # Losses stand below each other in tables: as many decimals in each line, while that shows enough of them.
+    four_decimals = name == "r2" or ("loss" in name and (0.001 <= abs(value) < 1000 or value == 0))
+    return f"{value:.4f}" if four_decimals else number(value)
+
+
+def metrics(values: Mapping[str, float]) -> str:
+    """Several metrics in one line: `accuracy 97.77 %   loss 0.08312`."""
+    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in values.items())
+
+
+def rate(rows_per_second: float) -> str:
+    """Rows per second: `812`, `81.2 k`, `1.23 M`."""
+    for limit, unit in ((1e6, " M"), (1e3, " k")):
+        if rows_per_second >= limit:
+            scaled = rows_per_second / limit
+            return f"{scaled:.{max(0, 2 - math.floor(math.log10(scaled)))}f}{unit}"
+    return f"{rows_per_second:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time: `0.42 s`, `42 s`, `4 min 02 s`, `1 h 04 min`."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 row`, `1,797 rows`, `2 classes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def shape(model: MLP) -> str:
+    """`64 → 256 → 10`."""
+    return " → ".join(map(str, model.layers))
+
+
+def print_pairs(console: Console, rows: Mapping[str, str]) -> None:
+    """Names and texts in two columns; on a terminal long texts are folded within theirs."""
+    width = max(map(len, rows))
+    if not console.is_terminal:
+        for name, text in rows.items():
+            console.print(f"{name:{width}}  {text}", soft_wrap=True, markup=False)
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, Text(text))
+    console.print(table)
+
+
+def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> None:
+    """What is about to be trained, and on what."""
+    targets = data.targets
+    rows, features = data.X.shape
+    what = "label" if targets.task == "multilabel" else "target"
+    target = plural(len(targets.classes), "class") if targets.classes else plural(targets.n_outputs, what)
+    if data.columns is not None:
+        target += f" ({', '.join(targets.names)})"
+    console.print()
+    console.print(
+        f"[bold]{escape(', '.join(map(str, data.files)))}[/]: "
+        f"{plural(rows, 'row')} of {plural(features, 'feature')}, {escape(target)}",
+        soft_wrap=True,
+    )
+    why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason}; override with --task"
+    names = list(dict.fromkeys(a.name for a in model.activations))
+    activation = f"{', '.join(names)}, " if names else "a linear model, "
+    optimizer = trainer.optimizer
+    threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
+    scaling = "features share one scale, being pixels" if data.pixels else "features standardised"
+    rows_text = {
+        "task": f"{targets.task}, {why}",
+        "rows": f"{len(data.train):,} to train, {len(data.validation):,} to validate; {scaling}",
+        "model": f"{shape(model)}, {activation}{model.output} output: "
+        f"{plural(model.n_parameters, 'parameter')} in {model.dtype}",
+        "training": f"{optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
+        f"{plural(trainer.epochs, 'epoch')}, l2 {trainer.l2:g}, seed {trainer.seed}{threads}",
+    }
+    if data.notes:
+        rows_text["note"] = "; ".join(data.notes)
+    print_pairs(console, rows_text)
+    console.print()
+
+
+def inspection(console: Console, model: MLP, path: str) -> None:
+    """Print what a model file holds: its layers, what goes in and comes out, and how it was trained."""
+    layers = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    layers.add_column("layer", footer="total")
+    layers.add_column("weights", justify="right")
+    layers.add_column("biases", justify="right")
+    layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
+    layers.add_column("activation")
+    units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
+        last = i == len(model.weights) - 1
+        layers.add_row(
+            "output" if last else f"hidden {i + 1}",
+            f"{weight.shape[0]} × {weight.shape[1]}",
+            str(bias.size),
+            f"{weight.size + bias.size:,}",
+            model.output if last else units[i],
+        )
+    facts = {
+        "model": path,
+        "task": str(model.metadata.get("task", "not stated")),
+        "inputs": f"{plural(model.layers[0], 'feature')}, {_scaling(model)}",
+        "outputs": _outputs(model),
+        "numbers": str(model.dtype),
+    }
+    print_pairs(console, facts | _training(model))
+    console.print(layers)
+    if model.feature_names:
+        console.print(_features(model, model.feature_names))
+
+
+def _scaling(model: MLP) -> str:
+    scaling = model.scaling
+    if scaling is None:
+        return "used as they are"
+    if scaling.scale.size > 1 and (scaling.scale == scaling.scale[0]).all():
+        return f"each minus its mean, all divided by {number(float(scaling.scale[0]))}"
+    return "standardised"
+
+
+def _outputs(model: MLP) -> str:
+    names = ", ".join(model.target_names or [])
+    of = f" of {names}" if names else ""
+    if model.classes is not None:
+        shown = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
+        return f"{plural(len(model.classes), 'class')}{of}: {shown}"
+    if model.output == "softmax":
+        return f"{plural(model.layers[-1], 'class')}{of}: 0 to {model.layers[-1] - 1}"
+    what = "target" if model.output == "linear" else "label"
+    text = f"{plural(model.layers[-1], what)}{of}"
+    return text if model.scaling is None or model.scaling.y_mean is None else f"{text}, standardised"
+
+
+def _features(model: MLP, names: list[str], most: int = 24) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("feature")
+    if model.scaling is not None:
+        table.add_column("mean", justify="right")
+        table.add_column("deviation", justify="right")
+    for i, name in enumerate(names[:most]):
+        numbers: list[str] = []
+        if model.scaling is not None:
+            numbers = [number(float(model.scaling.mean[i])), number(float(model.scaling.scale[i]))]
+        table.add_row(escape(name), *numbers)
+    if len(names) > most:
+        table.add_row(f"… and {len(names) - most} more")
+    return table
+
+
+def _training(model: MLP) -> dict[str, str]:
+    training = model.metadata.get("training")
+    if not isinstance(training, dict):
+        return {"trained": "not stated"}
+    optimizer = ", ".join(f"{k} {v:g}" if isinstance(v, float) else str(v) for k, v in training["optimizer"].items())
+    epochs = f"{training['epochs_done']} of {plural(training['epochs'], 'epoch')}"
+    facts = {
+        "trained": f"{epochs}{' (interrupted)' if training['interrupted'] else ''} on {training['data']}, "
+        f"{plural(training['train_rows'], 'row')}",
+        "optimizer": f"{optimizer}, batch size {training['batch_size']}, l2 {training['l2']:g}, "
+        f"seed {training['seed']}",
+    }
+    validation: dict[str, Any] = training["validation"]
+    if validation:
+        facts["validation"] = f"{metrics(validation)}   ({plural(training['validation_rows'], 'row')})"
+    return facts

@@ -1,0 +1,175 @@
+"""The folder of a run: where it goes, and the files that a training leaves there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdl import storage
+from fastdl.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from fastdl.data import TrainingData
+    from fastdl.model import MLP
+    from fastdl.trainer import History, Trainer
+
+MODEL, HISTORY, CONFIG, CURVES = "model.fastdl", "history.csv", "config.json", "curves.png"
+FILES = (MODEL, HISTORY, CONFIG, CURVES)
+
+
+def check_folder(out: str | None, force: bool) -> None:
+    """Refuse, before anything is trained, a folder that cannot be written to or holds a run."""
+    folder = Path("runs") if out is None else Path(out)
+    if out is not None:
+        held = [name for name in FILES if (folder / name).exists()]
+        if held and not force:
+            raise OptionError(
+                f"--out: expected a folder without a run, got {out}, which holds {', '.join(held)}; "
+                f"name another one, or use --force to replace the run"
+            )
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise OptionError(f"--out: expected a folder or a name for a new one, got {folder}, where {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{above}: cannot be written to; name another folder with --out")
+
+
+def make_folder(out: str | None, name: str) -> tuple[Path, bool]:
+    """The run's folder, and whether it is new: `out`, or `runs/NAME-N` with the next free number."""
+    try:
+        if out is not None:
+            folder = Path(out)
+            is_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, is_new
+        Path("runs").mkdir(exist_ok=True)
+        taken = [p.name.removeprefix(f"{name}-") for p in Path("runs").iterdir() if p.name.startswith(f"{name}-")]
+        n = 1 + max((int(t) for t in taken if t.isdecimal()), default=0)
+        while True:
+            folder = Path("runs") / f"{name}-{n}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another run took the number in between
+                n += 1
+            else:
+                return folder, True
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be made ({error.strerror}); name another folder with --out"
+        ) from error
+
+
+def write(
+    out: str | None,
+    data: TrainingData,
+    trainer: Trainer,
+    config: Mapping[str, Any],
+    draw: Callable[[IO[bytes]], None] | None,
+) -> Path:
+    """Write a run's files and return its folder; `draw` writes the picture of the curves."""
+    folder, is_new = make_folder(out, data.name)
+    try:
+        trainer.model.save(folder / MODEL)
+        with storage.atomic_write(folder / HISTORY) as file:
+            file.write(history_csv(trainer.history).encode())
+        with storage.atomic_write(folder / CONFIG) as file:
+            file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        (folder / CURVES).unlink(missing_ok=True)
+        if draw is not None:
+            with storage.atomic_write(folder / CURVES) as file:
+                draw(file)
+    except BaseException:
+        if is_new and not any((folder / name).exists() for name in FILES):
+            folder.rmdir()
+        raise
+    return folder
+
+
+def history_csv(history: History) -> str:
+    """One line per finished epoch."""
+    columns: dict[str, list[float]] = {"loss": history.loss}
+    if history.val_loss:
+        columns["val_loss"] = history.val_loss
+    columns |= history.metrics
+    columns["seconds"] = history.epoch_seconds
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *columns])
+    # Ctrl-C between two appends can leave one column longer than another.
+    for epoch, values in enumerate(zip(*columns.values(), strict=False), start=1):
+        writer.writerow([epoch, *(repr(float(value)) for value in values)])
+    return text.getvalue()
+
+
+def training_record(
+    data: TrainingData, trainer: Trainer, validation: Mapping[str, float], interrupted: bool
+) -> dict[str, Any]:
+    """How a model was trained: without times, so that the same run writes the same model file."""
+    optimizer = trainer.optimizer
+    return {
+        "data": ", ".join(path.name for path in data.files),
+        "train_rows": len(data.train),
+        "validation_rows": len(data.validation),
+        "optimizer": {"name": optimizer.name, **optimizer.hyperparameters()},
+        "batch_size": trainer.batch_size,
+        "epochs": trainer.epochs,
+        "epochs_done": trainer.epochs_done,
+        "l2": trainer.l2,
+        "seed": trainer.seed,
+        "interrupted": interrupted,
+        "validation": dict(validation),
+    }
+
+
+def configuration(
+    data: TrainingData,
+    model: MLP,
+    trainer: Trainer,
+    record: Mapping[str, Any],
+    options: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything that the run was made of, as it was resolved."""
+    import numba
+
+    import fastdl
+
+    return {
+        "data": {
+            "files": [str(path) for path in data.files],
+            "rows": len(data.X),
+            "features": data.X.shape[1],
+            "feature_names": data.feature_names,
+            "categorical": [c.name for c in data.columns or () if c.categories is not None],
+            "target": data.targets.names if data.columns is not None else None,
+            "classes": data.targets.classes,
+        },
+        "task": data.targets.task,
+        "model": {
+            "layers": list(model.layers),
+            "activations": [{"name": a.name, "alpha": a.alpha} for a in model.activations],
+            "output": model.output,
+            "dtype": model.dtype.name,
+            "parameters": model.n_parameters,
+        },
+        "training": {key: value for key, value in record.items() if key not in ("data", "validation")},
+        "threads": trainer.n_threads,
+        "options": dict(options),
+        "result": {"validation": record["validation"], "seconds": round(seconds, 4)},
+        "versions": {
+            "fastdl": fastdl.__version__,
+            "numpy": np.__version__,
+            "numba": numba.__version__,
+            "python": platform.python_version(),
+        },
+    }
