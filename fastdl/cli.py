@@ -76,16 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
-        _messages().print(f"[bold red]fastdl:[/] {escape(message)}", soft_wrap=True, highlight=False)
+        _messages().print(f"[bold red]fastdl:[/] {escape(message)}")
     return code
 
 
 def _messages() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _output() -> Console:
-    return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:

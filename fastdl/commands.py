@@ -64,15 +64,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     threads = _threads(options.threads)
     task = check_task(options.task)
     dtype = _one_of("--dtype", options.dtype, DTYPES)
-    for name, value, low, what in (
-        ("--epochs", options.epochs, 1, "the passes over the data"),
-        ("--seed", options.seed, 0, "the seed of split, weights and shuffling"),
-        ("--batch-size", BATCH_SIZE if options.batch_size is None else options.batch_size, 1, "the rows of a step"),
-    ):
-        with _option():
-            checks.count(value, name, low, what)
-    if not (math.isfinite(options.l2) and options.l2 >= 0):
-        raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
+    _check_numbers(options)
     runs.check_folder(options.out, options.force)
 
     live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
@@ -210,6 +202,16 @@ def _option(prefix: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         raise OptionError(f"{prefix}{error}") from error
+
+
+def _check_numbers(options: TrainOptions) -> None:
+    with _option():
+        checks.count(options.epochs, "--epochs", 1, "the passes over the data")
+        checks.count(options.seed, "--seed", 0, "the seed of split, weights and shuffling")
+        if options.batch_size is not None:
+            checks.count(options.batch_size, "--batch-size", 1, "the rows of a step")
+    if not (math.isfinite(options.l2) and options.l2 >= 0):
+        raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
 
 
 def _one_of(option: str, value: str, choices: Sequence[str]) -> str:

@@ -70,11 +70,11 @@ class Progress:
         if result.epoch in (1, result.epochs) or result.epoch % stride == 0 or due:
             self._printed, self._moving = time.monotonic(), None
             if self._live is None:
-                self._console.print(self._line(result), soft_wrap=True, highlight=False)
+                self._console.print(self._line(result))
             else:
                 if first:
-                    self._console.print(self._row(result, header=True))
-                self._console.print(self._row(result))
+                    self._console.print(self._row(result, header=True), soft_wrap=False)
+                self._console.print(self._row(result), soft_wrap=False)
         self._draw(force=result.epoch == result.epochs)
 
     def _seconds_left(self) -> float | None:

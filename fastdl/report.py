@@ -85,14 +85,14 @@ def print_pairs(console: Console, rows: Mapping[str, str]) -> None:
     width = max(map(len, rows))
     if not console.is_terminal:
         for name, text in rows.items():
-            console.print(f"{name:{width}}  {text}", soft_wrap=True, markup=False)
+            console.print(f"{name:{width}}  {text}", markup=False)
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows.items():
         table.add_row(name, Text(text))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> None:
@@ -106,15 +106,14 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> 
     console.print()
     console.print(
         f"[bold]{escape(', '.join(map(str, data.files)))}[/]: "
-        f"{plural(rows, 'row')} of {plural(features, 'feature')}, {escape(target)}",
-        soft_wrap=True,
+        f"{plural(rows, 'row')} of {plural(features, 'feature')}, {escape(target)}"
     )
-    why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason}; override with --task"
+    why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason} (--task overrides)"
     names = list(dict.fromkeys(a.name for a in model.activations))
     activation = f"{', '.join(names)}, " if names else "a linear model, "
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
-    scaling = "features share one scale, being pixels" if data.pixels else "features standardised"
+    scaling = "pixels share one scale" if data.pixels else "features standardised"
     rows_text = {
         "task": f"{targets.task}, {why}",
         "rows": f"{len(data.train):,} to train, {len(data.validation):,} to validate; {scaling}",
@@ -155,9 +154,9 @@ def inspection(console: Console, model: MLP, path: str) -> None:
         "numbers": str(model.dtype),
     }
     print_pairs(console, facts | _training(model))
-    console.print(layers)
+    console.print(layers, soft_wrap=False)
     if model.feature_names:
-        console.print(_features(model, model.feature_names))
+        console.print(_features(model, model.feature_names), soft_wrap=False)
 
 
 def _scaling(model: MLP) -> str:

@@ -44,15 +44,14 @@ def check_folder(out: str | None, force: bool) -> None:
         raise InputError(f"{above}: cannot be written to; name another folder with --out")
 
 
-def make_folder(out: str | None, name: str) -> tuple[Path, bool]:
-    """The run's folder, and whether it is new: `out`, or `runs/NAME-N` with the next free number."""
+def make_folder(out: str | None, name: str) -> tuple[Path, list[Path]]:
+    """The run's folder, `out` or `runs/NAME-N` with the next free number, and the folders that were made for it."""
+    wanted = Path("runs") if out is None else Path(out)
+    made = [folder for folder in (*reversed(wanted.parents), wanted) if not folder.exists()]
     try:
+        wanted.mkdir(parents=True, exist_ok=True)
         if out is not None:
-            folder = Path(out)
-            is_new = not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder, is_new
-        Path("runs").mkdir(exist_ok=True)
+            return wanted, made
         taken = [p.name.removeprefix(f"{name}-") for p in Path("runs").iterdir() if p.name.startswith(f"{name}-")]
         n = 1 + max((int(t) for t in taken if t.isdecimal()), default=0)
         while True:
@@ -62,7 +61,7 @@ def make_folder(out: str | None, name: str) -> tuple[Path, bool]:
             except FileExistsError:  # another run took the number in between
                 n += 1
             else:
-                return folder, True
+                return folder, [*made, folder]
     except OSError as error:
         raise InputError(
             f"{error.filename}: cannot be made ({error.strerror}); name another folder with --out"
@@ -77,7 +76,7 @@ def write(
     draw: Callable[[IO[bytes]], None] | None,
 ) -> Path:
     """Write a run's files and return its folder; `draw` writes the picture of the curves."""
-    folder, is_new = make_folder(out, data.name)
+    folder, made = make_folder(out, data.name)
     try:
         trainer.model.save(folder / MODEL)
         with storage.atomic_write(folder / HISTORY) as file:
@@ -89,8 +88,9 @@ def write(
             with storage.atomic_write(folder / CURVES) as file:
                 draw(file)
     except BaseException:
-        if is_new and not any((folder / name).exists() for name in FILES):
-            folder.rmdir()
+        if not any((folder / name).exists() for name in FILES):
+            for new in reversed(made):
+                new.rmdir()
         raise
     return folder
 
