@@ -1,21 +1,190 @@
-"""The one place that calls `numba.njit`: flags for every compiled function of fastdl."""
+"""The one place that calls Numba's compilers: flags, the compiled cache, and calls between separately compiled functions.
+
+Numba's own cache notices an edit in the file of the function itself only; a changed helper, constant or tile size would
+go on returning results of the old code. Here every cache index is stamped with `build_id`, a hash of all kernel sources,
+so that any edit recompiles what depends on it. A damaged or unwritable cache costs time, never an error.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import hashlib
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.ccallback import CFunc
+from numba.core.typing import signature
+from numba.core.typing.ctypes_utils import to_ctypes
+from numba.extending import intrinsic
 
-# Never "nnan" or "ninf": they let LLVM remove the checks that notice a loss that became NaN or infinite.
-FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
+# Only contraction (a * b + c in one rounding). "reassoc" would undo the range reductions of `simd` (Numba sets the flag
+# on every instruction of a function, those of intrinsics included) and let the order of a sum differ between a loop's
+# body and its tail; "nnan" and "ninf" would remove the checks that notice a loss that became NaN. Loops that gain from
+# reordering are written with explicit vectors instead.
+FASTMATH = frozenset({"contract", "nsz"})
+
+
+@functools.cache
+def build_id(folder: str) -> str:
+    """A hash of the sources in `folder` and of this package: what compiled code depends on besides the processor."""
+    here = Path(__file__).parent
+    sources = {path for base in (here, Path(folder)) for path in base.glob("*.py")}
+    digest = hashlib.sha256(repr(sorted(FASTMATH)).encode())
+    for path in sorted(sources):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+class KernelCache(FunctionCache):
+    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files."""
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        stamp = (self._impl.locator.get_source_stamp(), build_id(str(Path(inspect.getfile(py_func)).parent)))
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a truncated or garbled pickle raises whatever its bytes happen to say
+            self._forget()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:  # a full disk or a folder that became read-only
+            pass
+        except Exception:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Empty a damaged index, so that the next compilation is saved again."""
+        try:
+            self._cache_file.flush()
+        except OSError:
+            pass
+
+
+def cache_for(py_func: Callable[..., Any]) -> KernelCache | None:
+    """The cache of a function, or None where no folder can be written (Numba's own decorator would raise)."""
+    try:
+        return KernelCache(py_func)
+    except RuntimeError:
+        return None
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    dispatcher = numba.njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, **options)(function)
+    cache = cache_for(function)
+    if cache is not None and not numba.config.DISABLE_JIT:
+        dispatcher._cache = cache
+    return dispatcher
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a serial function."""
-    return numba.njit(cache=True, fastmath=set(FASTMATH), error_model="numpy", nogil=True)(function)
+    return _compile(function)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:
     """Compile a function whose `prange` loops run on Numba's threads."""
-    return numba.njit(cache=True, fastmath=set(FASTMATH), error_model="numpy", nogil=True, parallel=True)(function)
+    return _compile(function, parallel=True)
+
+
+@intrinsic
+def noinline(typingctx):
+    """Called in a compiled function: LLVM keeps it out of its callers, where each copy would cost compile time."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+class Linked:
+    """A function that is compiled once per dtype and called by address.
+
+    Numba copies the code of every function that is called into the library of every caller, optimises it anew and
+    generates it anew: with register tiles that is a second or more for each of a dozen callers. A caller of a `Linked`
+    function holds only the name of a slot in memory, which this class keeps filled with the function's address. The
+    slot starts as a trampoline that compiles the function (or loads it from the cache) on its first call.
+
+    Parameters
+    ----------
+    function : takes numbers and pointers, returns nothing
+    signature_of : element type -> Numba types of the arguments
+    """
+
+    def __init__(self, function: Callable[..., Any], signature_of: Callable[[types.Type], tuple[types.Type, ...]]) -> None:
+        self.function = function
+        self.signature_of = signature_of
+        self._slots: dict[types.Type, ctypes.c_void_p] = {}
+        self._compiled: dict[types.Type, CFunc] = {}
+        self._trampolines = []
+        for element in (types.float32, types.float64):
+            prototype = ctypes.CFUNCTYPE(None, *[to_ctypes(ty) for ty in signature_of(element)])
+
+            def trampoline(*args: Any, element: types.Type = element, prototype: Any = prototype) -> None:
+                self.ensure(element)
+                prototype(self._compiled[element].address)(*args)
+
+            callback = prototype(trampoline)
+            self._trampolines.append(callback)
+            slot = ctypes.c_void_p(ctypes.cast(callback, ctypes.c_void_p).value)
+            self._slots[element] = slot
+            binding.add_symbol(self._symbol(element), ctypes.addressof(slot))
+
+    def _symbol(self, element: types.Type) -> str:
+        return f"fastdl_{self.function.__name__}_{element}"
+
+    def ensure(self, element: types.Type) -> None:
+        """Compile the function for an element type, or load it, and fill the slot."""
+        if element in self._compiled:
+            return
+        compiled = CFunc(
+            self.function,
+            (self.signature_of(element), types.void),
+            {},
+            {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True},
+        )
+        cache = cache_for(self.function)
+        if cache is not None:
+            compiled._cache = cache
+        compiled.compile()
+        self._compiled[element] = compiled
+        self._slots[element].value = compiled.address
+
+    def load_cached(self) -> None:
+        """Fill the slots of all element types that the cache holds; compile nothing."""
+        cache = cache_for(self.function)
+        if cache is None:
+            return
+        for element in self._slots:
+            key_signature = signature(types.void, *self.signature_of(element))
+            context = CFunc._targetdescr.target_context
+            try:
+                present = cache._cache_file.load(cache._index_key(key_signature, context.codegen())) is not None
+            except Exception:
+                present = False
+            if present:
+                self.ensure(element)
+
+    def emit_call(self, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
+        """Emit a call through the slot."""
+        self.ensure(element)
+        function_type = ir.FunctionType(ir.VoidType(), [a.type for a in args])
+        name = self._symbol(element)
+        pointer_type = function_type.as_pointer()
+        slot = builder.module.globals.get(name)
+        if slot is None:
+            slot = cgutils.add_global_variable(builder.module, pointer_type, name)
+        builder.call(builder.load(slot), args)

@@ -1,19 +1,20 @@
-"""Activations: codes, names, values and derivatives from the output.
+"""Activations: codes, names, values, and derivatives written in the output.
 
-| code       | name         | a = act(z)               | d_z / d_a, from a            |
-|------------|--------------|--------------------------|------------------------------|
-| IDENTITY   | identity     | z                        | 1                            |
-| RELU       | relu         | max(0, z)                | 1 if a > 0 else 0            |
-| LEAKY_RELU | leaky_relu   | max(alpha z, z)          | 1 if a > 0 else alpha        |
-| SIGMOID    | sigmoid      | 1 / (1 + exp(-z))        | a (1 - a)                    |
-| TANH       | tanh         | tanh(z)                  | (1 - a)(1 + a)               |
+| code       | name         | a = act(z)                      | da/dz                |
+|------------|--------------|---------------------------------|----------------------|
+| IDENTITY   | identity     | z                               | 1                    |
+| RELU       | relu         | max(0, z)                       | 1 if a > 0 else 0    |
+| LEAKY_RELU | leaky_relu   | max(alpha z, z), 0 <= alpha < 1 | 1 if a > 0 else alpha |
+| SIGMOID    | sigmoid      | 1 / (1 + e^-z)                  | a (1 - a)            |
+| TANH       | tanh         | tanh(z)                         | (1 - a)(1 + a)       |
+
+NaN stays NaN in all of them; sigmoid and tanh saturate at their limits for any finite or infinite z.
 """
 
 from __future__ import annotations
 
-import math
-
-from fastdl_kernels._jit import jit
+from fastdl_kernels._jit import jit, noinline
+from fastdl_kernels.simd import broadcast, lanes_of, like, load, load_first, select, sigmoid, store, store_first, tanh
 
 IDENTITY = 0
 RELU = 1
@@ -32,29 +33,51 @@ ACTIVATIONS: dict[str, int] = {
 
 
 @jit
-def activate(z, activation, alpha):
-    """act(z) of one number. Never overflows: the exponential is taken of -|z| only."""
+def times_derivative(d, a, activation, alpha):
+    """d * act'(z) for vectors d and a = act(z); alpha is a number."""
+    one = like(a, 1.0)
     if activation == RELU:
-        return z if z > 0 or z != z else z * 0
+        return d * select(a > like(a, 0.0), one, like(a, 0.0))
     if activation == LEAKY_RELU:
-        return z if z > 0 else alpha * z
+        return d * select(a > like(a, 0.0), one, broadcast(alpha))
     if activation == SIGMOID:
-        e = math.exp(-abs(z))
-        return (1 if z >= 0 else e) / (1 + e)
+        return d * (a * (one - a))
     if activation == TANH:
-        return math.tanh(z)
-    return z
+        return d * ((one - a) * (one + a))
+    return d
 
 
 @jit
-def derivative(a, activation, alpha):
-    """d act(z) / dz, written in the output a = act(z)."""
-    if activation == RELU:
-        return a * 0 + (1 if a > 0 else 0)
-    if activation == LEAKY_RELU:
-        return a * 0 + (1 if a > 0 else alpha)
+def saturate(v, activation):
+    """act(v) for the activations that saturate; the rectifiers are applied by the register tiles."""
     if activation == SIGMOID:
-        return a * (1 - a)
+        return sigmoid(v)
     if activation == TANH:
-        return (1 - a) * (1 + a)
-    return a * 0 + 1
+        return tanh(v)
+    return v
+
+
+@jit
+def saturate_row(row, n, activation):
+    """row[:n] = act(row[:n]) in place, for SIGMOID and TANH; row is a pointer."""
+    noinline()
+    lanes = lanes_of(row)
+    full = n - n % lanes
+    for i in range(0, full, lanes):
+        store(row, i, saturate(load(row, i), activation))
+    if full < n:
+        store_first(row, full, saturate(load_first(row, full, n - full), activation), n - full)
+
+
+@jit
+def differentiate_row(row, outputs, n, activation, alpha):
+    """row[:n] *= act'(z), given outputs[:n] = act(z); both are pointers."""
+    noinline()
+    lanes = lanes_of(row)
+    full = n - n % lanes
+    for i in range(0, full, lanes):
+        store(row, i, times_derivative(load(row, i), load(outputs, i), activation, alpha))
+    if full < n:
+        rest = n - full
+        d = times_derivative(load_first(row, full, rest), load_first(outputs, full, rest), activation, alpha)
+        store_first(row, full, d, rest)

@@ -1,45 +1,213 @@
-"""Optimizer steps, in place over flat buffers."""
+"""Optimizer steps: one pass over flat buffers, in place.
+
+Each step is a loop over a range of the buffers (`*_range`, serial, which the engine runs on the block of gradients that
+it has just computed) and a public kernel that spreads ranges over threads. P is the number of parameters. L2 is the
+decay l2 of the penalty (l2/2) p², whose gradient l2 p is added on the way; the public kernels take the gradient as it is.
+"""
 
 from __future__ import annotations
 
-import math
-
 import numba
 
-from fastdl_kernels._jit import parallel_jit
+from fastdl_kernels._jit import jit
+from fastdl_kernels.kernel import kernel, overlap
+from fastdl_kernels.simd import (
+    broadcast,
+    flush_subnormals,
+    fma,
+    lanes_of,
+    load_up_to,
+    pointer,
+    restore_mode,
+    sqrt,
+    store_up_to,
+)
+
+# Parameters per job: 64 KB of each float32 buffer. Below it a step takes 4 us, less than waking a second thread is worth.
+RANGE = 16 * 1024
 
 
-@parallel_jit
+@jit
+def sgd_range(params, grads, start, stop, l2, lr):
+    """theta <- theta - lr g on a range; params and grads are pointers, numbers are of their dtype."""
+    lanes = lanes_of(params)
+    for i in range(start, stop, lanes):
+        n = stop - i
+        p = load_up_to(params, i, n)
+        g = fma(broadcast(l2), p, load_up_to(grads, i, n))
+        store_up_to(params, i, fma(broadcast(-lr), g, p), n)
+
+
+@jit
+def momentum_range(params, grads, velocity, start, stop, l2, lr, beta, rest):
+    """v <- beta v + rest g; theta <- theta - lr v, with rest = 1 - beta rounded once."""
+    lanes = lanes_of(params)
+    for i in range(start, stop, lanes):
+        n = stop - i
+        p = load_up_to(params, i, n)
+        g = fma(broadcast(l2), p, load_up_to(grads, i, n))
+        v = fma(broadcast(beta), load_up_to(velocity, i, n), broadcast(rest) * g)
+        store_up_to(velocity, i, v, n)
+        store_up_to(params, i, fma(broadcast(-lr), v, p), n)
+
+
+@jit
+def rmsprop_range(params, grads, mean_square, start, stop, l2, lr, beta, rest, eps):
+    """s <- beta s + rest g²; theta <- theta - lr g / sqrt(s + eps)."""
+    lanes = lanes_of(params)
+    for i in range(start, stop, lanes):
+        n = stop - i
+        p = load_up_to(params, i, n)
+        g = fma(broadcast(l2), p, load_up_to(grads, i, n))
+        s = fma(broadcast(beta), load_up_to(mean_square, i, n), broadcast(rest) * g * g)
+        store_up_to(mean_square, i, s, n)
+        store_up_to(params, i, p - broadcast(lr) * g / sqrt(s + broadcast(eps)), n)
+
+
+@jit
+def adam_range(params, grads, m, v, start, stop, l2, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2):
+    """m <- beta1 m + rest1 g; v <- beta2 v + rest2 g²; theta <- theta - lr (unbias1 m) / (sqrt(unbias2 v) + eps)."""
+    lanes = lanes_of(params)
+    for i in range(start, stop, lanes):
+        n = stop - i
+        p = load_up_to(params, i, n)
+        g = fma(broadcast(l2), p, load_up_to(grads, i, n))
+        m_ = fma(broadcast(beta1), load_up_to(m, i, n), broadcast(rest1) * g)
+        v_ = fma(broadcast(beta2), load_up_to(v, i, n), broadcast(rest2) * g * g)
+        store_up_to(m, i, m_, n)
+        store_up_to(v, i, v_, n)
+        step = broadcast(lr * unbias1) * m_ / (sqrt(broadcast(unbias2) * v_) + broadcast(eps))
+        store_up_to(params, i, p - step, n)
+
+
+@kernel({"params": "P", "grads": "P"}, outputs=["params"])
 def sgd_step(params, grads, lr):
-    """theta <- theta - lr g."""
-    for i in numba.prange(params.size):
-        params[i] -= params.dtype.type(lr) * grads[i]
+    """theta <- theta - lr g.
+
+    Parameters
+    ----------
+    params : float32 or float64 [P], C-contiguous, updated in place
+    grads : same dtype [P], read; must not overlap params
+    lr : learning rate
+
+    Cost: 2 P flop; 3 P itemsize bytes (2 read, 1 written).
+    """
+    if grads.size != params.size or overlap(params, grads):
+        raise ValueError("sgd_step: expected params and grads of one size, in memory of their own")
+    x = params.dtype.type
+    n = params.size
+    jobs = (n + RANGE - 1) // RANGE
+    if jobs <= 1:
+        sgd_range(pointer(params, 0), pointer(grads, 0), 0, n, x(0), x(lr))
+    else:
+        for job in numba.prange(jobs):
+            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+            mode = flush_subnormals()
+            sgd_range(pointer(params, 0), pointer(grads, 0), start, stop, x(0), x(lr))
+            restore_mode(mode)
 
 
-@parallel_jit
+@kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
 def momentum_step(params, grads, velocity, lr, beta):
-    """v <- beta v + (1 - beta) g; theta <- theta - lr v."""
-    for i in numba.prange(params.size):
-        v = params.dtype.type(beta) * velocity[i] + params.dtype.type(1 - beta) * grads[i]
-        velocity[i] = v
-        params[i] -= params.dtype.type(lr) * v
+    """v <- beta v + (1 - beta) g; theta <- theta - lr v.
+
+    Parameters
+    ----------
+    params, velocity : float32 or float64 [P], C-contiguous, updated in place; velocity starts as zeros
+    grads : same dtype [P], read; no array may overlap another
+    lr : learning rate
+    beta : share of the old velocity, 0.9 is usual
+
+    Cost: 5 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Polyak (1964), as an exponential average.
+    """
+    if grads.size != params.size or velocity.size != params.size:
+        raise ValueError("momentum_step: expected arrays of one size")
+    if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
+        raise ValueError("momentum_step: expected arrays in memory of their own")
+    x = params.dtype.type
+    n = params.size
+    jobs = (n + RANGE - 1) // RANGE
+    rest = x(1.0 - beta)
+    if jobs <= 1:
+        momentum_range(pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), 0, n, x(0), x(lr), x(beta), rest)
+    else:
+        for job in numba.prange(jobs):
+            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+            p, g, v = pointer(params, 0), pointer(grads, 0), pointer(velocity, 0)
+            mode = flush_subnormals()
+            momentum_range(p, g, v, start, stop, x(0), x(lr), x(beta), rest)
+            restore_mode(mode)
 
 
-@parallel_jit
+@kernel({"params": "P", "grads": "P", "mean_square": "P"}, outputs=["params", "mean_square"])
 def rmsprop_step(params, grads, mean_square, lr, beta, eps):
-    """s <- beta s + (1 - beta) g²; theta <- theta - lr g / sqrt(s + eps)."""
-    for i in numba.prange(params.size):
-        s = params.dtype.type(beta) * mean_square[i] + params.dtype.type(1 - beta) * grads[i] * grads[i]
-        mean_square[i] = s
-        params[i] -= params.dtype.type(lr) * grads[i] / math.sqrt(s + params.dtype.type(eps))
+    """s <- beta s + (1 - beta) g²; theta <- theta - lr g / sqrt(s + eps), eps inside the root.
+
+    Parameters
+    ----------
+    params, mean_square : float32 or float64 [P], C-contiguous, updated in place; mean_square starts as zeros
+    grads : same dtype [P], read; no array may overlap another
+    lr : learning rate
+    beta : share of the old mean square, 0.9 is usual
+    eps : keeps the root away from 0
+
+    Cost: 8 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Tieleman and Hinton (2012).
+    """
+    if grads.size != params.size or mean_square.size != params.size:
+        raise ValueError("rmsprop_step: expected arrays of one size")
+    if overlap(params, grads) or overlap(params, mean_square) or overlap(mean_square, grads):
+        raise ValueError("rmsprop_step: expected arrays in memory of their own")
+    x = params.dtype.type
+    n = params.size
+    jobs = (n + RANGE - 1) // RANGE
+    rest = x(1.0 - beta)
+    if jobs <= 1:
+        p, g, s = pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0)
+        rmsprop_range(p, g, s, 0, n, x(0), x(lr), x(beta), rest, x(eps))
+    else:
+        for job in numba.prange(jobs):
+            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+            mode = flush_subnormals()
+            p, g, s = pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0)
+            rmsprop_range(p, g, s, start, stop, x(0), x(lr), x(beta), rest, x(eps))
+            restore_mode(mode)
 
 
-@parallel_jit
+@kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
 def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
-    """Adam with bias correction; step counts from 1."""
-    c1 = params.dtype.type(1 / (1 - beta1**step))
-    c2 = params.dtype.type(1 / (1 - beta2**step))
-    for i in numba.prange(params.size):
-        m[i] = params.dtype.type(beta1) * m[i] + params.dtype.type(1 - beta1) * grads[i]
-        v[i] = params.dtype.type(beta2) * v[i] + params.dtype.type(1 - beta2) * grads[i] * grads[i]
-        params[i] -= params.dtype.type(lr) * (m[i] * c1) / (math.sqrt(v[i] * c2) + params.dtype.type(eps))
+    """m <- beta1 m + (1 - beta1) g; v <- beta2 v + (1 - beta2) g²;
+    theta <- theta - lr m̂ / (sqrt(v̂) + eps), with m̂ = m / (1 - beta1^step) and v̂ = v / (1 - beta2^step).
+
+    Parameters
+    ----------
+    params, m, v : float32 or float64 [P], C-contiguous, updated in place; m and v start as zeros
+    grads : same dtype [P], read; no array may overlap another
+    step : counts from 1
+    lr, beta1, beta2, eps : 1e-3, 0.9, 0.999 and 1e-8 are usual
+
+    Cost: 12 P flop; 7 P itemsize bytes (4 read, 3 written). Source: Kingma and Ba (2015), https://arxiv.org/abs/1412.6980.
+    """
+    if grads.size != params.size or m.size != params.size or v.size != params.size:
+        raise ValueError("adam_step: expected arrays of one size")
+    if (
+        overlap(params, grads) or overlap(params, m) or overlap(params, v)
+        or overlap(m, grads) or overlap(m, v) or overlap(v, grads)
+    ):  # fmt: skip
+        raise ValueError("adam_step: expected arrays in memory of their own")
+    if step < 1:
+        raise ValueError("adam_step: expected step of at least 1; it counts the steps, this one included")
+    x = params.dtype.type
+    n = params.size
+    jobs = (n + RANGE - 1) // RANGE
+    rest1, rest2 = x(1.0 - beta1), x(1.0 - beta2)
+    unbias1, unbias2 = x(1.0 / (1.0 - beta1**step)), x(1.0 / (1.0 - beta2**step))
+    if jobs <= 1:
+        p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+        adam_range(p, g, m_, v_, 0, n, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2)
+    else:
+        for job in numba.prange(jobs):
+            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+            mode = flush_subnormals()
+            p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+            adam_range(p, g, m_, v_, start, stop, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2)
+            restore_mode(mode)
