@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastdl_kernels import ACTIVATIONS
-
 from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
+from fastdl_kernels import ACTIVATIONS
 
 
 @dataclass(frozen=True)

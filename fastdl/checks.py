@@ -23,7 +23,9 @@ def labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArra
     array = _one_per_row(array, n_rows, name)
     as_int = finite(array, name).astype(np.int64)
     if not np.array_equal(as_int, array):
-        raise InputError(f"{name}: expected whole-number class labels 0 to {n_classes - 1}, got {_first(array != as_int, array)}")
+        raise InputError(
+            f"{name}: expected whole-number class labels 0 to {n_classes - 1}, got {_first(array != as_int, array)}"
+        )
     bad = (as_int < 0) | (as_int >= n_classes)
     if bad.any():
         raise InputError(
@@ -76,7 +78,9 @@ def finite(array: NDArray, name: str) -> NDArray:
         if not np.isfinite(total):
             bad = ~np.isfinite(array)
             if bad.any():
-                raise InputError(f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first")
+                raise InputError(
+                    f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first"
+                )
     return array
 
 

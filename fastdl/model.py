@@ -61,9 +61,13 @@ class MLP:
             )
         self.layers = tuple(checks.count(n, f"layers[{i}]", 1, "a layer's size") for i, n in enumerate(layers))
         if output not in OUTPUTS:
-            raise InputError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}{did_you_mean(output, OUTPUTS)}")
+            raise InputError(
+                f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}{did_you_mean(output, OUTPUTS)}"
+            )
         if output == "softmax" and self.layers[-1] < 2:
-            raise InputError("output: softmax needs at least 2 outputs, got 1; use output='sigmoid' for one binary label")
+            raise InputError(
+                "output: softmax needs at least 2 outputs, got 1; use output='sigmoid' for one binary label"
+            )
         try:
             self.dtype = np.dtype(dtype)
         except TypeError:
@@ -82,6 +86,7 @@ class MLP:
         pairs = list(zip(self.layers[:-1], self.layers[1:]))
         self.parameters = aligned_zeros(sum((i + 1) * o for i, o in pairs), self.dtype)
         self.weights, self.biases = self.views(self.parameters)
+        self._engine = Engine(self)
         rng = np.random.default_rng(self.seed)
         rectifiers = [a.is_rectifier for a in self.activations] + [False]
         for weight, (fan_in, fan_out), rectifier in zip(self.weights, pairs, rectifiers):
@@ -139,13 +144,15 @@ class MLP:
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
-        return Engine(self).forward(self.prepare_inputs(X))
+        return self._engine.forward(self.prepare_inputs(X))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
         if self.output == "linear":
-            raise InputError("predict_proba: expected a model with softmax or sigmoid output, got 'linear'; use predict")
-        return Engine(self).probabilities(self.forward(X))
+            raise InputError(
+                "predict_proba: expected a model with softmax or sigmoid output, got 'linear'; use predict"
+            )
+        return self._engine.probabilities(self.forward(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class [N] as int64 for softmax; labels 0 or 1 for sigmoid, values for linear output.
@@ -173,7 +180,7 @@ class MLP:
             raise InputError("X: expected at least one row, got an empty array")
         targets = self.prepare_targets(y, len(inputs))
         weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
-        return Engine(self, l2=l2).loss_and_gradient(inputs, targets, weight)
+        return self._engine.loss_and_gradient(inputs, targets, weight, l2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""

@@ -36,7 +36,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
-        raise InputError(f"{target}: cannot write there ({error.strerror}); name a folder that exists and is writable") from error
+        raise InputError(
+            f"{target}: cannot write there ({error.strerror}); name a folder that exists and is writable"
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -83,7 +85,9 @@ def load(path: str | os.PathLike[str]) -> MLP:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: expected a fastdl model file, found {'a folder' if path.is_dir() else 'nothing'} there")
+        raise ModelFileError(
+            f"{path}: expected a fastdl model file, found {'a folder' if path.is_dir() else 'nothing'} there"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if {"model.json", "parameters.npy"} - set(archive.namelist()):
@@ -118,7 +122,10 @@ def load(path: str | os.PathLike[str]) -> MLP:
 def _rebuild(description: dict[str, Any], parameters: bytes) -> MLP:
     model = MLP(
         description["layers"],
-        [LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"]) for a in description["activations"]],
+        [
+            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"])
+            for a in description["activations"]
+        ],
         description["output"],
         description["seed"],
         description["dtype"],

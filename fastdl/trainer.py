@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics
 from fastdl.callbacks import Callback, EpochResult
-from fastdl.engine import Engine
+from fastdl.engine import Engine, Training
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer
@@ -84,7 +84,7 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.epochs_done = 0
         self.history = History()
-        self._engine = Engine(model, optimizer, self.l2)
+        self._training: Training | None = None
 
     def fit(
         self,
@@ -125,10 +125,15 @@ class Trainer:
         self.history = History()
         for callback in self.callbacks:
             callback.on_train_begin(self.epochs, n_rows)
+        if self._training is None:
+            self._training = Training(Engine(self.model), self.optimizer, self.l2, self.batch_size, self.n_threads)
+        training = self._training
         good = self.model.parameters.copy()
         for epoch in range(1, self.epochs + 1):
             start = time.perf_counter()
-            loss, bad_batch = self._engine.train(inputs, targets, weight, self._order(n_rows), self.batch_size)
+            loss, bad_batch = training.epoch(
+                inputs, targets, weight, self._order(n_rows), lambda rows, epoch=epoch: self._progress(epoch, rows)
+            )
             seconds = time.perf_counter() - start
             if bad_batch >= 0:
                 self.model.parameters[:] = good
@@ -156,13 +161,18 @@ class Trainer:
             raise InputError("validation X: expected at least one row, got an empty array")
         return inputs, self.model.prepare_targets(data[1], len(inputs), "validation y")
 
+    def _progress(self, epoch: int, rows: int) -> None:
+        for callback in self.callbacks:
+            callback.on_progress(epoch, rows)
+
     def _record(
         self, epoch: int, loss: float, seconds: float, n_rows: int, validation: tuple[NDArray, NDArray] | None
     ) -> None:
         val_loss, values = None, {}
         if validation is not None:
-            raw = self._engine.forward(validation[0])
-            val_loss = float(self._engine.row_loss(raw, validation[1]).mean())
+            engine = Engine(self.model)
+            raw = engine.forward(validation[0], self.n_threads)
+            val_loss = engine.mean_loss(raw, validation[1])
             values = metrics.evaluate(self.model, raw, validation[1])
             self.history.val_loss.append(val_loss)
         self.history.loss.append(loss)

@@ -7,6 +7,7 @@ so that any edit recompiles what depends on it. A damaged or unwritable cache co
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -35,7 +36,7 @@ FASTMATH = frozenset({"contract", "nsz"})
 def build_id(folder: str) -> str:
     """A hash of the sources in `folder` and of this package: what compiled code depends on besides the processor."""
     here = Path(__file__).parent
-    sources = {path for base in (here, Path(folder)) for path in base.glob("*.py")}
+    sources = {path for base in (here, Path(folder)) for path in base.rglob("*.py")}
     digest = hashlib.sha256(repr(sorted(FASTMATH)).encode())
     for path in sorted(sources):
         digest.update(path.name.encode() + path.read_bytes())
@@ -67,10 +68,8 @@ class KernelCache(FunctionCache):
 
     def _forget(self) -> None:
         """Empty a damaged index, so that the next compilation is saved again."""
-        try:
+        with contextlib.suppress(OSError):
             self._cache_file.flush()
-        except OSError:
-            pass
 
 
 def cache_for(py_func: Callable[..., Any]) -> KernelCache | None:
@@ -124,7 +123,9 @@ class Linked:
     signature_of : element type -> Numba types of the arguments
     """
 
-    def __init__(self, function: Callable[..., Any], signature_of: Callable[[types.Type], tuple[types.Type, ...]]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature_of: Callable[[types.Type], tuple[types.Type, ...]]
+    ) -> None:
         self.function = function
         self.signature_of = signature_of
         self._slots: dict[types.Type, ctypes.c_void_p] = {}

@@ -35,11 +35,10 @@ ACTIVATIONS: dict[str, int] = {
 @jit
 def times_derivative(d, a, activation, alpha):
     """d * act'(z) for vectors d and a = act(z); alpha is a number."""
-    one = like(a, 1.0)
-    if activation == RELU:
-        return d * select(a > like(a, 0.0), one, like(a, 0.0))
-    if activation == LEAKY_RELU:
-        return d * select(a > like(a, 0.0), one, broadcast(alpha))
+    one, zero = like(a, 1.0), like(a, 0.0)
+    if activation == RELU or activation == LEAKY_RELU:
+        slope = broadcast(alpha) if activation == LEAKY_RELU else zero
+        return d * select(a > zero, one, select(a <= zero, slope, a))  # a NaN is neither, and stays
     if activation == SIGMOID:
         return d * (a * (one - a))
     if activation == TANH:

@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-
 import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, typeof_impl
@@ -100,7 +99,9 @@ class Kernel:
                 return f"{name}: expected {key} to be C-contiguous; use np.ascontiguousarray({key})"
             dims = self.shapes[key]
             if value.ndim != len(dims):
-                return f"{name}: expected {len(dims)} dimension(s) [{', '.join(dims)}] for {key}, got shape {value.shape}"
+                return (
+                    f"{name}: expected {len(dims)} dimension(s) [{', '.join(dims)}] for {key}, got shape {value.shape}"
+                )
             if key in self.optional and value.shape[0] == 0:
                 continue
             for dim, size in zip(dims, value.shape, strict=True):
@@ -115,7 +116,9 @@ class Kernel:
         for key in self.outputs & given.keys():
             for other, value in given.items():
                 if other != key and isinstance(value, np.ndarray) and np.may_share_memory(given[key], value):
-                    return f"{name}: expected {key} in memory of its own, but it overlaps {other}; pass a separate array"
+                    return (
+                        f"{name}: expected {key} in memory of its own, but it overlaps {other}; pass a separate array"
+                    )
         return None
 
 
@@ -149,5 +152,3 @@ def overlap(a, b):
     """Whether two C-contiguous arrays share memory; empty ones do not."""
     a0, b0 = _address(a), _address(b)
     return a0 < b0 + b.size * b.itemsize and b0 < a0 + a.size * a.itemsize and a.size > 0 and b.size > 0
-
-

@@ -13,6 +13,7 @@ from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
 from fastdl_kernels.matmul import Operand, Target, grid, product_job
 from fastdl_kernels.simd import null, pointer
 
+
 @jit
 def _block(job, rows, columns, itemsize):
     """(m0, m1, n0, n1) of a job; jobs run down the rows first, so that a half of them is a half of the columns."""
@@ -85,9 +86,7 @@ def _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha, d_
     if job < weight_jobs:
         m0, m1, n0, n1 = _block(job, n_in, n_out, x.itemsize)
         a = Operand(pointer(x, 0), n_in, True, nothing, IDENTITY, alpha)
-        c = Target(
-            pointer(d_weight, 0), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, pointer(d_bias, 0)
-        )
+        c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, pointer(d_bias, 0))
         product_job(m0, m1, n0, n1, n_rows, a, d_z, c)
     else:
         m0, m1, n0, n1 = _block(job - weight_jobs, n_rows, n_in, x.itemsize)

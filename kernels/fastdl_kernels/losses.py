@@ -16,18 +16,18 @@ from fastdl_kernels.simd import (
     absolute,
     broadcast,
     exp,
+    first_lanes,
     flush_subnormals,
-    fma,
     hmax,
     hsum,
     is_null,
-    lane_index,
     lanes_of,
     like,
     load_up_to,
     log,
     maximum,
     null,
+    number_like,
     pointer,
     restore_mode,
     select,
@@ -59,18 +59,17 @@ def log_number(x):
 def exp_row(logits, n, out):
     """out[:n] = exp(logits[:n] - top); returns (top, sum of out[:n]) with top the maximum. In place is allowed."""
     lanes = lanes_of(logits)
-    index = lane_index(logits[0])
-    lowest = like(index, -np.inf)
+    lowest = like(broadcast(logits[0]), -np.inf)
     tops = lowest
     for i in range(0, n, lanes):
         v = load_up_to(logits, i, n - i)
-        tops = maximum(tops, select(index < broadcast(n - i + 0 * logits[0]), v, lowest))
+        tops = maximum(tops, select(first_lanes(v, n - i), v, lowest))
     top = hmax(tops)
-    total = like(index, 0.0)
+    total = like(lowest, 0.0)
     for i in range(0, n, lanes):
         e = exp(load_up_to(logits, i, n - i) - broadcast(top))
         store_up_to(out, i, e, n - i)
-        total = total + select(index < broadcast(n - i + 0 * logits[0]), e, like(index, 0.0))
+        total = total + select(first_lanes(e, n - i), e, like(e, 0.0))
     return top, hsum(total)
 
 
@@ -86,7 +85,7 @@ def softmax_rows(logits, first, last, n, out):
     """out = softmax(logits) for rows first .. last; in place is allowed."""
     for r in range(first, last):
         _, total = exp_row(pointer(logits, r * n), n, pointer(out, r * n))
-        scale_row(pointer(out, r * n), n, 1 / total)
+        scale_row(pointer(out, r * n), n, number_like(total, 1) / total)
 
 
 @jit
@@ -112,7 +111,7 @@ def _pairs(kind, outputs, targets, start, stop, scale, d_outputs):
     lanes = lanes_of(outputs)
     loss = 0.0
     for block in range(start, stop, 64 * lanes):
-        zero = like(lane_index(scale), 0.0)
+        zero = like(broadcast(scale), 0.0)
         one = like(zero, 1.0)
         total = zero
         for i in range(block, min(stop, block + 64 * lanes), lanes):
@@ -131,7 +130,7 @@ def _pairs(kind, outputs, targets, start, stop, scale, d_outputs):
                 d = d + d
             store_up_to(d_outputs, i, d * broadcast(scale), n)
             if n < lanes:
-                term = select(lane_index(scale) < broadcast(n + 0 * scale), term, zero)
+                term = select(first_lanes(term, n), term, zero)
             total = total + term
         loss += np.float64(hsum(total))
     return loss
@@ -244,7 +243,9 @@ def softmax_cross_entropy(logits, labels, d_logits):
     """
     n_rows, n = logits.shape
     if d_logits.shape != logits.shape or labels.shape[0] != n_rows or overlap(d_logits, logits):
-        raise ValueError("softmax_cross_entropy: expected logits [B, N], labels [B], d_logits [B, N] in memory of its own")
+        raise ValueError(
+            "softmax_cross_entropy: expected logits [B, N], labels [B], d_logits [B, N] in memory of its own"
+        )
     if n_rows == 0:
         return 0.0
     for r in range(n_rows):

@@ -209,5 +209,7 @@ def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
             start, stop = job * RANGE, min(n, (job + 1) * RANGE)
             mode = flush_subnormals()
             p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-            adam_range(p, g, m_, v_, start, stop, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2)
+            adam_range(
+                p, g, m_, v_, start, stop, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2
+            )
             restore_mode(mode)

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -37,11 +36,13 @@ from numba.extending import intrinsic
 from fastdl_kernels.activations import LEAKY_RELU, RELU
 from fastdl_kernels.host import host
 from fastdl_kernels.simd import (
+    lanes,
+)
+from fastdl_kernels.simd.vector import (
     call_llvm,
     constant,
     emit_prefetch,
     first_mask,
-    lanes,
     masked_load,
     masked_store,
     splat,
@@ -129,7 +130,10 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
         sums[cell].add_incoming(zero, entry)
     b_row = builder.gep(b, [b_place])
     b_vectors = [
-        unaligned(builder.load(builder.bitcast(builder.gep(b_row, [_constant(c * vector.count)]), vector.as_pointer())), element)
+        unaligned(
+            builder.load(builder.bitcast(builder.gep(b_row, [_constant(c * vector.count)]), vector.as_pointer())),
+            element,
+        )
         for c in range(nv)
     ]
     new = {}
@@ -193,7 +197,9 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
 
     def rectified() -> dict:
         # z where z > 0 or z is NaN, which the comparison "z < 0" leaves alone.
-        return {cell: builder.select(builder.fcmp_ordered("<", values[cell], zero), zero, values[cell]) for cell in cells}
+        return {
+            cell: builder.select(builder.fcmp_ordered("<", values[cell], zero), zero, values[cell]) for cell in cells
+        }
 
     def leaky() -> dict:
         slope = splat(builder, vector, alpha)

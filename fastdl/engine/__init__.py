@@ -1,0 +1,230 @@
+"""The engine: runs a model over flat buffers, on workspaces that are made once.
+
+`Engine` predicts and differentiates; `Training` adds an optimizer's state and workspaces for one batch size, and runs
+mini-batches in native calls of about 50 ms, without the GIL. Between two calls Python gets its turn: for progress,
+callbacks and Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import fastdl_kernels as fk
+import numba
+import numpy as np
+from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, usable_cores
+from numpy.typing import NDArray
+
+from fastdl.engine import steps
+from fastdl.outputs import OUTPUTS
+
+if TYPE_CHECKING:
+    from fastdl.model import MLP
+    from fastdl.optimizers import Optimizer
+
+SECONDS_PER_CALL = 0.05
+# Multiply-adds per thread and phase that make up for a barrier: about 3 us of work against 0.3 to 1 us of waiting.
+WORK_PER_PHASE = 100_000
+# Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
+CHUNK_ROWS = 192
+
+_HYPER = {"lr": steps.LR, "beta": steps.BETA1, "beta1": steps.BETA1, "beta2": steps.BETA2, "eps": steps.EPS}
+
+# Numba's work queue aborts the process when two Python threads enter a parallel region at once.
+_one_region = threading.Lock()
+_forked = False
+
+
+def _note_fork() -> None:
+    """A child of fork has one thread, and OpenMP ends the process if it enters a region: run on one thread there."""
+    global _forked, _one_region
+    _forked = True
+    _one_region = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _region(n_threads: int) -> contextlib.AbstractContextManager[Any]:
+    """What must be held while a native call runs on several threads."""
+    if n_threads == 1:
+        return contextlib.nullcontext()
+    try:
+        parallel_safe = numba.threading_layer() != "workqueue"
+    except ValueError:  # not chosen yet: the first region decides
+        parallel_safe = False
+    return contextlib.nullcontext() if parallel_safe else _one_region
+
+
+def aligned_zeros(n: int, dtype: np.dtype) -> NDArray:
+    """n zeros that start on a cache line (64 bytes): NumPy promises only 16."""
+    raw = np.zeros(n * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n * dtype.itemsize].view(dtype)
+
+
+class Engine:
+    """A model as the compiled code sees it: its parameters, and its shape as numbers in arrays."""
+
+    def __init__(self, model: MLP) -> None:
+        self.model = model
+        self.loss_name = OUTPUTS[model.output].loss
+        self.loss = LOSSES[self.loss_name]
+        activations = [(a.code, a.alpha) for a in model.activations] + [(fk.IDENTITY, 0.0)]
+        self.alphas = np.array([alpha for _, alpha in activations], model.dtype)
+        self.widths = sum(model.layers[1:])
+
+    def plan(self, rows: int) -> NDArray[np.int64]:
+        """One row per layer, for workspaces of `rows` rows: see `steps.N_IN` and the columns after it."""
+        plan = np.zeros((len(self.model.layers) - 1, steps.PLAN_COLUMNS), np.int64)
+        parameter = output = 0
+        codes = [a.code for a in self.model.activations] + [fk.IDENTITY]
+        for row, n_in, n_out, code in zip(plan, self.model.layers[:-1], self.model.layers[1:], codes, strict=True):
+            row[:] = n_in, n_out, parameter, parameter + n_in * n_out, code, output
+            parameter += (n_in + 1) * n_out
+            output += rows * n_out
+        return plan
+
+    def threads_for(self, rows: int, n_threads: int | str = "auto", phases: int = 1) -> int:
+        """`n_threads`, or as many as the multiply-adds of one pass over `rows` rows keep busy in each phase."""
+        if _forked:
+            return 1
+        if isinstance(n_threads, int):
+            return n_threads
+        work = rows * sum(i * o for i, o in zip(self.model.layers[:-1], self.model.layers[1:], strict=True))
+        return max(1, min(usable_cores(), numba.config.NUMBA_NUM_THREADS, work // (phases * WORK_PER_PHASE)))
+
+    def forward(self, x: NDArray, n_threads: int | str = "auto") -> NDArray:
+        """Raw outputs [N, O] of prepared inputs [N, I]."""
+        raw = np.empty((len(x), self.model.layers[-1]), self.model.dtype)
+        if len(x) == 0:
+            return raw
+        chunk = min(len(x), CHUNK_ROWS)
+        threads = min(self.threads_for(len(x), n_threads), -(-len(x) // chunk))
+        work = np.empty((threads, 2, chunk * max(self.model.layers[1:])), self.model.dtype)
+        with _region(threads):
+            steps.forward_chunks(threads, chunk, self.plan(chunk), self.alphas, self.model.parameters, x, work, raw)
+        return raw
+
+    def probabilities(self, raw: NDArray) -> NDArray:
+        """The output unit's probabilities of raw outputs."""
+        if self.model.output == "softmax":
+            result = np.empty_like(raw)
+            fk.softmax(raw, result)
+            return result
+        # An identity layer of one input in front of a sigmoid: the kernel's sigmoid on every number.
+        column = raw.reshape(-1, 1)
+        result = np.empty_like(column)
+        one, zero = np.ones((1, 1), raw.dtype), np.zeros(1, raw.dtype)
+        fk.linear_forward(column, one, zero, fk.SIGMOID, 0.0, result)
+        return result.reshape(raw.shape)
+
+    def mean_loss(self, raw: NDArray, y: NDArray) -> float:
+        """Mean loss of raw outputs against prepared targets."""
+        scratch = np.empty_like(raw)
+        return float(getattr(fk, self.loss_name)(raw, y, scratch))
+
+    def loss_and_gradient(
+        self, x: NDArray, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
+    ) -> tuple[float, NDArray]:
+        """Mean loss over all rows, with the L2 penalty, and the flat gradient."""
+        normalised = None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
+        training = Training(self, None, 0.0, len(x), n_threads)
+        loss, _ = training.epoch(x, y, normalised, np.arange(len(x)))
+        gradient = training.gradient
+        if l2:
+            for d_weight, w in zip(self.model.views(gradient)[0], self.model.weights, strict=True):
+                d_weight += self.model.dtype.type(l2) * w
+                loss += l2 / 2 * float(np.square(w, dtype=np.float64).sum())
+        return loss, gradient
+
+
+class Training:
+    """An engine with an optimizer's state and workspaces for batches of up to `batch_size` rows.
+
+    optimizer None leaves the parameters alone and the last batch's gradient in `gradient`.
+    """
+
+    def __init__(
+        self, engine: Engine, optimizer: Optimizer | None, l2: float, batch_size: int, n_threads: int | str = "auto"
+    ) -> None:
+        model = engine.model
+        self.engine = engine
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.steps_done = 0
+        self._plan = engine.plan(batch_size)
+        self.n_threads = engine.threads_for(3 * batch_size, n_threads, phases=2 * len(self._plan))
+        n_states = optimizer.n_states if optimizer else 0
+        self._code = optimizer.code if optimizer else steps.NO_UPDATE
+        self._hyper = np.zeros(5)
+        self._hyper[steps.L2] = l2
+        for name, value in (optimizer.hyperparameters() if optimizer else {}).items():
+            self._hyper[_HYPER[name]] = value
+        self.states = [aligned_zeros(model.n_parameters if i < n_states else 0, model.dtype) for i in range(2)]
+        self.gradient = aligned_zeros(model.n_parameters, model.dtype)
+        self._outputs = aligned_zeros(batch_size * engine.widths, model.dtype)
+        self._d_outputs = aligned_zeros(batch_size * engine.widths, model.dtype)
+        self._x = np.zeros((2, batch_size, model.layers[0]), model.dtype)
+        classes = model.output == "softmax"
+        self._labels = np.zeros((2, batch_size if classes else 0), np.int64)
+        self._targets = np.zeros((2, 0 if classes else batch_size, model.layers[-1]), model.dtype)
+        self._parts = np.zeros(-(-batch_size // min(TILE_ROWS, steps.ROWS)))
+        self._state = np.zeros(STATE_SIZE, np.int64)
+        self._result = np.zeros(3)
+        self._batches_per_call = 1
+
+    def epoch(
+        self,
+        x: NDArray,
+        y: NDArray,
+        weight: NDArray | None,
+        order: NDArray[np.int64],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> tuple[float, int]:
+        """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
+
+        `weight` [N] has mean 1. `on_progress` is called with the rows done, between native calls.
+        """
+        dtype = self.engine.model.dtype
+        empty = np.zeros(0, dtype)
+        classes = self.engine.model.output == "softmax"
+        labels, targets = (y, np.zeros((0, 0), dtype)) if classes else (np.zeros(0, np.int64), y)
+        weights = empty if weight is None else weight
+        batch_weights = np.zeros((2, 0 if weight is None else self.batch_size), dtype)
+        n_batches = -(-len(order) // self.batch_size)
+        total, batch = 0.0, 0
+        while batch < n_batches:
+            count = min(self._batches_per_call, n_batches - batch)
+            self._state[:] = 0
+            self._result[:] = 0
+            start = time.perf_counter()
+            with _region(self.n_threads):
+                steps.train_batches(
+                    self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
+                    self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper,
+                    self.steps_done + 1, self.batch_size, batch, count, order, x, labels, targets, weights,
+                    self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
+                    self._parts, self._result,
+                )  # fmt: skip
+            seconds = time.perf_counter() - start
+            done = int(self._result[1])
+            self.steps_done += done
+            if done < count:
+                return float(self._result[2]), batch + done
+            total += self._result[0]
+            batch += count
+            if seconds < SECONDS_PER_CALL / 2:
+                self._batches_per_call *= 2
+            elif seconds > SECONDS_PER_CALL * 2:
+                self._batches_per_call = max(1, math.ceil(count * SECONDS_PER_CALL / seconds))
+            if on_progress is not None:
+                on_progress(min(batch * self.batch_size, len(order)))
+        return total / len(order), -1

@@ -1,0 +1,341 @@
+"""The compiled engine: many mini-batches in one call, by a team of threads.
+
+A step goes through phases; the jobs of a phase write to separate places, and a barrier ends it:
+
+    forward of layer 1, 2, ... L          bias and activation in the tile; the last one goes on to the loss of its rows
+    backward of layer L                   d_z[L-1] = (d_z[L] @ W[L].T) * act'
+    update of layer L, backward of L-1    d_W = a.T @ d_z, and at once the optimizer on the block just computed
+    ...
+    update of layer 1, next batch         rows of the next batch are gathered while the last gradients are computed
+
+The network is data: sizes, offsets, activations, loss and optimizer are numbers in arrays, so that one compiled version
+per dtype serves them all. A layer's gradient lives for as long as its block is in the cache.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from fastdl_kernels import IDENTITY
+from fastdl_kernels.serial import (
+    SOFTMAX_CROSS_ENTROPY,
+    SQUARED_ERROR,
+    Operand,
+    Target,
+    adam_range,
+    barrier,
+    check_in,
+    claim,
+    grid,
+    jit,
+    momentum_range,
+    noinline,
+    pair_loss_rows,
+    parallel_jit,
+    product_job,
+    rmsprop_range,
+    sgd_range,
+    softmax_cross_entropy_rows,
+)
+from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, restore_mode
+
+# Columns of `plan`, one row per layer.
+N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT = range(6)
+PLAN_COLUMNS = 6
+
+# Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
+NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
+
+# Fields of `hyper` (float64): learning rate, beta or beta1, beta2, eps, l2.
+LR, BETA1, BETA2, EPS, L2 = range(5)
+
+# Rows per job of the gather and of a loss that is a phase of its own.
+ROWS = 32
+
+
+@jit
+def _n_jobs(rows, columns, itemsize):
+    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize)
+    return row_blocks * column_blocks
+
+
+@jit
+def _block(job, rows, columns, itemsize):
+    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize)
+    m0, n0 = job % row_blocks * row_size, job // row_blocks * column_size
+    return m0, min(rows, m0 + row_size), n0, min(columns, n0 + column_size)
+
+
+@jit
+def _forward(job, plan, alphas, layer, rows, params, below, above):
+    """above = act(below @ W + b) for one block; below and above are pointers to [rows, n_in] and [rows, n_out]."""
+    noinline()
+    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
+    m0, m1, n0, n1 = _block(job, rows, n_out, params.itemsize)
+    alpha = alphas[layer]
+    nothing = null(alpha)
+    a = Operand(below, n_in, False, nothing, IDENTITY, alpha)
+    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, True, nothing, IDENTITY, alpha)
+    bias = pointer(params, plan[layer, BIAS])
+    c = Target(above, n_out, bias, plan[layer, ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
+    product_job(m0, m1, n0, n1, n_in, a, b, c)
+
+
+@jit
+def _backward(job, plan, alphas, layer, rows, params, d_above, below, d_below):
+    """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
+    noinline()
+    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
+    m0, m1, n0, n1 = _block(job, rows, n_in, params.itemsize)
+    alpha = alphas[layer]
+    nothing = null(alpha)
+    a = Operand(d_above, n_out, False, nothing, IDENTITY, alpha)
+    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, False, nothing, IDENTITY, alpha)
+    under = plan[layer - 1, ACTIVATION]
+    c = Target(d_below, n_in, nothing, IDENTITY, alpha, below, under, alphas[layer - 1], nothing)
+    product_job(m0, m1, n0, n1, n_out, a, b, c)
+
+
+@jit
+def _apply(code, hyper, step, params, grads, state1, state2, start, stop, l2):
+    """One optimizer step on a range of the flat buffers."""
+    noinline()
+    one = params[0]
+    lr = number_like(one, hyper[LR])
+    beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
+    beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
+    eps, decay = number_like(one, hyper[EPS]), number_like(one, l2)
+    p, g = pointer(params, 0), pointer(grads, 0)
+    if code == ADAM:
+        unbias1 = number_like(one, 1.0 / (1.0 - hyper[BETA1] ** step))
+        unbias2 = number_like(one, 1.0 / (1.0 - hyper[BETA2] ** step))
+        m, v = pointer(state1, 0), pointer(state2, 0)
+        adam_range(p, g, m, v, start, stop, decay, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+    elif code == RMSPROP:
+        rmsprop_range(p, g, pointer(state1, 0), start, stop, decay, lr, beta1, rest1, eps)
+    elif code == MOMENTUM:
+        momentum_range(p, g, pointer(state1, 0), start, stop, decay, lr, beta1, rest1)
+    else:
+        sgd_range(p, g, start, stop, decay, lr)
+
+
+@jit
+def _update(job, plan, alphas, layer, rows, params, grads, state1, state2, code, hyper, step, below, d_above):
+    """d_W and d_b of one block, and the optimizer on it."""
+    noinline()
+    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
+    m0, m1, n0, n1 = _block(job, n_in, n_out, params.itemsize)
+    alpha = alphas[layer]
+    nothing = null(alpha)
+    weight, bias = plan[layer, WEIGHT], plan[layer, BIAS]
+    a = Operand(below, n_in, True, nothing, IDENTITY, alpha)
+    b = Operand(d_above, n_out, True, nothing, IDENTITY, alpha)
+    sums = pointer(grads, bias)
+    c = Target(pointer(grads, weight), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, sums)
+    product_job(m0, m1, n0, n1, rows, a, b, c)
+    if code == NO_UPDATE:
+        return
+    mode = flush_subnormals()
+    if n1 - n0 == n_out:
+        first = weight + m0 * n_out
+        _apply(code, hyper, step, params, grads, state1, state2, first, weight + m1 * n_out, hyper[L2])
+    else:
+        for i in range(m0, m1):
+            first = weight + i * n_out
+            _apply(code, hyper, step, params, grads, state1, state2, first + n0, first + n1, hyper[L2])
+    if m0 == 0:
+        _apply(code, hyper, step, params, grads, state1, state2, bias + n0, bias + n1, 0.0)
+    restore_mode(mode)
+
+
+@jit
+def _gather(job, batch, batch_size, order, data, labels, targets, weights, to_x, to_labels, to_targets, to_weights):
+    """Copy ROWS rows of a batch, in the shuffled order, to where the step reads them."""
+    noinline()
+    start = batch * batch_size
+    for r in range(job * ROWS, min((job + 1) * ROWS, min(batch_size, order.size - start))):
+        row = order[start + r]
+        for i in range(data.shape[1]):
+            to_x[r, i] = data[row, i]
+        if labels.size:
+            to_labels[r] = labels[row]
+        for i in range(targets.shape[1]):
+            to_targets[r, i] = targets[row, i]
+        if weights.size:
+            to_weights[r] = weights[row]
+
+
+@jit
+def _loss(loss, first, last, n, divisor, outputs, labels, targets, weights, d_outputs):
+    """Sum of the rows' weighted losses; d_outputs = their gradient / divisor, where the batch's mean is taken."""
+    noinline()
+    scale = number_like(outputs[0], 1.0 / divisor)
+    w = pointer(weights, 0) if weights.size else null(scale)
+    mode = flush_subnormals()
+    if loss == SOFTMAX_CROSS_ENTROPY:
+        result = softmax_cross_entropy_rows(outputs, labels, w, first, last, n, scale, d_outputs)
+    else:
+        result = pair_loss_rows(loss, outputs, pointer(targets, 0), w, first, last, n, scale, d_outputs)
+    restore_mode(mode)
+    return result
+
+
+@jit
+def _work(
+    state, wanted, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch, n_batches,
+    order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts, result,
+):  # fmt: skip
+    """What one thread of the team does: `n_batches` steps from `batch` on.
+
+    x, y_* hold two batches each, by turns. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the
+    losses of the blocks of rows. result: sum of the rows' losses, steps done, last loss.
+    """
+    noinline()
+    rank, size = check_in(state, wanted)
+    if rank < 0:
+        return
+    itemsize = params.itemsize
+    n_layers = plan.shape[0]
+    last = n_layers - 1
+    n_out = plan[last, N_OUT]
+    gathers = (batch_size + ROWS - 1) // ROWS
+    for job in range(rank, gathers, size):
+        _gather(
+            job, batch, batch_size, order, data, labels, targets, weights, x[0], y_labels[0], y_targets[0], y_weights[0]
+        )
+    barrier(state, size)
+    for i in range(n_batches):
+        here, there = i % 2, 1 - i % 2
+        rows = min(batch_size, order.size - (batch + i) * batch_size)
+        # Squared error is the mean over rows and targets, the cross-entropies over rows.
+        divisor = rows * n_out if loss == SQUARED_ERROR else rows
+        fused = grid(rows, n_out, itemsize)[2] == 1
+        row_blocks = grid(rows, n_out, itemsize)[0]
+        for layer in range(n_layers):
+            below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
+            above = pointer(outputs, plan[layer, OUTPUT])
+            jobs = _n_jobs(rows, plan[layer, N_OUT], itemsize)
+            job = claim(state, size)
+            while job < jobs:
+                _forward(job, plan, alphas, layer, rows, params, below, above)
+                if layer == last and fused:
+                    first, stop, _, _ = _block(job, rows, n_out, itemsize)
+                    d_above = pointer(d_outputs, plan[last, OUTPUT])
+                    parts[job] = _loss(
+                        loss,
+                        first,
+                        stop,
+                        n_out,
+                        divisor,
+                        above,
+                        y_labels[here],
+                        y_targets[here],
+                        y_weights[here],
+                        d_above,
+                    )
+                job = claim(state, size)
+            barrier(state, size)
+        if not fused:
+            above, d_above = pointer(outputs, plan[last, OUTPUT]), pointer(d_outputs, plan[last, OUTPUT])
+            row_blocks = (rows + ROWS - 1) // ROWS
+            job = claim(state, size)
+            while job < row_blocks:
+                first, stop = job * ROWS, min(rows, (job + 1) * ROWS)
+                parts[job] = _loss(
+                    loss, first, stop, n_out, divisor, above, y_labels[here], y_targets[here], y_weights[here], d_above
+                )
+                job = claim(state, size)
+            barrier(state, size)
+        total = 0.0
+        for part in range(row_blocks):
+            total += parts[part]
+        if loss == SQUARED_ERROR:
+            total /= n_out
+        # Every thread has the same total and takes the same decision; the first one writes it down.
+        if rank == 0:
+            result[0] += total
+            result[2] = total / rows
+        if not np.isfinite(total):
+            return
+        # Phase p updates layer last - p + 1 and takes the gradient through layer last - p.
+        for p in range(n_layers + 1):
+            updated, passed = last - p + 1, last - p
+            updates = _n_jobs(plan[updated, N_IN], plan[updated, N_OUT], itemsize) if p > 0 else 0
+            others = 0
+            if passed > 0:
+                others = _n_jobs(rows, plan[passed, N_IN], itemsize)
+            elif p == n_layers and i + 1 < n_batches:
+                others = gathers
+            if updates + others == 0:
+                continue
+            job = claim(state, size)
+            while job < updates + others:
+                # The way down first: it is what the next phase waits for.
+                if job >= others:
+                    below = pointer(x[here], 0) if updated == 0 else pointer(outputs, plan[updated - 1, OUTPUT])
+                    _update(
+                        job - others, plan, alphas, updated, rows, params, grads, state1, state2, code, hyper, step + i,
+                        below, pointer(d_outputs, plan[updated, OUTPUT]),
+                    )  # fmt: skip
+                elif passed > 0:
+                    under = plan[passed - 1, OUTPUT]
+                    _backward(
+                        job, plan, alphas, passed, rows, params, pointer(d_outputs, plan[passed, OUTPUT]),
+                        pointer(outputs, under), pointer(d_outputs, under),
+                    )  # fmt: skip
+                else:
+                    _gather(
+                        job, batch + i + 1, batch_size, order, data, labels, targets, weights,
+                        x[there], y_labels[there], y_targets[there], y_weights[there],
+                    )  # fmt: skip
+                job = claim(state, size)
+            barrier(state, size)
+        if rank == 0:
+            result[1] += 1
+
+
+@parallel_jit
+def train_batches(
+    n_threads, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch, n_batches,
+    order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts, result,
+):  # fmt: skip
+    """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`."""
+    if n_threads == 1:
+        _work(
+            state, 1, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch, n_batches,
+            order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts, result,
+        )  # fmt: skip
+    else:
+        for _ in numba.prange(n_threads):
+            _work(
+                state, n_threads, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch,
+                n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs,
+                parts, result,
+            )  # fmt: skip
+
+
+@jit
+def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
+    """All layers for one chunk of rows, on one thread; work [2, chunk * widest] holds the layers by turns."""
+    noinline()
+    first = c * chunk
+    rows = min(chunk, data.shape[0] - first)
+    last = plan.shape[0] - 1
+    for layer in range(plan.shape[0]):
+        below = pointer(data, first * data.shape[1]) if layer == 0 else pointer(work[(layer - 1) % 2], 0)
+        above = pointer(raw, first * raw.shape[1]) if layer == last else pointer(work[layer % 2], 0)
+        for job in range(_n_jobs(rows, plan[layer, N_OUT], params.itemsize)):
+            _forward(job, plan, alphas, layer, rows, params, below, above)
+
+
+@parallel_jit
+def forward_chunks(n_threads, chunk, plan, alphas, params, data, work, raw):
+    """raw = outputs of the last layer for all rows of data; work [n_threads, 2, chunk * widest] is scratch."""
+    chunks = (data.shape[0] + chunk - 1) // chunk
+    if n_threads == 1:
+        for c in range(chunks):
+            _forward_chunk(c, chunk, plan, alphas, params, data, work[0], raw)
+    else:
+        for t in numba.prange(n_threads):
+            for c in range(t, chunks, n_threads):
+                _forward_chunk(c, chunk, plan, alphas, params, data, work[t], raw)

@@ -1,0 +1,45 @@
+"""The serial bodies of the kernels, for engines that bring their own threads.
+
+A public kernel is a loop over jobs; the jobs themselves are here, to be called from compiled code. They take pointers
+(`simd.pointer`), check nothing and never start a thread. `fastdl`'s training engine is built from these.
+"""
+
+from fastdl_kernels._jit import jit, noinline, parallel_jit
+from fastdl_kernels.host import usable_cores
+from fastdl_kernels.losses import (
+    LOSSES,
+    SOFTMAX_CROSS_ENTROPY,
+    SQUARED_ERROR,
+    pair_loss_rows,
+    softmax_cross_entropy_rows,
+)
+from fastdl_kernels.matmul import Target, grid, product_job
+from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
+from fastdl_kernels.packing import Operand
+from fastdl_kernels.team import STATE_SIZE, barrier, check_in, claim
+from fastdl_kernels.tile import MR as TILE_ROWS
+
+__all__ = [
+    "LOSSES",
+    "SOFTMAX_CROSS_ENTROPY",
+    "SQUARED_ERROR",
+    "STATE_SIZE",
+    "TILE_ROWS",
+    "Operand",
+    "Target",
+    "adam_range",
+    "barrier",
+    "check_in",
+    "claim",
+    "grid",
+    "jit",
+    "momentum_range",
+    "noinline",
+    "pair_loss_rows",
+    "parallel_jit",
+    "product_job",
+    "rmsprop_range",
+    "sgd_range",
+    "softmax_cross_entropy_rows",
+    "usable_cores",
+]

@@ -1,0 +1,240 @@
+"""Pointers, loads, stores and constants."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastdl_kernels._jit import jit
+from fastdl_kernels.simd.vector import (
+    VecType,
+    element_of,
+    element_pointer,
+    emit_prefetch,
+    first_mask,
+    is_vec,
+    masked_load,
+    masked_store,
+    splat,
+    unaligned,
+    vec_type,
+)
+
+
+@intrinsic
+def pointer(typingctx, array, index):
+    """The address of element `index` of a C-contiguous array (indexed flat) or of another pointer."""
+    element = element_of(array)
+    if element is None and isinstance(array, types.Array) and array.layout == "C":
+        element = array.dtype
+    if element is None and isinstance(array, types.CPointer):
+        element = array.dtype
+    if element is None or not isinstance(index, types.Integer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        i = context.cast(builder, args[1], sig.args[1], types.intp)
+        return element_pointer(context, builder, sig.args[0], args[0], i)
+
+    return types.CPointer(element)(array, index), codegen
+
+
+@intrinsic
+def load(typingctx, a, i):
+    """A full vector from a[i], a[i+1], ..."""
+    element = element_of(a)
+    if element is None or not isinstance(i, types.Integer):
+        return None
+    result = vec_type(element)
+
+    def codegen(context, builder, sig, args):
+        index = context.cast(builder, args[1], sig.args[1], types.intp)
+        address = element_pointer(context, builder, sig.args[0], args[0], index)
+        ty = context.get_value_type(result)
+        return unaligned(builder.load(builder.bitcast(address, ty.as_pointer())), element)
+
+    return result(a, i), codegen
+
+
+@intrinsic
+def load_first(typingctx, a, i, n):
+    """The first n lanes from a[i], ..., and 0 in the others; memory beyond a[i+n-1] is not touched."""
+    element = element_of(a)
+    if element is None or not isinstance(i, types.Integer) or not isinstance(n, types.Integer):
+        return None
+    result = vec_type(element)
+
+    def codegen(context, builder, sig, args):
+        index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2))
+        address = element_pointer(context, builder, sig.args[0], args[0], index)
+        return masked_load(builder, context.get_value_type(result), address, first_mask(builder, result.count, n_))
+
+    return result(a, i, n), codegen
+
+
+@intrinsic
+def prefetch(typingctx, a, i):
+    """Ask for the cache line of a[i]; i may lie beyond the end."""
+    if element_of(a) is None or not isinstance(i, types.Integer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        index = context.cast(builder, args[1], sig.args[1], types.intp)
+        emit_prefetch(builder, element_pointer(context, builder, sig.args[0], args[0], index))
+        return context.get_dummy_value()
+
+    return types.none(a, i), codegen
+
+
+@intrinsic
+def store(typingctx, a, i, v):
+    """a[i], a[i+1], ... = v."""
+    element = element_of(a)
+    if element is None or v != vec_type(element):
+        return None
+
+    def codegen(context, builder, sig, args):
+        index = context.cast(builder, args[1], sig.args[1], types.intp)
+        address = element_pointer(context, builder, sig.args[0], args[0], index)
+        unaligned(builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer())), element)
+        return context.get_dummy_value()
+
+    return types.none(a, i, v), codegen
+
+
+@intrinsic
+def store_first(typingctx, a, i, v, n):
+    """a[i], ..., a[i+n-1] = the first n lanes of v; nothing else is written."""
+    element = element_of(a)
+    if element is None or v != vec_type(element) or not isinstance(n, types.Integer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 3))
+        address = element_pointer(context, builder, sig.args[0], args[0], index)
+        masked_store(builder, args[2], address, first_mask(builder, sig.args[2].count, n_))
+        return context.get_dummy_value()
+
+    return types.none(a, i, v, n), codegen
+
+
+@intrinsic
+def broadcast(typingctx, x):
+    """The float32 or float64 number x in every lane."""
+    if x not in (types.float32, types.float64):
+        return None
+    result = vec_type(x)
+
+    def codegen(context, builder, sig, args):
+        return splat(builder, context.get_value_type(result), args[0])
+
+    return result(x), codegen
+
+
+@intrinsic
+def first_lanes(typingctx, v, n):
+    """The mask that is true in the lanes before n."""
+    if not isinstance(v, VecType) or not isinstance(n, types.Integer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        n_ = context.cast(builder, args[1], sig.args[1], types.int64)
+        # Compared as 32-bit numbers: a count beyond the vector's width must not wrap around.
+        most = ir.Constant(ir.IntType(64), v.count)
+        n_ = builder.select(builder.icmp_signed("<", n_, most), n_, most)
+        return first_mask(builder, v.count, n_)
+
+    return VecType(types.boolean, v.count)(v, n), codegen
+
+
+@intrinsic
+def number_like(typingctx, x, value):
+    """`value` as a number of x's type: Numba's own arithmetic of float32 with whole numbers goes to float64."""
+    if x not in (types.float32, types.float64) or not isinstance(value, types.Number):
+        return None
+
+    def codegen(context, builder, sig, args):
+        return context.cast(builder, args[1], sig.args[1], sig.return_type)
+
+    return x(x, value), codegen
+
+
+@intrinsic
+def lane_index(typingctx, x):
+    """0, 1, 2, ... as numbers of x's type (x itself is not used)."""
+    if x not in (types.float32, types.float64):
+        return None
+    result = vec_type(x)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(result), [float(i) for i in range(result.count)])
+
+    return result(x), codegen
+
+
+@intrinsic
+def lanes_of(typingctx, a):
+    """Lanes of a vector of a's numbers, a constant of the compiled code; a is an array, a pointer or a number."""
+    element = a if a in (types.float32, types.float64) else element_of(a)
+    if element is None:
+        return None
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(ir.IntType(64), vec_type(element).count)
+
+    return types.int64(a), codegen
+
+
+@intrinsic
+def null(typingctx, x):
+    """The null pointer to numbers of x's type, for optional operands."""
+    if x not in (types.float32, types.float64):
+        return None
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(sig.return_type), None)
+
+    return types.CPointer(x)(x), codegen
+
+
+@intrinsic
+def is_null(typingctx, p):
+    """True for `null`."""
+    if not isinstance(p, types.CPointer):
+        return None
+
+    def codegen(context, builder, sig, args):
+        return builder.icmp_unsigned("==", builder.ptrtoint(args[0], ir.IntType(64)), ir.Constant(ir.IntType(64), 0))
+
+    return types.boolean(p), codegen
+
+
+@jit
+def load_up_to(a, i, n):
+    """A vector from a[i] on: full where n allows, else the first n lanes and 0 in the others."""
+    if n >= lanes_of(a):
+        return load(a, i)
+    return load_first(a, i, n)
+
+
+@jit
+def store_up_to(a, i, v, n):
+    """The lanes of v that n allows: all of them, or the first n."""
+    if n >= lanes_of(a):
+        store(a, i, v)
+    else:
+        store_first(a, i, v, n)
+
+
+@intrinsic
+def like(typingctx, v, literal):
+    """The literal number in every lane of a vector of v's type."""
+    if not is_vec(v):
+        return None
+
+    def codegen(context, builder, sig, args):
+        scalar = context.cast(builder, args[1], sig.args[1], sig.return_type.element)
+        return splat(builder, args[0].type, scalar)
+
+    return v(v, literal), codegen

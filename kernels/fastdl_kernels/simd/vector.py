@@ -1,0 +1,132 @@
+"""The vector type, and what emits LLVM for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import models, register_model
+
+from fastdl_kernels.host import host
+
+
+def lanes(dtype: Any) -> int:
+    """How many numbers of `dtype` (float32 or float64) one `Vec` holds on this machine."""
+    return host().lanes(np.dtype(dtype).itemsize)
+
+
+class VecType(types.Type):
+    """Numba type of a register of `count` floats, or of a mask (`element` boolean) with as many lanes."""
+
+    def __init__(self, element: types.Type, count: int) -> None:
+        self.element = element
+        self.count = count
+        super().__init__(name=f"Vec({element}, {count})")
+
+
+@register_model(VecType)
+class _VecModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: VecType) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(_llvm_element(fe_type.element), fe_type.count))
+
+
+def _llvm_element(element: types.Type) -> ir.Type:
+    return {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.boolean: ir.IntType(1)}[element]
+
+
+def vec_type(element: types.Type) -> VecType:
+    """The full-width vector type of float32 or float64."""
+    return VecType(element, host().lanes(element.bitwidth // 8))
+
+
+def element_of(ty: types.Type) -> types.Type | None:
+    """float32 or float64 for something that `load` can read from, else None."""
+    if isinstance(ty, types.Array) and ty.layout == "C" and ty.dtype in (types.float32, types.float64):
+        return ty.dtype
+    if isinstance(ty, types.CPointer) and ty.dtype in (types.float32, types.float64):
+        return ty.dtype
+    return None
+
+
+def element_pointer(context: Any, builder: ir.IRBuilder, ty: types.Type, value: ir.Value, index: ir.Value) -> ir.Value:
+    """The address of element `index` of an array or pointer."""
+    if isinstance(ty, types.Array):
+        value = context.make_array(ty)(context, builder, value).data
+    return builder.gep(value, [index])
+
+
+def suffix(ty: ir.VectorType) -> str:
+    return f"v{ty.count}f{32 if isinstance(ty.element, ir.FloatType) else 64}"
+
+
+def call_llvm(builder: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
+    """Call an LLVM intrinsic by its full name (`declare_intrinsic` cannot name the vector forms)."""
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
+    return builder.call(function, args)
+
+
+def unaligned(instruction: ir.Instruction, element: types.Type) -> ir.Instruction:
+    """Element alignment: NumPy arrays start anywhere."""
+    instruction.align = element.bitwidth // 8
+    return instruction
+
+
+def constant(ty: ir.VectorType, value: float) -> ir.Constant:
+    """The same number in every lane."""
+    return ir.Constant(ty, [ir.Constant(ty.element, value)] * ty.count)
+
+
+def splat(builder: ir.IRBuilder, ty: ir.VectorType, scalar: ir.Value) -> ir.Value:
+    """A scalar in every lane."""
+    one = builder.insert_element(ir.Constant(ty, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), ty.count), [0] * ty.count)
+    return builder.shuffle_vector(one, ir.Constant(ty, ir.Undefined), zeros)
+
+
+def first_mask(builder: ir.IRBuilder, count: int, n: ir.Value) -> ir.Value:
+    """<count x i1>, true in the lanes before n (an i64)."""
+    ints = ir.VectorType(ir.IntType(32), count)
+    index = ir.Constant(ints, list(range(count)))
+    return builder.icmp_signed("<", index, splat(builder, ints, builder.trunc(n, ir.IntType(32))))
+
+
+def masked_load(builder: ir.IRBuilder, ty: ir.VectorType, address: ir.Value, mask: ir.Value) -> ir.Value:
+    """Lanes under the mask, 0 in the others."""
+    bytes_ = 4 if isinstance(ty.element, ir.FloatType) else 8
+    address = builder.bitcast(address, ty.as_pointer())
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ty, [address.type, ir.IntType(32), mask.type, ty]),
+        f"llvm.masked.load.{suffix(ty)}.p0",
+    )
+    return builder.call(function, [address, ir.Constant(ir.IntType(32), bytes_), mask, constant(ty, 0.0)])
+
+
+def masked_store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, mask: ir.Value) -> None:
+    """Only the lanes under the mask."""
+    ty = value.type
+    bytes_ = 4 if isinstance(ty.element, ir.FloatType) else 8
+    address = builder.bitcast(address, ty.as_pointer())
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [ty, address.type, ir.IntType(32), mask.type]),
+        f"llvm.masked.store.{suffix(ty)}.p0",
+    )
+    builder.call(function, [value, address, ir.Constant(ir.IntType(32), bytes_), mask])
+
+
+def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False) -> None:
+    """Ask for the cache line at an address; an address that is not mapped does no harm."""
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [address.type] + [ir.IntType(32)] * 3),
+        "llvm.prefetch.p0",
+    )
+    builder.call(function, [address] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 3, 1)])
+
+
+def is_vec(ty: types.Type) -> bool:
+    """True for a vector of numbers, not for a mask."""
+    return isinstance(ty, VecType) and ty.element is not types.boolean
