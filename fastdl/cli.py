@@ -40,6 +40,10 @@ DATA, MODEL, TRAINING, RESULT = "Data", "Model", "Training", "Result"  # panels 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (default: that of the process) and return the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Where the encoding has no "²" or "→", they are written as escapes instead of ending the command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     # Which exception says "wrong usage" depends on whether typer uses click or its own copy of it.

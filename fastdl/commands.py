@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -114,7 +114,8 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
     messages.print()
-    folder = _write(options.out, loaded, trainer, config, validation, messages)
+    folder = runs.write(options.out, loaded.name, trainer, config)
+    _draw(folder, loaded.name, trainer, validation, messages)
     _summarise(output, folder, trainer, validation, seconds, len(loaded.train))
     return 130 if interrupted else 0
 
@@ -312,30 +313,20 @@ def _status(messages: Console, live: bool, text: str) -> Iterator[None]:
         yield
 
 
-def _write(
-    out: str | None,
-    loaded: data.TrainingData,
-    trainer: Trainer,
-    config: dict[str, Any],
-    validation: dict[str, float],
-    messages: Console,
-) -> Path:
-    title = loaded.name
-    if validation:
-        name, value = next(iter(validation.items()))
-        title += f": validation {report.LABELS.get(name, name)} {report.metric(name, value)}"
-
-    def draw(file: IO[bytes]) -> None:
-        curves.draw(trainer.history, title, file)
-
+def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float], messages: Console) -> None:
+    """Draw the learning curves, if any epoch was finished; the run is complete without them."""
     if not trainer.history.loss:
-        return runs.write(out, loaded, trainer, config, None)
+        return
+    title = name
+    for metric, value in list(validation.items())[:1]:
+        title += f": validation {report.LABELS.get(metric, metric)} {report.metric(metric, value)}"
     try:
-        curves.check()
+        with storage.atomic_write(folder / runs.CURVES) as file:
+            curves.draw(trainer.history, title, file)
     except MissingExtraError as error:
         messages.print(escape(str(error)))
-        return runs.write(out, loaded, trainer, config, None)
-    return runs.write(out, loaded, trainer, config, draw)
+    except Exception as error:  # a picture that fails must not cost the training
+        messages.print(escape(f"the learning curves are not drawn ({type(error).__name__}: {error})"))
 
 
 def _summarise(

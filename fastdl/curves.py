@@ -16,18 +16,6 @@ _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _TRAIN, _VALIDATION = "#9aa5b1", "#0b69a3"
 
 
-def check() -> None:
-    """Raise `MissingExtraError` unless matplotlib is there."""
-    # Matplotlib logs to stderr when it builds its font cache, once per machine.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            'the learning curves are not drawn, as matplotlib is not installed: pip install "fastdl[plot]"'
-        ) from error
-
-
 def draw(history: History, title: str, file: IO[bytes], dpi: int = 150) -> None:
     """Write a PNG: loss on the training and validation rows, and the first metric beside it.
 
@@ -35,9 +23,15 @@ def draw(history: History, title: str, file: IO[bytes], dpi: int = 150) -> None:
     ------
     MissingExtraError : matplotlib is not installed
     """
-    check()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    # Matplotlib logs to stderr when it builds its font cache, once per machine.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            'the learning curves are not drawn, as matplotlib is not installed: pip install "fastdl[plot]"'
+        ) from error
 
     metric = next(iter(history.metrics), None)
     panels = 1 if metric is None else 2

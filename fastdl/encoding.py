@@ -109,7 +109,7 @@ def unseen(table: Table, columns: Sequence[Column], rows: NDArray[np.int64]) -> 
     mask = np.zeros(len(rows), dtype=bool)
     for column in columns:
         if column.categories is not None:
-            mask |= ~table.texts(column.name)[rows].is_in(column.categories).to_numpy()
+            mask |= ~table.texts(column.name)[rows].is_in(list(column.categories)).to_numpy()
     return mask
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,25 +69,16 @@ def make_folder(out: str | None, name: str) -> tuple[Path, list[Path]]:
         ) from error
 
 
-def write(
-    out: str | None,
-    data: TrainingData,
-    trainer: Trainer,
-    config: Mapping[str, Any],
-    draw: Callable[[IO[bytes]], None] | None,
-) -> Path:
-    """Write a run's files and return its folder; `draw` writes the picture of the curves."""
-    folder, made = make_folder(out, data.name)
+def write(out: str | None, name: str, trainer: Trainer, config: Mapping[str, Any]) -> Path:
+    """Write a run's model, history and configuration into its folder, which is returned."""
+    folder, made = make_folder(out, name)
     try:
         trainer.model.save(folder / MODEL)
         with storage.atomic_write(folder / HISTORY) as file:
             file.write(history_csv(trainer.history).encode())
         with storage.atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        (folder / CURVES).unlink(missing_ok=True)
-        if draw is not None:
-            with storage.atomic_write(folder / CURVES) as file:
-                draw(file)
+        (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
     except BaseException:
         if not any((folder / name).exists() for name in FILES):
             for new in reversed(made):
@@ -127,7 +119,8 @@ def training_record(
         "l2": trainer.l2,
         "seed": trainer.seed,
         "interrupted": interrupted,
-        "validation": dict(validation),
+        # JSON has no NaN, which an interrupted training can end with.
+        "validation": {name: value for name, value in validation.items() if math.isfinite(value)},
     }
 
 

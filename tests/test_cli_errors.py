@@ -204,6 +204,17 @@ def test_missing_matplotlib_is_no_failure(capsys, monkeypatch, tmp_path):
     assert not Path("r/curves.png").exists()
 
 
+def test_a_picture_that_fails_costs_nothing_else(capsys, monkeypatch, tmp_path):
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands.curves, "draw", broken)
+    assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
+    assert "the learning curves are not drawn (RuntimeError: no fonts)" in capsys.readouterr().err
+    assert sorted(p.name for p in Path("r").iterdir()) == ["config.json", "history.csv", "model.fastdl"]
+
+
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_missing_command_line_packages(capsys, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
