@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastdl.checks import is_real
 from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
 from fastdl_kernels import ACTIVATIONS
@@ -42,7 +43,7 @@ class LeakyReLU(Activation):
     """
 
     def __init__(self, alpha: float = 0.01) -> None:
-        if not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and 0 <= alpha < 1):
+        if not (is_real(alpha) and math.isfinite(alpha) and 0 <= alpha < 1):
             raise InputError(f"LeakyReLU: expected alpha in [0, 1), got {alpha!r}; 0.01 is usual")
         super().__init__("leaky_relu", float(alpha))
 
@@ -71,7 +72,7 @@ def _resolve_one(activation: ActivationLike) -> Activation:
         return activation
     if activation == "leaky_relu":
         return LeakyReLU()
-    if activation in ACTIVATIONS:
+    if isinstance(activation, str) and activation in ACTIVATIONS:
         return Activation(activation)
     raise InputError(
         f"activation: expected one of {', '.join(ACTIVATIONS)}, or LeakyReLU(alpha), got {activation!r}"

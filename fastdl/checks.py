@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,15 +23,17 @@ def labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArra
     """y as int64 class indices [N] in 0 .. n_classes - 1."""
     array = _numeric(y, name)
     array = _one_per_row(array, n_rows, name)
-    as_int = finite(array, name).astype(np.int64)
-    if not np.array_equal(as_int, array):
+    # Compared as they came: a number beyond int64 does not survive the conversion.
+    inside = np.clip(finite(array, name).astype(np.float64), -1, n_classes)
+    as_int = inside.astype(np.int64)
+    if not np.array_equal(as_int, inside):
         raise InputError(
-            f"{name}: expected whole-number class labels 0 to {n_classes - 1}, got {_first(array != as_int, array)}"
+            f"{name}: expected whole-number class labels 0 to {n_classes - 1}, got {_first(inside != as_int, array)}"
         )
     bad = (as_int < 0) | (as_int >= n_classes)
     if bad.any():
         raise InputError(
-            f"{name}: expected class labels 0 to {n_classes - 1} for {n_classes} softmax outputs, got {_first(bad, as_int)}; "
+            f"{name}: expected class labels 0 to {n_classes - 1} for {n_classes} softmax outputs, got {_first(bad, array)}; "
             f"number the classes from 0, or give the model one output per class"
         )
     return as_int
@@ -59,7 +63,8 @@ def weights(sample_weight: ArrayLike, n_rows: int, name: str = "sample_weight") 
         raise InputError(f"{name}: expected weights of 0 or more, got {_first(array < 0, array)}")
     if not array.any():
         raise InputError(f"{name}: expected at least one weight above 0, got only zeros")
-    return array
+    # Scaled to at most 1, so that their sum cannot overflow; only their ratios matter.
+    return array / array.max()
 
 
 def count(value: object, name: str, low: int, what: str) -> int:
@@ -67,6 +72,18 @@ def count(value: object, name: str, low: int, what: str) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < low:
         raise InputError(f"{name}: expected {what}, a whole number of at least {low}, got {value!r}")
     return int(value)
+
+
+def number(value: object, name: str, low: float, what: str) -> float:
+    """A finite number of at least `low`; `what` says what it is."""
+    if not is_real(value) or not math.isfinite(value) or value < low:  # type: ignore[arg-type, operator]
+        raise InputError(f"{name}: expected {what}, a finite number of {low:g} or more, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def is_real(value: object) -> bool:
+    """True for Python's and NumPy's real numbers, but not for booleans."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def finite(array: NDArray, name: str) -> NDArray:
@@ -92,7 +109,7 @@ def _numeric(values: ArrayLike, name: str) -> NDArray:
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name}: expected numbers, got objects ({error}); convert them to float first") from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name}: expected real numbers, got dtype {array.dtype}; convert them to float first")

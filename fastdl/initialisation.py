@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.checks import is_real
 from fastdl.errors import InputError
 
 
@@ -16,7 +17,7 @@ def deviation(scheme: str | float, fan_in: int, fan_out: int, rectifier: bool) -
     "he": sqrt(2 / I) (He et al., 2015), for the ReLU family. "glorot": sqrt(2 / (I + O)) (Glorot and Bengio, 2010), for
     the rest. "auto" picks one of the two by the layer's activation. A number is the deviation itself.
     """
-    if isinstance(scheme, (int, float)) and not isinstance(scheme, bool):
+    if is_real(scheme):
         if not (math.isfinite(scheme) and scheme > 0):
             raise InputError(f"init: expected a finite standard deviation above 0, got {scheme!r}")
         return float(scheme)

@@ -18,6 +18,8 @@ from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
+# Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
+_PLAIN = ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"]
 
 
 class MLP:
@@ -55,12 +57,12 @@ class MLP:
         dtype: str = "float32",
         init: str | float = "auto",
     ) -> None:
-        if isinstance(layers, (str, int)) or len(layers) < 2:
+        if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
             raise InputError(
                 f"layers: expected at least the sizes of inputs and outputs, such as [64, 128, 10], got {layers!r}"
             )
         self.layers = tuple(checks.count(n, f"layers[{i}]", 1, "a layer's size") for i, n in enumerate(layers))
-        if output not in OUTPUTS:
+        if not isinstance(output, str) or output not in OUTPUTS:
             raise InputError(
                 f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}{did_you_mean(output, OUTPUTS)}"
             )
@@ -68,12 +70,9 @@ class MLP:
             raise InputError(
                 "output: softmax needs at least 2 outputs, got 1; use output='sigmoid' for one binary label"
             )
-        try:
-            self.dtype = np.dtype(dtype)
-        except TypeError:
-            raise InputError(f"dtype: expected 'float32' or 'float64', got {dtype!r}") from None
-        if self.dtype.name not in DTYPES:
+        if dtype not in DTYPES:
             raise InputError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        self.dtype = np.dtype(dtype)
         self.activations: tuple[Activation, ...] = tuple(resolve(activation, len(self.layers) - 2))
         self.output = output
         self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
@@ -128,18 +127,18 @@ class MLP:
         if self.scaling is not None:
             rows = self.scaling.inputs(rows, self.dtype)
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(rows, dtype=self.dtype)
+            array = np.require(rows, self.dtype, _PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
         """y checked and as the loss takes it: int64 [N] for softmax, else [N, O] in the model's dtype."""
         if self.output == "softmax":
-            return checks.labels(y, n_rows, self.layers[-1], name)
+            return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, _PLAIN)
         array = checks.targets(y, n_rows, self.layers[-1], self.output == "sigmoid", name)
         if self.scaling is not None:
             array = self.scaling.targets(array, self.dtype)
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, dtype=self.dtype)
+            array = np.require(array, self.dtype, _PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -175,6 +174,7 @@ class MLP:
 
         With `sample_weight` w the mean is Σ w loss / Σ w.
         """
+        l2 = checks.number(l2, "l2", 0, "the weight of the L2 penalty")
         inputs = self.prepare_inputs(X)
         if len(inputs) == 0:
             raise InputError("X: expected at least one row, got an empty array")

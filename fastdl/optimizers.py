@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
+from fastdl.checks import is_real
 from fastdl.errors import InputError
 
 
@@ -26,9 +27,10 @@ class Optimizer:
         for field in fields(self):
             value = getattr(self, field.name)
             low_open, high, wanted = _LIMITS[field.name]
-            ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            ok = is_real(value) and math.isfinite(value)
             if not ok or not (value > 0 if low_open else value >= 0) or not value < high:
                 raise InputError(f"{type(self).__name__}: expected {field.name} {wanted}, got {value!r}")
+            object.__setattr__(self, field.name, float(value))
 
     def hyperparameters(self) -> dict[str, float]:
         """The fields by name, as they are written into a run's configuration."""

@@ -33,6 +33,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp: the same model gives the s
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` only when the block ends without an error."""
     target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target}: expected the name of a file to write, found a folder there")
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -113,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> MLP:
         if stated != _digest(description) or hashlib.sha256(parameters).hexdigest() != description["parameters_sha256"]:
             raise ModelFileError(f"{path}: the checksum does not match, so the file was altered; restore a copy")
         return _rebuild(description, parameters)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{path}: the model description cannot be used ({error}); restore a copy") from error

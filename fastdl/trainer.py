@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,17 +69,17 @@ class Trainer:
         optimizer = Adam() if optimizer is None else optimizer
         if not isinstance(optimizer, Optimizer):
             raise InputError(f"optimizer: expected an instance such as fastdl.Adam(lr=1e-3), got {optimizer!r}")
-        if isinstance(l2, bool) or not isinstance(l2, (int, float)) or not (math.isfinite(l2) and l2 >= 0):
-            raise InputError(f"l2: expected a finite number of 0 or more, got {l2!r}")
         if n_threads != "auto":
             checks.count(n_threads, "n_threads", 1, "'auto' or the number of threads")
         self.model = model
         self.optimizer = optimizer
         self.batch_size = checks.count(batch_size, "batch_size", 1, "the rows of a mini-batch")
         self.epochs = checks.count(epochs, "epochs", 1, "the passes over the data")
-        self.l2 = float(l2)
+        self.l2 = checks.number(l2, "l2", 0, "the weight of the L2 penalty")
         self.seed = checks.count(seed, "seed", 0, "the seed of the shuffling")
         self.n_threads = n_threads
+        if not isinstance(callbacks, (list, tuple)):
+            raise InputError(f"callbacks: expected a list of objects, got {type(callbacks).__name__}; use [callback]")
         self.callbacks = list(callbacks)
         self.epochs_done = 0
         self.history = History()
@@ -175,7 +174,7 @@ class Trainer:
             val_loss = engine.mean_loss(raw, validation[1])
             values = metrics.evaluate(self.model, raw, validation[1])
             self.history.val_loss.append(val_loss)
-        self.history.loss.append(loss)
+        self.history.loss.append(float(loss))
         self.history.epoch_seconds.append(seconds)
         for name, value in values.items():
             self.history.metrics.setdefault(name, []).append(value)

@@ -21,8 +21,10 @@ FASTDL_ROOMS = [
     {"model", "optimizers", "engine", "metrics"},
 ]
 KERNEL_ROOMS = [
-    {"linear", "losses", "optimizers", "__main__"},
-    {"tile", "matmul", "team"},
+    {"serial", "__main__"},
+    {"linear", "losses", "optimizers"},
+    {"kernel"},
+    {"tile", "packing", "matmul", "team"},
     {"activations"},
     {"simd", "host", "_jit"},
 ]

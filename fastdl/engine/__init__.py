@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import fastdl_kernels as fk
 import numba
 import numpy as np
-from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, usable_cores
 from numpy.typing import NDArray
 
+import fastdl_kernels as fk
 from fastdl.engine import steps
 from fastdl.outputs import OUTPUTS
+from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, usable_cores
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -33,6 +33,8 @@ SECONDS_PER_CALL = 0.05
 WORK_PER_PHASE = 100_000
 # Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
 CHUNK_ROWS = 192
+# Numbers of a chunk of a loss: 20 us of exponentials.
+CHUNK_SIZE = 8 * 1024
 
 _HYPER = {"lr": steps.LR, "beta": steps.BETA1, "beta1": steps.BETA1, "beta2": steps.BETA2, "eps": steps.EPS}
 
@@ -128,8 +130,18 @@ class Engine:
 
     def mean_loss(self, raw: NDArray, y: NDArray) -> float:
         """Mean loss of raw outputs against prepared targets."""
-        scratch = np.empty_like(raw)
-        return float(getattr(fk, self.loss_name)(raw, y, scratch))
+        labels, targets = self.split_targets(y)
+        chunks = 1 if _forked else -(-raw.size // CHUNK_SIZE)
+        weights = np.zeros(0, raw.dtype)
+        with _region(chunks):
+            total = steps.loss_chunks(self.loss, raw, labels, targets, weights, np.empty_like(raw), np.empty(chunks))
+        return total / (raw.size if self.loss_name == "squared_error" else len(raw))
+
+    def split_targets(self, y: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+        """(labels, targets) as the compiled code takes them: the kind that the loss does not use is empty."""
+        if self.model.output == "softmax":
+            return y, np.zeros((0, 0), self.model.dtype)
+        return np.zeros(0, np.int64), y
 
     def loss_and_gradient(
         self, x: NDArray, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
@@ -195,8 +207,7 @@ class Training:
         """
         dtype = self.engine.model.dtype
         empty = np.zeros(0, dtype)
-        classes = self.engine.model.output == "softmax"
-        labels, targets = (y, np.zeros((0, 0), dtype)) if classes else (np.zeros(0, np.int64), y)
+        labels, targets = self.engine.split_targets(y)
         weights = empty if weight is None else weight
         batch_weights = np.zeros((2, 0 if weight is None else self.batch_size), dtype)
         n_batches = -(-len(order) // self.batch_size)

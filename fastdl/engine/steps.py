@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+
 from fastdl_kernels import IDENTITY
 from fastdl_kernels.serial import (
     SOFTMAX_CROSS_ENTROPY,
@@ -312,6 +313,24 @@ def train_batches(
                 n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs,
                 parts, result,
             )  # fmt: skip
+
+
+@parallel_jit
+def loss_chunks(loss, outputs, labels, targets, weights, scratch, sums):
+    """Sum of the rows' weighted losses; sums [chunks] and scratch, as large as outputs, are overwritten."""
+    n_rows, n = outputs.shape
+    chunks = sums.size
+    size = (n_rows + chunks - 1) // chunks
+    if chunks == 1:
+        return _loss(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0))
+    for c in numba.prange(chunks):
+        first, last = c * size, min(n_rows, (c + 1) * size)
+        raw, d = pointer(outputs, 0), pointer(scratch, 0)
+        sums[c] = _loss(loss, first, last, n, 1.0, raw, labels, targets, weights, d) if first < last else 0.0
+    total = 0.0
+    for c in range(chunks):
+        total += sums[c]
+    return total
 
 
 @jit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,18 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
 # 3 us under OpenMP and 100 us under Numba's own work queue.
 SERIAL_WORK = 500_000
+
+
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Kernel:
@@ -54,6 +67,8 @@ class Kernel:
         self._names = list(inspect.signature(function).parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _forked:
+            return self._serial(*args, **kwargs)
         if kwargs:
             args = inspect.signature(self.dispatcher.py_func).bind(*args, **kwargs).args
         try:
@@ -63,6 +78,11 @@ class Kernel:
             if message is None:
                 raise
             raise (ValueError if isinstance(error, ValueError) else TypeError)(message) from None
+
+    @functools.cached_property
+    def _serial(self) -> Any:
+        """The same function without threads, for a child of fork, where OpenMP ends a process that enters a region."""
+        return jit(self.dispatcher.py_func)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.dispatcher.py_func)}>"
