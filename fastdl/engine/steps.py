@@ -303,7 +303,7 @@ def train_batches(
     """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`."""
     if n_threads == 1:
         _work(
-            state, 1, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch, n_batches,
+            state, n_threads, plan, alphas, loss, params, grads, state1, state2, code, hyper, step, batch_size, batch, n_batches,
             order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts, result,
         )  # fmt: skip
     else:
