@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,12 +77,12 @@ def count(value: object, name: str, low: int, what: str) -> int:
 
 def number(value: object, name: str, low: float, what: str) -> float:
     """A finite number of at least `low`; `what` says what it is."""
-    if not is_real(value) or not math.isfinite(value) or value < low:  # type: ignore[arg-type, operator]
+    if not is_real(value) or not math.isfinite(value) or value < low:
         raise InputError(f"{name}: expected {what}, a finite number of {low:g} or more, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
-def is_real(value: object) -> bool:
+def is_real(value: object) -> TypeGuard[int | float]:
     """True for Python's and NumPy's real numbers, but not for booleans."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 

@@ -24,7 +24,8 @@ def evaluate(model: MLP, raw: NDArray, y: NDArray) -> dict[str, float]:
         return {"accuracy": float((raw.argmax(axis=1) == y).mean())}
     if model.output == "sigmoid":
         return {"accuracy": float(((raw > 0) == (y > 0.5)).mean())}
-    predictions, targets = raw.astype(np.float64), y.astype(np.float64)
+    predictions: NDArray[np.floating] = raw.astype(np.float64)
+    targets: NDArray[np.floating] = y.astype(np.float64)
     if model.scaling is not None:
         predictions, targets = model.scaling.untargets(predictions), model.scaling.untargets(targets)
     squares = ((predictions - targets) ** 2).sum(axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
 # Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
-_PLAIN = ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"]
+_PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
 
 
 class MLP:
@@ -162,7 +162,7 @@ class MLP:
         if self.output == "softmax":
             return raw.argmax(axis=1)
         if self.output == "sigmoid":
-            predictions = (raw > 0).astype(np.int64)
+            predictions: NDArray[Any] = (raw > 0).astype(np.int64)
         else:
             predictions = raw if self.scaling is None else self.scaling.untargets(raw)
         return predictions[:, 0] if self.layers[-1] == 1 else predictions

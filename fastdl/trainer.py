@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ class Trainer:
         for epoch in range(1, self.epochs + 1):
             start = time.perf_counter()
             loss, bad_batch = training.epoch(
-                inputs, targets, weight, self._order(n_rows), lambda rows, epoch=epoch: self._progress(epoch, rows)
+                inputs, targets, weight, self._order(n_rows), functools.partial(self._progress, epoch)
             )
             seconds = time.perf_counter() - start
             if bad_batch >= 0:

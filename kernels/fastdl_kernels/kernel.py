@@ -50,6 +50,8 @@ class Kernel:
     integers : arrays of int64 labels
     """
 
+    __name__: str
+
     def __init__(
         self,
         function: Callable[..., Any],
