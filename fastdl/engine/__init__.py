@@ -72,6 +72,15 @@ def aligned_zeros(n: int, dtype: np.dtype) -> NDArray:
     return raw[start : start + n * dtype.itemsize].view(dtype)
 
 
+def row_stride(n: int, dtype: np.dtype) -> int:
+    """How far rows of n numbers are apart in a workspace: a cache line further where rows would fall into few cache sets.
+
+    A register tile on rows of 512 numbers runs at 60 % of the peak, and on rows of 528 at 89 %.
+    """
+    size = n * dtype.itemsize
+    return n + 64 // dtype.itemsize if size >= 1024 and size % 512 == 0 else n
+
+
 class Engine:
     """A model as the compiled code sees it: its parameters, and its shape as numbers in arrays."""
 
@@ -81,17 +90,20 @@ class Engine:
         self.loss = LOSSES[self.loss_name]
         activations = [(a.code, a.alpha) for a in model.activations] + [(fk.IDENTITY, 0.0)]
         self.alphas = np.array([alpha for _, alpha in activations], model.dtype)
-        self.widths = sum(model.layers[1:])
+        self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
 
     def plan(self, rows: int) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows: see `steps.N_IN` and the columns after it."""
         plan = np.zeros((len(self.model.layers) - 1, steps.PLAN_COLUMNS), np.int64)
         parameter = output = 0
         codes = [a.code for a in self.model.activations] + [fk.IDENTITY]
-        for row, n_in, n_out, code in zip(plan, self.model.layers[:-1], self.model.layers[1:], codes, strict=True):
-            row[:] = n_in, n_out, parameter, parameter + n_in * n_out, code, output
+        plan[:, steps.STRIDE] = self.strides[1:]
+        for row, n_in, n_out, code, stride in zip(
+            plan, self.model.layers[:-1], self.model.layers[1:], codes, self.strides[1:], strict=True
+        ):
+            row[: steps.STRIDE] = n_in, n_out, parameter, parameter + n_in * n_out, code, output
             parameter += (n_in + 1) * n_out
-            output += rows * n_out
+            output += rows * stride
         return plan
 
     def threads_for(self, rows: int, n_threads: int | str = "auto", phases: int = 1) -> int:
@@ -110,7 +122,7 @@ class Engine:
             return raw
         chunk = min(len(x), CHUNK_ROWS)
         threads = min(self.threads_for(len(x), n_threads), -(-len(x) // chunk))
-        work = np.empty((threads, 2, chunk * max(self.model.layers[1:])), self.model.dtype)
+        work = np.empty((threads, 2, chunk * max(self.strides[1:])), self.model.dtype)
         with _region(threads):
             steps.forward_chunks(threads, chunk, self.plan(chunk), self.alphas, self.model.parameters, x, work, raw)
         return raw
@@ -182,9 +194,9 @@ class Training:
             self._hyper[_HYPER[name]] = value
         self.states = [aligned_zeros(model.n_parameters if i < n_states else 0, model.dtype) for i in range(2)]
         self.gradient = aligned_zeros(model.n_parameters, model.dtype)
-        self._outputs = aligned_zeros(batch_size * engine.widths, model.dtype)
-        self._d_outputs = aligned_zeros(batch_size * engine.widths, model.dtype)
-        self._x = np.zeros((2, batch_size, model.layers[0]), model.dtype)
+        self._outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
+        self._d_outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
+        self._x = np.zeros((2, batch_size, engine.strides[0]), model.dtype)
         classes = model.output == "softmax"
         self._labels = np.zeros((2, batch_size if classes else 0), np.int64)
         self._targets = np.zeros((2, 0 if classes else batch_size, model.layers[-1]), model.dtype)

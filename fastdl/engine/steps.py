@@ -41,8 +41,9 @@ from fastdl_kernels.serial import (
 from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, restore_mode
 
 # Columns of `plan`, one row per layer.
-N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT = range(6)
-PLAN_COLUMNS = 6
+# OUTPUT is where the layer's outputs start in their buffer and STRIDE how far their rows are apart.
+N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE = range(7)
+PLAN_COLUMNS = 7
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
@@ -68,17 +69,17 @@ def _block(job, rows, columns, itemsize):
 
 
 @jit
-def _forward(job, plan, alphas, layer, rows, params, below, above):
+def _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, above_stride):
     """above = act(below @ W + b) for one block; below and above are pointers to [rows, n_in] and [rows, n_out]."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
     m0, m1, n0, n1 = _block(job, rows, n_out, params.itemsize)
     alpha = alphas[layer]
     nothing = null(alpha)
-    a = Operand(below, n_in, False, nothing, IDENTITY, alpha)
+    a = Operand(below, below_stride, False, nothing, IDENTITY, alpha)
     b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, True, nothing, IDENTITY, alpha)
     bias = pointer(params, plan[layer, BIAS])
-    c = Target(above, n_out, bias, plan[layer, ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
+    c = Target(above, above_stride, bias, plan[layer, ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
 
 
@@ -90,10 +91,10 @@ def _backward(job, plan, alphas, layer, rows, params, d_above, below, d_below):
     m0, m1, n0, n1 = _block(job, rows, n_in, params.itemsize)
     alpha = alphas[layer]
     nothing = null(alpha)
-    a = Operand(d_above, n_out, False, nothing, IDENTITY, alpha)
+    a = Operand(d_above, plan[layer, STRIDE], False, nothing, IDENTITY, alpha)
     b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, False, nothing, IDENTITY, alpha)
     under = plan[layer - 1, ACTIVATION]
-    c = Target(d_below, n_in, nothing, IDENTITY, alpha, below, under, alphas[layer - 1], nothing)
+    c = Target(d_below, plan[layer - 1, STRIDE], nothing, IDENTITY, alpha, below, under, alphas[layer - 1], nothing)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
 
 
@@ -121,31 +122,37 @@ def _apply(code, hyper, step, params, grads, state1, state2, start, stop, l2):
 
 
 @jit
-def _update(job, plan, alphas, layer, rows, params, grads, state1, state2, code, hyper, step, below, d_above):
-    """d_W and d_b of one block, and the optimizer on it."""
+def _update_jobs(plan, layer, itemsize):
+    """Jobs of a layer's update: blocks of whole rows of its weights, which lie in one piece in every buffer."""
+    return grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize)[0]
+
+
+@jit
+def _update(
+    job, plan, alphas, layer, rows, params, grads, state1, state2, code, hyper, step, below, below_stride, d_above
+):  # fmt: skip
+    """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = _block(job, n_in, n_out, params.itemsize)
+    _, row_size, column_blocks, column_size = grid(n_in, n_out, params.itemsize)
+    m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
     alpha = alphas[layer]
     nothing = null(alpha)
     weight, bias = plan[layer, WEIGHT], plan[layer, BIAS]
-    a = Operand(below, n_in, True, nothing, IDENTITY, alpha)
-    b = Operand(d_above, n_out, True, nothing, IDENTITY, alpha)
+    a = Operand(below, below_stride, True, nothing, IDENTITY, alpha)
+    b = Operand(d_above, plan[layer, STRIDE], True, nothing, IDENTITY, alpha)
     sums = pointer(grads, bias)
     c = Target(pointer(grads, weight), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, sums)
-    product_job(m0, m1, n0, n1, rows, a, b, c)
+    for block in range(column_blocks):
+        n0 = block * column_size
+        product_job(m0, m1, n0, min(n_out, n0 + column_size), rows, a, b, c)
     if code == NO_UPDATE:
         return
     mode = flush_subnormals()
-    if n1 - n0 == n_out:
-        first = weight + m0 * n_out
-        _apply(code, hyper, step, params, grads, state1, state2, first, weight + m1 * n_out, hyper[L2])
-    else:
-        for i in range(m0, m1):
-            first = weight + i * n_out
-            _apply(code, hyper, step, params, grads, state1, state2, first + n0, first + n1, hyper[L2])
+    start, stop = weight + m0 * n_out, weight + m1 * n_out
+    _apply(code, hyper, step, params, grads, state1, state2, start, stop, hyper[L2])
     if m0 == 0:
-        _apply(code, hyper, step, params, grads, state1, state2, bias + n0, bias + n1, 0.0)
+        _apply(code, hyper, step, params, grads, state1, state2, bias, bias + n_out, 0.0)
     restore_mode(mode)
 
 
@@ -214,11 +221,12 @@ def _work(
         row_blocks = grid(rows, n_out, itemsize)[0]
         for layer in range(n_layers):
             below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
+            below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
             above = pointer(outputs, plan[layer, OUTPUT])
             jobs = _n_jobs(rows, plan[layer, N_OUT], itemsize)
             job = claim(state, size)
             while job < jobs:
-                _forward(job, plan, alphas, layer, rows, params, below, above)
+                _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
                 if layer == last and fused:
                     first, stop, _, _ = _block(job, rows, n_out, itemsize)
                     d_above = pointer(d_outputs, plan[last, OUTPUT])
@@ -261,7 +269,7 @@ def _work(
         # Phase p updates layer last - p + 1 and takes the gradient through layer last - p.
         for p in range(n_layers + 1):
             updated, passed = last - p + 1, last - p
-            updates = _n_jobs(plan[updated, N_IN], plan[updated, N_OUT], itemsize) if p > 0 else 0
+            updates = _update_jobs(plan, updated, itemsize) if p > 0 else 0
             others = 0
             if passed > 0:
                 others = _n_jobs(rows, plan[passed, N_IN], itemsize)
@@ -274,9 +282,10 @@ def _work(
                 # The way down first: it is what the next phase waits for.
                 if job >= others:
                     below = pointer(x[here], 0) if updated == 0 else pointer(outputs, plan[updated - 1, OUTPUT])
+                    below_stride = x.shape[2] if updated == 0 else plan[updated - 1, STRIDE]
                     _update(
                         job - others, plan, alphas, updated, rows, params, grads, state1, state2, code, hyper, step + i,
-                        below, pointer(d_outputs, plan[updated, OUTPUT]),
+                        below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]),
                     )  # fmt: skip
                 elif passed > 0:
                     under = plan[passed - 1, OUTPUT]
@@ -342,9 +351,10 @@ def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
     last = plan.shape[0] - 1
     for layer in range(plan.shape[0]):
         below = pointer(data, first * data.shape[1]) if layer == 0 else pointer(work[(layer - 1) % 2], 0)
+        below_stride = data.shape[1] if layer == 0 else plan[layer - 1, STRIDE]
         above = pointer(raw, first * raw.shape[1]) if layer == last else pointer(work[layer % 2], 0)
         for job in range(_n_jobs(rows, plan[layer, N_OUT], params.itemsize)):
-            _forward(job, plan, alphas, layer, rows, params, below, above)
+            _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
 
 
 @parallel_jit

@@ -27,6 +27,7 @@ from fastdl_kernels._jit import Linked, jit
 from fastdl_kernels.activations import IDENTITY, SIGMOID, differentiate_row, saturate_row
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
+    CONFLICT,
     DEPTH,
     VECTOR_BYTES,
     Operand,
@@ -80,6 +81,10 @@ def _product(
     width = NV * lanes_of(c_data)
     summed = m0 == 0 and not is_null(c_column_sums)
     in_place = b.transposed and b.activation == IDENTITY and m1 - m0 <= 2 * MR and not summed and (n1 - n0) % width == 0
+    # Columns of A are read in place unless their distance makes them fall into a few sets of the cache.
+    itemsize = VECTOR_BYTES // lanes_of(c_data)
+    conflicting = a.stride * itemsize % CONFLICT == 0 and n1 - n0 >= 4 * width
+    packed = a.activation != IDENTITY or (a.transposed and conflicting)
     mode = flush_subnormals()
     blocks = max(1, (depth + DEPTH - 1) // DEPTH)
     step = ((depth + blocks - 1) // blocks + 7) // 8 * 8
@@ -87,9 +92,9 @@ def _product(
     while True:
         k = min(step, depth - start)
         last = start + k >= depth
-        if a.transposed:
+        if packed and a.transposed:
             pack_columns(a, m0, m1, start, k, depth * a.stride, a_block)
-        elif a.activation != IDENTITY:
+        elif packed:
             pack_rows(a, m0, m1, start, k, a_block)
         if not in_place:
             pack_b(b, n0, n1, start, k, b_block)
@@ -105,8 +110,10 @@ def _product(
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
             for i in range(m0, m1, MR):
                 rows = min(MR, m1 - i)
-                if a.transposed or a.activation != IDENTITY:
+                if packed:
                     a_tile, a_row, a_step = pointer(a_block, (i - m0) * k), 1, MR
+                elif a.transposed:
+                    a_tile, a_row, a_step = pointer(a.data, start * a.stride + i), 1, a.stride
                 else:
                     a_tile, a_row, a_step = pointer(a.data, i * a.stride + start), a.stride, 1
                 out = pointer(c_data, i * c_stride + j)
