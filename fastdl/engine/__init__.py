@@ -223,11 +223,13 @@ class Training:
         weights = empty if weight is None else weight
         batch_weights = np.zeros((2, 0 if weight is None else self.batch_size), dtype)
         n_batches = -(-len(order) // self.batch_size)
-        total, batch = 0.0, 0
+        batch = 0
+        # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
+        self._result[:] = 0
         while batch < n_batches:
             count = min(self._batches_per_call, n_batches - batch)
             self._state[:] = 0
-            self._result[:] = 0
+            self._result[1] = 0
             start = time.perf_counter()
             with _region(self.n_threads):
                 steps.train_batches(
@@ -242,7 +244,6 @@ class Training:
             self.steps_done += done
             if done < count:
                 return float(self._result[2]), batch + done
-            total += self._result[0]
             batch += count
             if seconds < SECONDS_PER_CALL / 2:
                 self._batches_per_call *= 2
@@ -250,4 +251,4 @@ class Training:
                 self._batches_per_call = max(1, math.ceil(count * SECONDS_PER_CALL / seconds))
             if on_progress is not None:
                 on_progress(min(batch * self.batch_size, len(order)))
-        return total / len(order), -1
+        return float(self._result[0]) / len(order), -1
