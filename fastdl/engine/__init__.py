@@ -33,8 +33,6 @@ SECONDS_PER_CALL = 0.05
 WORK_PER_PHASE = 100_000
 # Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
 CHUNK_ROWS = 192
-# Numbers of a chunk of a loss: 20 us of exponentials.
-CHUNK_SIZE = 8 * 1024
 
 _HYPER = {"lr": steps.LR, "beta": steps.BETA1, "beta1": steps.BETA1, "beta2": steps.BETA2, "eps": steps.EPS}
 
@@ -143,10 +141,7 @@ class Engine:
     def mean_loss(self, raw: NDArray, y: NDArray) -> float:
         """Mean loss of raw outputs against prepared targets."""
         labels, targets = self.split_targets(y)
-        chunks = 1 if _forked else -(-raw.size // CHUNK_SIZE)
-        weights = np.zeros(0, raw.dtype)
-        with _region(chunks):
-            total = steps.loss_chunks(self.loss, raw, labels, targets, weights, np.empty_like(raw), np.empty(chunks))
+        total = steps.total_loss(self.loss, raw, labels, targets, np.zeros(0, raw.dtype), np.empty_like(raw))
         return total / (raw.size if self.loss_name == "squared_error" else len(raw))
 
     def split_targets(self, y: NDArray) -> tuple[NDArray[np.int64], NDArray]:

@@ -216,7 +216,7 @@ def _work(
         here, there = i % 2, 1 - i % 2
         rows = min(batch_size, order.size - (batch + i) * batch_size)
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
-        divisor = rows * n_out if loss == SQUARED_ERROR else rows
+        divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
         fused = grid(rows, n_out, itemsize)[2] == 1
         row_blocks = grid(rows, n_out, itemsize)[0]
         for layer in range(n_layers):
@@ -324,22 +324,14 @@ def train_batches(
             )  # fmt: skip
 
 
-@parallel_jit
-def loss_chunks(loss, outputs, labels, targets, weights, scratch, sums):
-    """Sum of the rows' weighted losses; sums [chunks] and scratch, as large as outputs, are overwritten."""
+@jit
+def total_loss(loss, outputs, labels, targets, weights, scratch):
+    """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
+
+    `scratch`, as large as outputs, is overwritten.
+    """
     n_rows, n = outputs.shape
-    chunks = sums.size
-    size = (n_rows + chunks - 1) // chunks
-    if chunks == 1:
-        return _loss(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0))
-    for c in numba.prange(chunks):
-        first, last = c * size, min(n_rows, (c + 1) * size)
-        raw, d = pointer(outputs, 0), pointer(scratch, 0)
-        sums[c] = _loss(loss, first, last, n, 1.0, raw, labels, targets, weights, d) if first < last else 0.0
-    total = 0.0
-    for c in range(chunks):
-        total += sums[c]
-    return total
+    return _loss(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0))
 
 
 @jit
