@@ -29,7 +29,9 @@ from fastdl_kernels.serial import (
     claim,
     grid,
     jit,
+    job_block,
     momentum_range,
+    n_jobs,
     noinline,
     pair_loss_rows,
     parallel_jit,
@@ -56,24 +58,11 @@ ROWS = 32
 
 
 @jit
-def _n_jobs(rows, columns, itemsize):
-    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize)
-    return row_blocks * column_blocks
-
-
-@jit
-def _block(job, rows, columns, itemsize):
-    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize)
-    m0, n0 = job % row_blocks * row_size, job // row_blocks * column_size
-    return m0, min(rows, m0 + row_size), n0, min(columns, n0 + column_size)
-
-
-@jit
 def _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, above_stride):
     """above = act(below @ W + b) for one block; below and above are pointers to [rows, n_in] and [rows, n_out]."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = _block(job, rows, n_out, params.itemsize)
+    m0, m1, n0, n1 = job_block(job, rows, n_out, params.itemsize)
     alpha = alphas[layer]
     nothing = null(alpha)
     a = Operand(below, below_stride, False, nothing, IDENTITY, alpha)
@@ -88,7 +77,7 @@ def _backward(job, plan, alphas, layer, rows, params, d_above, below, d_below):
     """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = _block(job, rows, n_in, params.itemsize)
+    m0, m1, n0, n1 = job_block(job, rows, n_in, params.itemsize)
     alpha = alphas[layer]
     nothing = null(alpha)
     a = Operand(d_above, plan[layer, STRIDE], False, nothing, IDENTITY, alpha)
@@ -223,12 +212,12 @@ def _work(
             below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
             below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
             above = pointer(outputs, plan[layer, OUTPUT])
-            jobs = _n_jobs(rows, plan[layer, N_OUT], itemsize)
+            jobs = n_jobs(rows, plan[layer, N_OUT], itemsize)
             job = claim(state, size)
             while job < jobs:
                 _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
                 if layer == last and fused:
-                    first, stop, _, _ = _block(job, rows, n_out, itemsize)
+                    first, stop, _, _ = job_block(job, rows, n_out, itemsize)
                     d_above = pointer(d_outputs, plan[last, OUTPUT])
                     parts[job] = _loss(
                         loss,
@@ -272,7 +261,7 @@ def _work(
             updates = _update_jobs(plan, updated, itemsize) if p > 0 else 0
             others = 0
             if passed > 0:
-                others = _n_jobs(rows, plan[passed, N_IN], itemsize)
+                others = n_jobs(rows, plan[passed, N_IN], itemsize)
             elif p == n_layers and i + 1 < n_batches:
                 others = gathers
             if updates + others == 0:
@@ -345,7 +334,7 @@ def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
         below = pointer(data, first * data.shape[1]) if layer == 0 else pointer(work[(layer - 1) % 2], 0)
         below_stride = data.shape[1] if layer == 0 else plan[layer - 1, STRIDE]
         above = pointer(raw, first * raw.shape[1]) if layer == last else pointer(work[layer % 2], 0)
-        for job in range(_n_jobs(rows, plan[layer, N_OUT], params.itemsize)):
+        for job in range(n_jobs(rows, plan[layer, N_OUT], params.itemsize)):
             _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
 
 

@@ -10,29 +10,16 @@ import numba
 from fastdl_kernels._jit import jit
 from fastdl_kernels.activations import IDENTITY
 from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
-from fastdl_kernels.matmul import Operand, Target, grid, product_job
+from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
+from fastdl_kernels.packing import Operand
 from fastdl_kernels.simd import null, pointer
-
-
-@jit
-def _block(job, rows, columns, itemsize):
-    """(m0, m1, n0, n1) of a job; jobs run down the rows first, so that a half of them is a half of the columns."""
-    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize)
-    m0, n0 = job % row_blocks * row_size, job // row_blocks * column_size
-    return m0, min(rows, m0 + row_size), n0, min(columns, n0 + column_size)
-
-
-@jit
-def _n_jobs(rows, columns, itemsize):
-    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize)
-    return row_blocks * column_blocks
 
 
 @jit
 def _forward_job(job, x, weight, bias, activation, alpha, out):
     n_in, n_out = weight.shape
     nothing = null(alpha)
-    m0, m1, n0, n1 = _block(job, x.shape[0], n_out, out.itemsize)
+    m0, m1, n0, n1 = job_block(job, x.shape[0], n_out, out.itemsize)
     a = Operand(pointer(x, 0), n_in, False, nothing, IDENTITY, alpha)
     b = Operand(pointer(weight, 0), n_out, True, nothing, IDENTITY, alpha)
     c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing)
@@ -67,7 +54,7 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
     alpha_ = out.dtype.type(alpha)
-    jobs = _n_jobs(n_rows, n_out, out.itemsize)
+    jobs = n_jobs(n_rows, n_out, out.itemsize)
     if n_rows * n_in * n_out <= SERIAL_WORK:
         for job in range(jobs):
             _forward_job(job, x, weight, bias, activation, alpha_, out)
@@ -84,12 +71,12 @@ def _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha, d_
     nothing = null(alpha)
     d_z = Operand(pointer(d_out, 0), n_out, True, pointer(out, 0), activation, alpha)
     if job < weight_jobs:
-        m0, m1, n0, n1 = _block(job, n_in, n_out, x.itemsize)
+        m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize)
         a = Operand(pointer(x, 0), n_in, True, nothing, IDENTITY, alpha)
         c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, pointer(d_bias, 0))
         product_job(m0, m1, n0, n1, n_rows, a, d_z, c)
     else:
-        m0, m1, n0, n1 = _block(job - weight_jobs, n_rows, n_in, x.itemsize)
+        m0, m1, n0, n1 = job_block(job - weight_jobs, n_rows, n_in, x.itemsize)
         a = Operand(d_z.data, n_out, False, d_z.outputs, activation, alpha)
         b = Operand(pointer(weight, 0), n_out, False, nothing, IDENTITY, alpha)
         c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, nothing)
@@ -137,8 +124,8 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
     alpha_ = out.dtype.type(alpha)
-    weight_jobs = _n_jobs(n_in, n_out, x.itemsize)
-    jobs = weight_jobs + (_n_jobs(n_rows, n_in, x.itemsize) if for_input else 0)
+    weight_jobs = n_jobs(n_in, n_out, x.itemsize)
+    jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize) if for_input else 0)
     if n_rows * n_in * n_out <= SERIAL_WORK // 2:
         for job in range(jobs):
             _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)

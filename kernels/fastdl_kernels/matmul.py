@@ -211,6 +211,21 @@ def grid(rows, columns, itemsize):
 
 
 @jit
+def n_jobs(rows, columns, itemsize):
+    """How many jobs make up a product."""
+    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize)
+    return row_blocks * column_blocks
+
+
+@jit
+def job_block(job, rows, columns, itemsize):
+    """(m0, m1, n0, n1) of a job; jobs run down the rows first, so that a half of them is a half of the columns."""
+    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize)
+    m0, n0 = job % row_blocks * row_size, job // row_blocks * column_size
+    return m0, min(rows, m0 + row_size), n0, min(columns, n0 + column_size)
+
+
+@jit
 def _split(n, unit, most):
     """(blocks, size): n cut into equal blocks of whole units, at most `most` in each; an even number if several."""
     units = (n + unit - 1) // unit

@@ -13,7 +13,7 @@ from fastdl_kernels.losses import (
     pair_loss_rows,
     softmax_cross_entropy_rows,
 )
-from fastdl_kernels.matmul import Target, grid, product_job
+from fastdl_kernels.matmul import Target, grid, job_block, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.team import STATE_SIZE, barrier, check_in, claim
@@ -33,7 +33,9 @@ __all__ = [
     "claim",
     "grid",
     "jit",
+    "job_block",
     "momentum_range",
+    "n_jobs",
     "noinline",
     "pair_loss_rows",
     "parallel_jit",
