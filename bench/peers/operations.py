@@ -1,0 +1,40 @@
+"""What the peers of the kernels have in common: build a case, check one call, then time as many as asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.cases import KernelCase
+from bench.problems import Arrays, error, expected, inputs, tolerance
+from bench.protocol import PeerError, Run, serve
+
+Operation = Callable[[Arrays], tuple[Callable[[], Any], Callable[[], Arrays]]]
+"""Takes the inputs; returns what is timed, and what gives its results by name."""
+
+
+def serve_operations(operations: dict[str, Operation]) -> None:
+    """Answer requests for the operations by name; a wrong result is an error."""
+
+    def setup(request: dict[str, Any]) -> Run:
+        case = KernelCase(request["op"], tuple(request["shape"]))
+        arrays = inputs(case)
+        wanted = expected(case, arrays)
+        call, results = operations[case.op](arrays)
+        call()
+        found = error(results(), wanted)
+        if not found <= tolerance(case):
+            raise PeerError(f"{case.name}: expected an error of at most {tolerance(case):.1e}, got {found:.1e}")
+
+        def run(request: dict[str, Any]) -> dict[str, Any]:
+            calls = request["calls"]
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            return {"seconds": time.perf_counter() - start}
+
+        run.notes = {"difference": found}
+        return run
+
+    serve(setup)

@@ -1,0 +1,108 @@
+"""What the processor can do: the peak rate of fused multiply-adds, and memory bandwidth with as many streams as Adam.
+
+A peer like the others (`python -m bench.roofline`), so that the peak is measured in the same rounds as what is compared
+with it: clocks of shared machines change from second to second.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from bench.protocol import Run, serve
+from fastdl_kernels import simd
+from fastdl_kernels.host import host
+
+ITERATIONS = 200_000  # of the loop over all accumulators: about 1 ms
+CHUNK = 16 * 1024  # numbers of each stream that a thread takes at a time, as adam_step does
+
+
+def _make_fma_loop(accumulators: int) -> Callable[..., float]:
+    """A compiled loop of that many independent a <- a x + y: enough to hide the latency, all in registers."""
+    names = [f"a{k}" for k in range(accumulators)]
+    starts = "\n".join(f"    {a} = simd.broadcast(x * np.float32({k}))" for k, a in enumerate(names))
+    updates = "\n".join(f"        {a} = simd.fma({a}, xs, ys)" for a in names)
+    source = (
+        f"def fma_loop(n, x, y):\n    xs, ys = simd.broadcast(x), simd.broadcast(y)\n{starts}\n"
+        f"    for _ in range(n):\n{updates}\n    return simd.hsum({' + '.join(names)})\n"
+    )
+    namespace: dict[str, Any] = {"simd": simd, "np": np}
+    exec(source, namespace)
+    return numba.njit(namespace["fma_loop"])
+
+
+# 12 of the 16 registers of x86 without AVX-512: 2 units times a latency of 4 or 5 need 8 to 10. Processors with 32
+# registers have up to 4 units: 24.
+ACCUMULATORS = 12 if host().n_registers <= 16 else 24
+_fma_loop = _make_fma_loop(ACCUMULATORS)
+
+
+@numba.njit(parallel=True)
+def _fma_threads(threads: int, n: int, x: float, y: float, sums: np.ndarray) -> None:
+    for t in numba.prange(threads):
+        sums[t] = _fma_loop(n, x, y)
+
+
+@numba.njit
+def _streams(start: int, stop: int, read: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    """a, b and c are read and written, `read` is read: the traffic of adam_step, with next to no arithmetic."""
+    r, a_, b_, c_ = (
+        simd.pointer(read, 0),
+        simd.pointer(a, 0),
+        simd.pointer(b, 0),
+        simd.pointer(c, 0),
+    )
+    for i in range(start, stop, simd.lanes_of(r)):
+        n = stop - i
+        v = simd.load_up_to(r, i, n)
+        simd.store_up_to(a_, i, simd.load_up_to(a_, i, n) + v, n)
+        simd.store_up_to(b_, i, simd.load_up_to(b_, i, n) + v, n)
+        simd.store_up_to(c_, i, simd.load_up_to(c_, i, n) + v, n)
+
+
+@numba.njit(parallel=True)
+def _streams_threads(read: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    for job in numba.prange((read.size + CHUNK - 1) // CHUNK):
+        _streams(job * CHUNK, min(read.size, (job + 1) * CHUNK), read, a, b, c)
+
+
+def setup(request: dict[str, Any]) -> Run:
+    """ "fma": the answer of a run has "flop"; "streams" with "size" numbers in each of 4 arrays: it has "bytes"."""
+    threads = int(os.environ["NUMBA_NUM_THREADS"])
+    if request["what"] == "fma":
+        sums = np.zeros(threads, np.float32)
+        amount = {"flop": 2 * host().lanes(4) * ACCUMULATORS * ITERATIONS * threads}
+
+        def call() -> None:
+            if threads == 1:
+                sums[0] = _fma_loop(ITERATIONS, np.float32(0.5), np.float32(0.25))
+            else:
+                _fma_threads(threads, ITERATIONS, np.float32(0.5), np.float32(0.25), sums)
+    else:
+        arrays = [np.ones(request["size"], np.float32) for _ in range(4)]
+        amount = {"bytes": 28 * request["size"]}
+
+        def call() -> None:
+            if threads == 1 or request["size"] <= CHUNK:
+                _streams(0, request["size"], *arrays)
+            else:
+                _streams_threads(*arrays)
+
+    call()
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        for _ in range(request["calls"]):
+            call()
+        return {"seconds": time.perf_counter() - start, **{k: v * request["calls"] for k, v in amount.items()}}
+
+    return run
+
+
+if __name__ == "__main__":
+    serve(setup)

@@ -1,0 +1,93 @@
+"""Whole processes: import, train the digits for one epoch, exit; import, one kernel, exit. Against PyTorch and numba."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib import util
+from typing import Any
+
+from bench.protocol import ROOT, THREAD_VARIABLES, on_cores
+from bench.statistics import ratio, summary
+from bench.training import Say
+
+_DIGITS_TORCH = """
+import torch
+from bench.data import epoch_order, training_data
+from bench.cases import WORKLOADS
+x, y = map(torch.from_numpy, training_data(WORKLOADS["digits"]))
+network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+for rows in torch.from_numpy(epoch_order(0, len(x))).split(64):
+    optimizer.zero_grad(set_to_none=True)
+    torch.nn.functional.cross_entropy(network(x.index_select(0, rows)), y.index_select(0, rows)).backward()
+    optimizer.step()
+"""
+_DIGITS_FASTDL = """
+import fastdl
+from bench.data import training_data
+from bench.cases import WORKLOADS
+x, y = training_data(WORKLOADS["digits"])
+fastdl.Trainer(fastdl.MLP([64, 128, 10]), fastdl.Adam(lr=1e-3), batch_size=64, epochs=1).fit(x, y)
+"""
+_FORWARD = """
+import numpy as np, fastdl_kernels as fk
+x, w, b, out = np.ones((32, 64), "f4"), np.ones((64, 10), "f4"), np.ones(10, "f4"), np.empty((32, 10), "f4")
+fk.linear_forward(x, w, b, fk.RELU, 0.0, out)
+assert (out == 65).all()
+"""
+
+# name -> (title, {program: source}); the first program is fastdl's, and what is compared is the second.
+CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "digits": ("import, digits for one epoch, exit", {"fastdl": _DIGITS_FASTDL, "torch": _DIGITS_TORCH}),
+    "forward": ("import, one linear_forward, exit", {"fastdl": _FORWARD, "import numba": "import numba"}),
+}
+
+
+def _seconds(source: str, threads: int, cache: str | None = None) -> float:
+    """Wall time of one process that runs the source; it must end well."""
+    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    paths = [str(ROOT), str(ROOT / "kernels"), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    if cache is not None:
+        environment["NUMBA_CACHE_DIR"] = cache
+    with on_cores(threads):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", source], check=True, cwd=ROOT, env=environment, capture_output=True)
+        return time.perf_counter() - start
+
+
+def run(names: Sequence[str], threads: int, rounds: int, cold: bool, say: Say) -> list[dict[str, Any]]:
+    """The cases by name, rounds interleaved after one that fills the caches; `cold`: also once with an empty cache."""
+    results = []
+    for name in names:
+        title, programs = CASES[name]
+        programs = {key: source for key, source in programs.items() if key != "torch" or util.find_spec("torch")}
+        say(f"start-up {title}: {', '.join(programs)}")
+        first_time = None
+        if cold:
+            with tempfile.TemporaryDirectory() as folder:
+                first_time = _seconds(programs["fastdl"], threads, folder)
+        for source in programs.values():
+            _seconds(source, threads)
+        seconds: dict[str, list[float]] = {key: [] for key in programs}
+        for _ in range(rounds):
+            for key, source in programs.items():
+                seconds[key].append(_seconds(source, threads))
+        results.append(
+            {
+                "name": name,
+                "title": title,
+                "threads": threads,
+                "first_time_seconds": first_time,
+                "results": {
+                    key: {"seconds": summary(samples), "against_fastdl": ratio(samples, seconds["fastdl"])}
+                    for key, samples in seconds.items()
+                },
+            }
+        )
+    return results

@@ -1,0 +1,162 @@
+"""Whole epochs of training against other libraries: seconds per step, rounds interleaved, loss curves compared first."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cases import Workload
+from bench.protocol import Peer, PeerError, closing_all
+from bench.statistics import ratio, summary
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that can be measured.
+
+    package : what is imported, and what the versions are listed by
+    label : as the tables show it
+    install : what to give to pip
+    tolerance : greatest relative difference of the loss curves from fastdl's. The same arithmetic in the same order
+        differs in rounding only (below 1e-4 over these few steps); scikit-learn shuffles in
+        its own way, so only its last loss is compared
+    seconds : limit of one request (compilers take their time)
+    """
+
+    package: str
+    label: str
+    install: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    tolerance: float = 2e-3
+    last_loss_only: bool = False
+    seconds: float = 120.0
+
+    @property
+    def available(self) -> bool:
+        """Whether the package can be imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+LIBRARIES: dict[str, Library] = {
+    "fastdl": Library("fastdl", "fastdl", "fastdl", "bench.peers.fastdl"),
+    "jax": Library("jax", "JAX, one scan per epoch", "jax", "bench.peers.jax"),
+    "torch": Library(
+        "torch",
+        "PyTorch, fused Adam",
+        "torch --index-url https://download.pytorch.org/whl/cpu",
+        "bench.peers.torch",
+    ),
+    "torch-compiled": Library(
+        "torch",
+        "PyTorch, compiled",
+        "torch --index-url https://download.pytorch.org/whl/cpu",
+        "bench.peers.torch",
+        ("--compile",),
+        seconds=180.0,
+    ),
+    "sklearn": Library(
+        "sklearn", "scikit-learn", "scikit-learn", "bench.peers.sklearn", tolerance=0.1, last_loss_only=True
+    ),
+}
+
+# Steps over which loss curves are compared, in whole epochs: short enough that rounding has not been amplified.
+CHECK_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: rounds of `seconds` each for every peer."""
+
+    rounds: int
+    seconds: float
+
+
+def disagreement(library: Library, loss: Sequence[float], reference: Sequence[float]) -> float:
+    """The greatest relative difference of two loss curves, or of their last points."""
+    if len(loss) != len(reference) or not all(map(math.isfinite, [*loss, *reference])):
+        return math.inf
+    pairs = list(zip(loss, reference))[-1 if library.last_loss_only else 0 :]
+    return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def _epochs_for(peer: Peer, library: Library, effort: Effort, check_epochs: int) -> int:
+    """How many epochs make a round, from a second run of the first ones, which has nothing to compile."""
+    answer = peer.request("run", library.seconds, epochs=check_epochs)
+    return max(1, math.ceil(effort.seconds / answer["seconds"] * check_epochs))
+
+
+def measure(
+    workload: Workload, names: Sequence[str], peers: dict[str, Peer], threads: int, effort: Effort, say: Say
+) -> dict[str, Any]:
+    """One workload: check every peer's loss curve against fastdl's, then time them round by round.
+
+    `peers` keeps the processes for the next workload. A peer that fails or disagrees is left out and named with the
+    reason under "left_out".
+    """
+    check_epochs = max(2, math.ceil(CHECK_STEPS / workload.steps))
+    epochs: dict[str, int] = {}
+    errors: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    reference: list[float] = []
+    for name in names:
+        library = LIBRARIES[name]
+        try:
+            if name not in peers:
+                peers[name] = Peer(library.module, threads, library.arguments)
+            peers[name].request("setup", library.seconds, workload=workload.as_dict())
+            loss = peers[name].request("run", library.seconds, epochs=check_epochs)["loss"]
+            reference = reference or loss
+            errors[name] = disagreement(library, loss, reference)
+            if errors[name] > library.tolerance:
+                raise PeerError(f"its losses {loss} are not those of {names[0]}, {reference}")
+            epochs[name] = _epochs_for(peers[name], library, effort, check_epochs)
+            if name == "jax" and workload.full_batch:  # compiled for the number of epochs: not in a timed round
+                peers[name].request("run", library.seconds, epochs=epochs[name])
+        except PeerError as error:
+            if name == names[0]:
+                raise
+            say(f"{workload.name}: {LIBRARIES[name].label} is left out: {error}")
+            left_out[name] = str(error)
+            if name in peers:
+                peers.pop(name).close()
+    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    for _ in range(effort.rounds):
+        for name, count in epochs.items():
+            answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=count)
+            seconds[name].append(answer["seconds"] / (count * workload.steps))
+    first = seconds[names[0]]
+    return {
+        "workload": workload.as_dict(),
+        "title": workload.title,
+        "steps_per_epoch": workload.steps,
+        "flop_per_step": workload.flop,
+        "threads": threads,
+        "left_out": left_out,
+        "results": {
+            name: {
+                "label": LIBRARIES[name].label,
+                "epochs_per_round": epochs[name],
+                "seconds_per_step": summary(samples),
+                "gflops": workload.flop / summary(samples)["median"] / 1e9,
+                "against_fastdl": ratio(samples, first),
+                "loss_difference": errors[name],
+            }
+            for name, samples in seconds.items()
+        },
+    }
+
+
+def run(workloads: Sequence[Workload], names: Sequence[str], threads: int, effort: Effort, say: Say) -> list[dict]:
+    """All the workloads, one after the other, each library in one process for all of them."""
+    results = []
+    with closing_all({}) as peers:
+        for workload in workloads:
+            say(f"training {workload.title}: {', '.join(names)}")
+            results.append(measure(workload, names, peers, threads, effort, say))
+    return results
