@@ -14,7 +14,7 @@ NaN stays NaN in all of them; sigmoid and tanh saturate at their limits for any 
 from __future__ import annotations
 
 from fastdl_kernels._jit import jit, noinline
-from fastdl_kernels.simd import broadcast, lanes_of, like, load, load_first, select, sigmoid, store, store_first, tanh
+from fastdl_kernels.simd import broadcast, lanes_of, like, load_up_to, select, sigmoid, store_up_to, tanh
 
 IDENTITY = 0
 RELU = 1
@@ -47,36 +47,24 @@ def times_derivative(d, a, activation, alpha):
 
 
 @jit
-def saturate(v, activation):
-    """act(v) for the activations that saturate; the rectifiers are applied by the register tiles."""
-    if activation == SIGMOID:
-        return sigmoid(v)
-    if activation == TANH:
-        return tanh(v)
-    return v
+def saturate_tile(out, stride, rows, columns, activation):
+    """out[r * stride : r * stride + columns] = act(...) in place for each row, for SIGMOID and TANH; out is a pointer."""
+    noinline()
+    lanes = lanes_of(out)
+    for r in range(rows):
+        for i in range(r * stride, r * stride + columns, lanes):
+            n = r * stride + columns - i
+            v = load_up_to(out, i, n)
+            store_up_to(out, i, sigmoid(v) if activation == SIGMOID else tanh(v), n)
 
 
 @jit
-def saturate_row(row, n, activation):
-    """row[:n] = act(row[:n]) in place, for SIGMOID and TANH; row is a pointer."""
+def differentiate_tile(out, outputs, stride, rows, columns, activation, alpha):
+    """out *= act'(z) in place, given outputs = act(z) laid out alike; both are pointers."""
     noinline()
-    lanes = lanes_of(row)
-    full = n - n % lanes
-    for i in range(0, full, lanes):
-        store(row, i, saturate(load(row, i), activation))
-    if full < n:
-        store_first(row, full, saturate(load_first(row, full, n - full), activation), n - full)
-
-
-@jit
-def differentiate_row(row, outputs, n, activation, alpha):
-    """row[:n] *= act'(z), given outputs[:n] = act(z); both are pointers."""
-    noinline()
-    lanes = lanes_of(row)
-    full = n - n % lanes
-    for i in range(0, full, lanes):
-        store(row, i, times_derivative(load(row, i), load(outputs, i), activation, alpha))
-    if full < n:
-        rest = n - full
-        d = times_derivative(load_first(row, full, rest), load_first(outputs, full, rest), activation, alpha)
-        store_first(row, full, d, rest)
+    lanes = lanes_of(out)
+    for r in range(rows):
+        for i in range(r * stride, r * stride + columns, lanes):
+            n = r * stride + columns - i
+            d = times_derivative(load_up_to(out, i, n), load_up_to(outputs, i, n), activation, alpha)
+            store_up_to(out, i, d, n)

@@ -24,7 +24,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels._jit import Linked, jit
-from fastdl_kernels.activations import IDENTITY, SIGMOID, differentiate_row, saturate_row
+from fastdl_kernels.activations import IDENTITY, SIGMOID, differentiate_tile, saturate_tile
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
     CONFLICT,
@@ -134,14 +134,10 @@ def _product(
                     c_alpha,
                 )
                 if last and activation >= SIGMOID:
-                    for r in range(rows):
-                        saturate_row(pointer(out, r * c_stride), columns, activation)
+                    saturate_tile(out, c_stride, rows, columns, activation)
                 if last and c_below_activation != IDENTITY:
-                    for r in range(rows):
-                        at = (i + r) * c_stride + j
-                        differentiate_row(
-                            pointer(c_data, at), pointer(c_below, at), columns, c_below_activation, c_below_alpha
-                        )
+                    below = pointer(c_below, i * c_stride + j)
+                    differentiate_tile(out, below, c_stride, rows, columns, c_below_activation, c_below_alpha)
         if last:
             break
         start += k
