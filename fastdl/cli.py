@@ -140,10 +140,10 @@ def train(
         float | None, _option(TRAINING, "Learning rate.", "RATE", show_default="0.001; momentum and sgd: 0.1")
     ] = None,
     batch_size: Annotated[
-        int | None, _option(TRAINING, "Rows per step.", "ROWS", show_default="64, or all if there are fewer")
+        int | None, _option(TRAINING, "Rows per step.", "ROWS", show_default="32, or all if there are fewer")
     ] = None,
     epochs: Annotated[int, _option(TRAINING, "Passes over the training rows.", "COUNT")] = 40,
-    l2: Annotated[float, _option(TRAINING, "L2 penalty on the weights.", "FACTOR")] = 1e-4,
+    l2: Annotated[float, _option(TRAINING, "L2 penalty on the weights.", "FACTOR")] = 1e-3,
     seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0,
     threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto",
     out: Annotated[

@@ -39,9 +39,10 @@ def metric(name: str, value: float) -> str:
     """The value of a metric or loss: accuracy in percent, R² and usual losses with four decimals."""
     if name == "accuracy":
         return f"{100 * value:.2f} %"
-    # Losses stand below each other in tables: as many decimals in each line, while that shows enough of them.
-    four_decimals = name == "r2" or ("loss" in name and (0.001 <= abs(value) < 1000 or value == 0))
-    return f"{value:.4f}" if four_decimals else number(value)
+    # Losses stand below each other in tables: in each line as wide, and as many decimals while that shows enough.
+    if "loss" in name and 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.4f}" if name == "r2" or ("loss" in name and abs(value) < 1000) else number(value)
 
 
 def metrics(values: Mapping[str, float]) -> str:

@@ -30,7 +30,7 @@ def test_numbers_have_four_digits(value, text):
 
 def test_metrics_in_words():
     values = {"accuracy": 0.97774, "rmse": 817.64, "r2": 0.98765, "loss": 0.04217, "val_loss": 0.00001234}
-    assert report.metrics(values) == "accuracy 97.77 %   RMSE 817.6   R² 0.9877   loss 0.0422   val loss 1.234e-05"
+    assert report.metrics(values) == "accuracy 97.77 %   RMSE 817.6   R² 0.9877   loss 0.0422   val loss 1.2e-05"
 
 
 @pytest.mark.parametrize(
