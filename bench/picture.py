@@ -57,8 +57,6 @@ def draw(run: dict[str, Any], path: Path) -> None:
         axes.set_title("Time per training step, relative to fastdl (lower is faster)", loc="left", fontsize=11)
         axes.legend(frameon=False, ncols=len(names), loc="upper right", fontsize=9)
         machine = run["machine"]
-        figure.text(
-            0.995, 0.0, f"{machine['cpu']}, {run['threads']} threads, {run['date'][:10]}", ha="right", fontsize=7
-        )
+        axes.set_xlabel(f"{machine['cpu']}, {run['threads']} threads, {run['date'][:10]}", loc="right", fontsize=7)
         figure.savefig(path, dpi=160)
         plt.close(figure)
