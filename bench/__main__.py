@@ -161,8 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     show(result)
     if arguments.update_readme:
-        replaced = tables.update(ROOT / "README.md", result)
-        say(f"README.md: {', '.join(replaced) or 'nothing'} replaced")
+        for name in ("README.md", "kernels/README.md"):
+            replaced = tables.update(ROOT / name, result)
+            say(f"{name}: {', '.join(replaced) or 'nothing'} replaced")
         if result.get("training"):
             from bench.picture import draw
 
