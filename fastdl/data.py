@@ -156,7 +156,7 @@ def split(
     """
     if not 0 <= share < 1:
         raise OptionError(f"--validation: expected a share of the rows in [0, 1), such as 0.2, got {share:g}")
-    rows = np.random.default_rng((seed, n_rows)).permutation(n_rows)
+    rows = np.random.default_rng(seed).permutation(n_rows)
     n_held_out = round(share * n_rows) if share == 0 else max(1, round(share * n_rows))
     if n_held_out >= n_rows:
         raise InputError(
