@@ -36,6 +36,7 @@ class Progress:
         self._first = True
         self._moving: EpochResult | None = None  # the last epoch, when it has no line that stays
         self._partial = (1, 0)  # epoch under way, rows of it that are done
+        self._long_epochs = False  # epochs report rows before their end: they get a bar of their own
         self._start = self._printed = self._drawn = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -48,6 +49,8 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        if self._moving is not None:
+            self._write(self._moving)
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
         """Note how much there is to do."""
@@ -58,6 +61,7 @@ class Progress:
     def on_progress(self, epoch: int, rows_done: int) -> None:
         """Move the bar within an epoch."""
         self._partial = (epoch, rows_done)
+        self._long_epochs |= rows_done < self._rows
         self._draw()
 
     def on_epoch_end(self, result: EpochResult) -> None:
@@ -69,13 +73,17 @@ class Progress:
         due = time.monotonic() - self._printed >= LONGEST_SILENCE
         if result.epoch in (1, result.epochs) or result.epoch % stride == 0 or due:
             self._printed, self._moving = time.monotonic(), None
-            if self._live is None:
-                self._console.print(self._line(result))
-            else:
-                if first:
-                    self._console.print(self._row(result, header=True), soft_wrap=False)
-                self._console.print(self._row(result), soft_wrap=False)
+            if first and self._live is not None:
+                self._console.print(self._row(result, header=True), soft_wrap=False)
+            self._write(result)
         self._draw(force=result.epoch == result.epochs)
+
+    def _write(self, result: EpochResult) -> None:
+        """Write the line of an epoch that stays."""
+        if self._live is None:
+            self._console.print(self._line(result))
+        else:
+            self._console.print(self._row(result), soft_wrap=False)
 
     def _seconds_left(self) -> float | None:
         epoch, rows = self._partial
@@ -125,18 +133,19 @@ class Progress:
         if self._live is None or (now - self._drawn < 0.1 and not force):
             return
         self._drawn = now
-        epoch, rows = self._partial
+        epoch, rows = self._partial if self._partial[0] <= self._epochs else (self._epochs, self._rows)
         done = (epoch - 1) * self._rows + rows
-        parts = [f"epoch {min(epoch, self._epochs)}/{self._epochs}"]
-        if rows:
-            parts.append(f"{100 * rows // max(1, self._rows)} % of it")
         left = self._seconds_left()
-        parts.append("starting" if left is None else f"{report.duration(left)} left")
-        bar = Table.grid(padding=(0, 2, 0, 0))
-        bar.add_column()
-        bar.add_column(no_wrap=True)
-        bar.add_row(
-            ProgressBar(total=max(1, self._epochs * self._rows), completed=done, width=36), Text(" · ".join(parts))
-        )
-        shown = [bar] if self._moving is None else [self._row(self._moving), bar]
+        total = max(1, self._epochs * self._rows)
+        bars = Table.grid(padding=(0, 2, 0, 0))
+        for _ in range(3):
+            bars.add_column(no_wrap=True)
+        name = Text(f"epoch {epoch}/{self._epochs}")
+        if self._long_epochs:
+            share = 100 * rows // max(1, self._rows)
+            bars.add_row(name, ProgressBar(total=max(1, self._rows), completed=rows, width=36), Text(f"{share} %"))
+            name = Text("training")
+        text = "starting" if left is None else f"{report.duration(left)} left"
+        bars.add_row(name, ProgressBar(total=total, completed=done, width=36), Text(text))
+        shown = [bars] if self._moving is None else [self._row(self._moving), bars]
         self._live.update(Group(*shown), refresh=True)

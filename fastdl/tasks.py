@@ -208,7 +208,7 @@ def _infer(columns: Sequence[TargetColumn]) -> tuple[str, str]:
         return "regression", "the target has numbers with fractions"
     classes = distinct(column)
     if len(classes) == 2:
-        return "binary", f"the target has two values, {_listed(classes)}"
+        return "binary", f"the target has two values: {_listed(classes[:1])} and {_listed(classes[1:])}"
     if column.is_text:
         if len(classes) > max(FEW, len(column.values) // 2):
             raise InputError(

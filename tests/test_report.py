@@ -107,12 +107,22 @@ def test_the_live_bar(monkeypatch):
     text = watch(3, live=True, partial=True, clock=2.0, monkeypatch=monkeypatch)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     assert "starting" in plain
-    assert "epoch 2/3 · 50 % of it · 3.00 s left" in plain
-    assert "━" in plain
+    assert re.search(r"epoch 2/3 +━+[╸╺]━+ +50 % *\n *training +━+[╸╺]?━+ +3\.00 s left", plain)
     for words in ("loss", "val loss", "accuracy", "rows/s", "83.33 %", "2.00 k"):
         assert words in plain
     assert plain.count("val loss") == 1  # the header of the table comes once
     assert plain.count("3/3    ") == 1
+
+
+def test_the_last_epoch_is_shown_when_training_is_interrupted(monkeypatch):
+    """Also where it is none of those that have a line."""
+    for live in (False, True):
+        text = io.StringIO()
+        with Progress(Console(file=text, width=100, force_terminal=live), live) as progress:
+            progress.on_train_begin(1000, 10)
+            for epoch in (1, 2, 3):
+                progress.on_epoch_end(EpochResult(epoch, 1000, 0.5, None, {}, 0.1, 10))
+        assert "3/1000" in text.getvalue().splitlines()[-1]
 
 
 def test_no_validation_no_columns(monkeypatch):
