@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,22 @@ def test_commands_of_the_readme_exist():
         assert (ROOT / "scripts" / name).stat().st_mode & 0o111, name
     for target in re.findall(r"\]\(([\w./]+)\)", text):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([], "digits"),
+        (["--epochs", "5"], "digits --epochs 5"),
+        (["my.csv", "--target", "price"], "my.csv --target price"),
+    ],
+)
+def test_scripts_train_trains_the_digits_unless_data_are_named(given, wanted, tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"  # stands in for the environment: it says what it was asked to run
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$2" = fastdl ] && echo "$@"\nexit 0\n')
+    python.chmod(0o755)
+    done = subprocess.run([tmp_path / "scripts" / "train", *given], capture_output=True, text=True, check=True)
+    assert done.stdout == f"-m fastdl train {wanted}\n"
