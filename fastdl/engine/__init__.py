@@ -195,7 +195,7 @@ class Training:
         classes = model.output == "softmax"
         self._labels = np.zeros((2, batch_size if classes else 0), np.int64)
         self._targets = np.zeros((2, 0 if classes else batch_size, model.layers[-1]), model.dtype)
-        self._parts = np.zeros(-(-batch_size // min(TILE_ROWS, steps.ROWS)))
+        self._parts = np.zeros(-(-batch_size // TILE_ROWS))
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._result = np.zeros(3)
         self._batches_per_call = 1

@@ -21,6 +21,7 @@ from fastdl_kernels import IDENTITY
 from fastdl_kernels.serial import (
     SOFTMAX_CROSS_ENTROPY,
     SQUARED_ERROR,
+    TILE_ROWS,
     Operand,
     Target,
     adam_range,
@@ -53,16 +54,24 @@ NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 # Fields of `hyper` (float64): learning rate, beta or beta1, beta2, eps, l2.
 LR, BETA1, BETA2, EPS, L2 = range(5)
 
-# Rows per job of the gather and of a loss that is a phase of its own.
-ROWS = 32
+# Rows per job of the gather and of a loss that is a phase of its own: several times TILE_ROWS, which the loss adds up.
+ROWS = 4 * TILE_ROWS
+# Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
+WORK_PER_JOB = 8_000
 
 
 @jit
-def _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, above_stride):
+def _parts(size, rows, plan, layer):
+    """Into how many jobs a layer's product is cut at least, for a team of `size`."""
+    return max(1, min(size, rows * plan[layer, N_IN] * plan[layer, N_OUT] // WORK_PER_JOB))
+
+
+@jit
+def _forward(job, parts, plan, alphas, layer, rows, params, below, below_stride, above, above_stride, whole_rows):
     """above = act(below @ W + b) for one block; below and above are pointers to [rows, n_in] and [rows, n_out]."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = job_block(job, rows, n_out, params.itemsize)
+    m0, m1, n0, n1 = job_block(job, rows, n_out, params.itemsize, parts, whole_rows)
     alpha = alphas[layer]
     nothing = null(alpha)
     a = Operand(below, below_stride, False, nothing, IDENTITY, alpha)
@@ -73,11 +82,11 @@ def _forward(job, plan, alphas, layer, rows, params, below, below_stride, above,
 
 
 @jit
-def _backward(job, plan, alphas, layer, rows, params, d_above, below, d_below):
+def _backward(job, parts, plan, alphas, layer, rows, params, d_above, below, d_below):
     """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = job_block(job, rows, n_in, params.itemsize)
+    m0, m1, n0, n1 = job_block(job, rows, n_in, params.itemsize, parts)
     alpha = alphas[layer]
     nothing = null(alpha)
     a = Operand(d_above, plan[layer, STRIDE], False, nothing, IDENTITY, alpha)
@@ -111,19 +120,19 @@ def _apply(code, hyper, step, params, grads, state1, state2, start, stop, l2):
 
 
 @jit
-def _update_jobs(plan, layer, itemsize):
+def _update_jobs(plan, layer, itemsize, parts):
     """Jobs of a layer's update: blocks of whole rows of its weights, which lie in one piece in every buffer."""
-    return grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize)[0]
+    return grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize, parts, True)[0]
 
 
 @jit
 def _update(
-    job, plan, alphas, layer, rows, params, grads, state1, state2, code, hyper, step, below, below_stride, d_above
+    job, parts, plan, alphas, layer, rows, params, grads, state1, state2, code, hyper, step, below, below_stride, d_above
 ):  # fmt: skip
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    _, row_size, column_blocks, column_size = grid(n_in, n_out, params.itemsize)
+    _, row_size, column_blocks, column_size = grid(n_in, n_out, params.itemsize, parts, True)
     m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
     alpha = alphas[layer]
     nothing = null(alpha)
@@ -163,18 +172,23 @@ def _gather(job, batch, batch_size, order, data, labels, targets, weights, to_x,
 
 
 @jit
-def _loss(loss, first, last, n, divisor, outputs, labels, targets, weights, d_outputs):
-    """Sum of the rows' weighted losses; d_outputs = their gradient / divisor, where the batch's mean is taken."""
+def _loss(loss, first, last, n, divisor, outputs, labels, targets, weights, d_outputs, parts):
+    """parts[i] = sum of the weighted losses of rows i * TILE_ROWS ..., for the rows first .. last; first is a multiple.
+
+    d_outputs = their gradient / divisor, where the batch's mean is taken.
+    """
     noinline()
     scale = number_like(outputs[0], 1.0 / divisor)
     w = pointer(weights, 0) if weights.size else null(scale)
     mode = flush_subnormals()
-    if loss == SOFTMAX_CROSS_ENTROPY:
-        result = softmax_cross_entropy_rows(outputs, labels, w, first, last, n, scale, d_outputs)
-    else:
-        result = pair_loss_rows(loss, outputs, pointer(targets, 0), w, first, last, n, scale, d_outputs)
+    for start in range(first, last, TILE_ROWS):
+        stop = min(last, start + TILE_ROWS)
+        if loss == SOFTMAX_CROSS_ENTROPY:
+            part = softmax_cross_entropy_rows(outputs, labels, w, start, stop, n, scale, d_outputs)
+        else:
+            part = pair_loss_rows(loss, outputs, pointer(targets, 0), w, start, stop, n, scale, d_outputs)
+        parts[start // TILE_ROWS] = part
     restore_mode(mode)
-    return result
 
 
 @jit
@@ -206,46 +220,38 @@ def _work(
         rows = min(batch_size, order.size - (batch + i) * batch_size)
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
         divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
-        fused = grid(rows, n_out, itemsize)[2] == 1
-        row_blocks = grid(rows, n_out, itemsize)[0]
+        fused = grid(rows, n_out, itemsize, 1, True)[2] == 1
         for layer in range(n_layers):
             below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
             below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
-            above = pointer(outputs, plan[layer, OUTPUT])
-            jobs = n_jobs(rows, plan[layer, N_OUT], itemsize)
-            job = claim(state, size)
+            above, above_stride = pointer(outputs, plan[layer, OUTPUT]), plan[layer, STRIDE]
+            needed = _parts(size, rows, plan, layer)
+            whole_rows = layer == last and fused
+            jobs = n_jobs(rows, plan[layer, N_OUT], itemsize, needed, whole_rows)
+            job = rank
             while job < jobs:
-                _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
-                if layer == last and fused:
-                    first, stop, _, _ = job_block(job, rows, n_out, itemsize)
-                    d_above = pointer(d_outputs, plan[last, OUTPUT])
-                    parts[job] = _loss(
-                        loss,
-                        first,
-                        stop,
-                        n_out,
-                        divisor,
-                        above,
-                        y_labels[here],
-                        y_targets[here],
-                        y_weights[here],
-                        d_above,
-                    )
+                _forward(
+                    job, needed, plan, alphas, layer, rows, params, below, below_stride, above, above_stride, whole_rows
+                )
+                if whole_rows:
+                    first, stop, _, _ = job_block(job, rows, n_out, itemsize, needed, True)
+                    _loss(
+                        loss, first, stop, n_out, divisor, above, y_labels[here], y_targets[here], y_weights[here],
+                        pointer(d_outputs, plan[last, OUTPUT]), parts,
+                    )  # fmt: skip
                 job = claim(state, size)
             barrier(state, size)
         if not fused:
-            above, d_above = pointer(outputs, plan[last, OUTPUT]), pointer(d_outputs, plan[last, OUTPUT])
-            row_blocks = (rows + ROWS - 1) // ROWS
-            job = claim(state, size)
-            while job < row_blocks:
-                first, stop = job * ROWS, min(rows, (job + 1) * ROWS)
-                parts[job] = _loss(
-                    loss, first, stop, n_out, divisor, above, y_labels[here], y_targets[here], y_weights[here], d_above
-                )
+            job = rank
+            while job < (rows + ROWS - 1) // ROWS:
+                _loss(
+                    loss, job * ROWS, min(rows, (job + 1) * ROWS), n_out, divisor, pointer(outputs, plan[last, OUTPUT]),
+                    y_labels[here], y_targets[here], y_weights[here], pointer(d_outputs, plan[last, OUTPUT]), parts,
+                )  # fmt: skip
                 job = claim(state, size)
             barrier(state, size)
         total = 0.0
-        for part in range(row_blocks):
+        for part in range((rows + TILE_ROWS - 1) // TILE_ROWS):
             total += parts[part]
         if loss == SQUARED_ERROR:
             total /= n_out
@@ -258,28 +264,31 @@ def _work(
         # Phase p updates layer last - p + 1 and takes the gradient through layer last - p.
         for p in range(n_layers + 1):
             updated, passed = last - p + 1, last - p
-            updates = _update_jobs(plan, updated, itemsize) if p > 0 else 0
-            others = 0
+            updates = others = parts_updated = parts_passed = 0
+            if p > 0:
+                parts_updated = _parts(size, rows, plan, updated)
+                updates = _update_jobs(plan, updated, itemsize, parts_updated)
             if passed > 0:
-                others = n_jobs(rows, plan[passed, N_IN], itemsize)
+                parts_passed = _parts(size, rows, plan, passed)
+                others = n_jobs(rows, plan[passed, N_IN], itemsize, parts_passed)
             elif p == n_layers and i + 1 < n_batches:
                 others = gathers
             if updates + others == 0:
                 continue
-            job = claim(state, size)
+            job = rank
             while job < updates + others:
                 # The way down first: it is what the next phase waits for.
                 if job >= others:
                     below = pointer(x[here], 0) if updated == 0 else pointer(outputs, plan[updated - 1, OUTPUT])
                     below_stride = x.shape[2] if updated == 0 else plan[updated - 1, STRIDE]
                     _update(
-                        job - others, plan, alphas, updated, rows, params, grads, state1, state2, code, hyper, step + i,
+                        job - others, parts_updated, plan, alphas, updated, rows, params, grads, state1, state2, code, hyper, step + i,
                         below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]),
                     )  # fmt: skip
                 elif passed > 0:
                     under = plan[passed - 1, OUTPUT]
                     _backward(
-                        job, plan, alphas, passed, rows, params, pointer(d_outputs, plan[passed, OUTPUT]),
+                        job, parts_passed, plan, alphas, passed, rows, params, pointer(d_outputs, plan[passed, OUTPUT]),
                         pointer(outputs, under), pointer(d_outputs, under),
                     )  # fmt: skip
                 else:
@@ -320,7 +329,9 @@ def total_loss(loss, outputs, labels, targets, weights, scratch):
     `scratch`, as large as outputs, is overwritten.
     """
     n_rows, n = outputs.shape
-    return _loss(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0))
+    parts = np.empty((n_rows + TILE_ROWS - 1) // TILE_ROWS)
+    _loss(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0), parts)
+    return parts.sum()
 
 
 @jit
@@ -334,8 +345,8 @@ def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
         below = pointer(data, first * data.shape[1]) if layer == 0 else pointer(work[(layer - 1) % 2], 0)
         below_stride = data.shape[1] if layer == 0 else plan[layer - 1, STRIDE]
         above = pointer(raw, first * raw.shape[1]) if layer == last else pointer(work[layer % 2], 0)
-        for job in range(n_jobs(rows, plan[layer, N_OUT], params.itemsize)):
-            _forward(job, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE])
+        for job in range(n_jobs(rows, plan[layer, N_OUT], params.itemsize, 1)):
+            _forward(job, 1, plan, alphas, layer, rows, params, below, below_stride, above, plan[layer, STRIDE], False)
 
 
 @parallel_jit

@@ -16,10 +16,10 @@ from fastdl_kernels.simd import null, pointer
 
 
 @jit
-def _forward_job(job, x, weight, bias, activation, alpha, out):
+def _forward_job(job, parts, x, weight, bias, activation, alpha, out):
     n_in, n_out = weight.shape
     nothing = null(alpha)
-    m0, m1, n0, n1 = job_block(job, x.shape[0], n_out, out.itemsize)
+    m0, m1, n0, n1 = job_block(job, x.shape[0], n_out, out.itemsize, parts)
     a = Operand(pointer(x, 0), n_in, False, nothing, IDENTITY, alpha)
     b = Operand(pointer(weight, 0), n_out, True, nothing, IDENTITY, alpha)
     c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing)
@@ -54,29 +54,30 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
     alpha_ = out.dtype.type(alpha)
-    jobs = n_jobs(n_rows, n_out, out.itemsize)
-    if n_rows * n_in * n_out <= SERIAL_WORK:
+    parts = numba.get_num_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
+    jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
+    if parts == 1:
         for job in range(jobs):
-            _forward_job(job, x, weight, bias, activation, alpha_, out)
+            _forward_job(job, parts, x, weight, bias, activation, alpha_, out)
     else:
         for job in numba.prange(jobs):
-            _forward_job(job, x, weight, bias, activation, alpha_, out)
+            _forward_job(job, parts, x, weight, bias, activation, alpha_, out)
 
 
 @jit
-def _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha, d_x, d_weight, d_bias):
+def _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha, d_x, d_weight, d_bias):
     """Job of d_weight = x.T @ d_z and d_bias for the first ones, of d_x = d_z @ weight.T after them."""
     n_in, n_out = weight.shape
     n_rows = x.shape[0]
     nothing = null(alpha)
     d_z = Operand(pointer(d_out, 0), n_out, True, pointer(out, 0), activation, alpha)
     if job < weight_jobs:
-        m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize)
+        m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize, parts)
         a = Operand(pointer(x, 0), n_in, True, nothing, IDENTITY, alpha)
         c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, pointer(d_bias, 0))
         product_job(m0, m1, n0, n1, n_rows, a, d_z, c)
     else:
-        m0, m1, n0, n1 = job_block(job - weight_jobs, n_rows, n_in, x.itemsize)
+        m0, m1, n0, n1 = job_block(job - weight_jobs, n_rows, n_in, x.itemsize, parts)
         a = Operand(d_z.data, n_out, False, d_z.outputs, activation, alpha)
         b = Operand(pointer(weight, 0), n_out, False, nothing, IDENTITY, alpha)
         c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, nothing)
@@ -124,11 +125,12 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
     alpha_ = out.dtype.type(alpha)
-    weight_jobs = n_jobs(n_in, n_out, x.itemsize)
-    jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize) if for_input else 0)
-    if n_rows * n_in * n_out <= SERIAL_WORK // 2:
+    parts = numba.get_num_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1
+    weight_jobs = n_jobs(n_in, n_out, x.itemsize, parts)
+    jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize, parts) if for_input else 0)
+    if parts == 1:
         for job in range(jobs):
-            _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)
+            _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)
     else:
         for job in numba.prange(jobs):
-            _backward_job(job, weight_jobs, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)
+            _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.kernel import kernel, overlap
+from fastdl_kernels.packing import scratch
 from fastdl_kernels.simd import (
     absolute,
     broadcast,
@@ -23,6 +24,8 @@ from fastdl_kernels.simd import (
     is_null,
     lanes_of,
     like,
+    load,
+    load_strided,
     load_up_to,
     log,
     maximum,
@@ -31,6 +34,8 @@ from fastdl_kernels.simd import (
     pointer,
     restore_mode,
     select,
+    store,
+    store_strided,
     store_up_to,
 )
 
@@ -44,6 +49,10 @@ LOSSES: dict[str, int] = {
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
 }
 """Registry: the name of each loss and its code."""
+
+# Classes up to which rows are computed side by side, one in each lane.
+FEW = 32
+columns_scratch = scratch((FEW + 1) * 64)
 
 # Numbers per chunk of rows: 20 us of exponentials. A call of one chunk stays on its thread.
 CHUNK = 8 * 1024
@@ -81,8 +90,38 @@ def scale_row(row, n, factor):
 
 
 @jit
+def exp_columns(logits, first, rows, n, columns):
+    """columns[j] = exp(logits[:, j] - top) for up to a vector of rows, one in each lane; returns (top, sums of the rows).
+
+    With few classes a row does not fill a vector; side by side, rows need no sums across lanes and share one logarithm.
+    """
+    lanes = lanes_of(logits)
+    top = load_strided(logits, first * n, n, rows)
+    store(columns, 0, top)
+    for j in range(1, n):
+        v = load_strided(logits, first * n + j, n, rows)
+        store(columns, j * lanes, v)
+        top = maximum(top, v)
+    total = like(top, 0.0)
+    for j in range(n):
+        e = exp(load(columns, j * lanes) - top)
+        store(columns, j * lanes, e)
+        total = total + e
+    return top, total
+
+
+@jit
 def softmax_rows(logits, first, last, n, out):
     """out = softmax(logits) for rows first .. last; in place is allowed."""
+    if n <= FEW:
+        columns, lanes = columns_scratch(logits[0]), lanes_of(logits)
+        for r in range(first, last, lanes):
+            rows = min(lanes, last - r)
+            _, total = exp_columns(logits, r, rows, n, columns)
+            factor = like(total, 1.0) / total
+            for j in range(n):
+                store_strided(out, r * n + j, n, load(columns, j * lanes) * factor, rows)
+        return
     for r in range(first, last):
         _, total = exp_row(pointer(logits, r * n), n, pointer(out, r * n))
         scale_row(pointer(out, r * n), n, number_like(total, 1) / total)
@@ -92,6 +131,25 @@ def softmax_rows(logits, first, last, n, out):
 def softmax_cross_entropy_rows(logits, labels, weights, first, last, n, scale, d_logits):
     """Sum of w_r * loss of the rows; d_logits = scale * w_r * (softmax - onehot). In place is allowed."""
     loss = 0.0
+    if n <= FEW:
+        columns, lanes = columns_scratch(scale), lanes_of(logits)
+        for r in range(first, last, lanes):
+            rows = min(lanes, last - r)
+            chosen = pointer(columns, n * lanes)
+            for i in range(rows):
+                chosen[i] = logits[(r + i) * n + labels[r + i]]
+            top, total = exp_columns(logits, r, rows, n, columns)
+            weight = like(total, 1.0) if is_null(weights) else load_up_to(weights, r, rows)
+            factor = broadcast(scale) * weight
+            share = factor / total
+            for j in range(n):
+                store_strided(d_logits, r * n + j, n, load(columns, j * lanes) * share, rows)
+            row_losses = weight * (log(total) - (load(chosen, 0) - top))
+            store(chosen, 0, factor)
+            for i in range(rows):
+                d_logits[(r + i) * n + labels[r + i]] -= chosen[i]
+            loss += np.float64(hsum(select(first_lanes(top, rows), row_losses, like(top, 0.0))))
+        return loss
     for r in range(first, last):
         row, d_row = pointer(logits, r * n), pointer(d_logits, r * n)
         label = labels[r]
@@ -183,6 +241,16 @@ def softmax(logits, out):
 
 @jit
 def _log_softmax_rows(logits, first, last, n, out):
+    if n <= FEW:
+        columns, lanes = columns_scratch(logits[0]), lanes_of(logits)
+        for r in range(first, last, lanes):
+            rows = min(lanes, last - r)
+            top, total = exp_columns(logits, r, rows, n, columns)
+            shift = log(total)
+            for j in range(n):
+                at = r * n + j
+                store_strided(out, at, n, load_strided(logits, at, n, rows) - top - shift, rows)
+        return
     for r in range(first, last):
         row = pointer(logits, r * n)
         top, total = exp_row(row, n, pointer(out, r * n))

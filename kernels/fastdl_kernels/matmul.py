@@ -199,32 +199,54 @@ def job_columns(itemsize):
 
 
 @jit
-def grid(rows, columns, itemsize):
-    """(row blocks, rows of a block, column blocks, columns of a block) of the jobs that make up a product."""
-    row_blocks, row_size = _split(rows, MR, job_rows(itemsize))
-    column_blocks, column_size = _split(columns, NV * VECTOR_BYTES // itemsize, job_columns(itemsize))
+def grid(rows, columns, itemsize, parts, whole_rows):
+    """(row blocks, rows of a block, column blocks, columns of a block) of the jobs that make up a product.
+
+    As many blocks as their size demands, and at least `parts` of them where there are as many tiles: at least `parts`
+    blocks of rows if `whole_rows`.
+    """
+    width = NV * VECTOR_BYTES // itemsize
+    row_blocks, row_size = _split(rows, MR, job_rows(itemsize), 1)
+    column_blocks, column_size = _split(columns, width, job_columns(itemsize), 1)
+    if whole_rows:
+        row_blocks, row_size = _split(rows, MR, job_rows(itemsize), parts)
+    elif row_blocks * column_blocks < parts:
+        # Blocks of columns share no packing, blocks of rows pack the same columns of B again: rows only where they can be
+        # shared out more evenly.
+        down, across = (rows + MR - 1) // MR, (columns + width - 1) // width
+        wanted_across = (parts + row_blocks - 1) // row_blocks
+        wanted_down = (parts + column_blocks - 1) // column_blocks
+        longest_across = (across + wanted_across - 1) // wanted_across
+        longest_down = (down + wanted_down - 1) // wanted_down
+        if longest_across * wanted_across * down <= longest_down * wanted_down * across:
+            column_blocks, column_size = _split(columns, width, job_columns(itemsize), wanted_across)
+        else:
+            row_blocks, row_size = _split(rows, MR, job_rows(itemsize), wanted_down)
     return row_blocks, row_size, column_blocks, column_size
 
 
 @jit
-def n_jobs(rows, columns, itemsize):
+def n_jobs(rows, columns, itemsize, parts, whole_rows=False):
     """How many jobs make up a product."""
-    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize)
+    row_blocks, _, column_blocks, _ = grid(rows, columns, itemsize, parts, whole_rows)
     return row_blocks * column_blocks
 
 
 @jit
-def job_block(job, rows, columns, itemsize):
+def job_block(job, rows, columns, itemsize, parts, whole_rows=False):
     """(m0, m1, n0, n1) of a job; jobs run down the rows first, so that a half of them is a half of the columns."""
-    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize)
+    row_blocks, row_size, _, column_size = grid(rows, columns, itemsize, parts, whole_rows)
     m0, n0 = job % row_blocks * row_size, job // row_blocks * column_size
     return m0, min(rows, m0 + row_size), n0, min(columns, n0 + column_size)
 
 
 @jit
-def _split(n, unit, most):
-    """(blocks, size): n cut into equal blocks of whole units, at most `most` in each; an even number if several."""
-    units = (n + unit - 1) // unit
-    blocks = max(1, (units * unit + most - 1) // most)
-    blocks = min(units, blocks + blocks % 2) if blocks > 1 else blocks
-    return blocks, (units + blocks - 1) // blocks * unit
+def _split(n, unit, most, wanted):
+    """(blocks, size): n cut into equal blocks of whole units, at most `most` in each and `wanted` blocks if possible;
+    an even number if several."""
+    units = max(1, (n + unit - 1) // unit)
+    blocks = (units * unit + most - 1) // most
+    blocks = blocks + blocks % 2 if blocks > 1 else blocks
+    blocks = min(units, max(blocks, wanted))
+    size = (units + blocks - 1) // blocks
+    return (units + size - 1) // size, size * unit

@@ -56,24 +56,24 @@ class Operand(NamedTuple):
     alpha: Any
 
 
-def _scratch(n_bytes: int) -> Any:
+def scratch(n_bytes: int) -> Any:
     """An intrinsic that takes a number of float type and gives a block of the stack, aligned to a cache line, for more."""
 
     @intrinsic
-    def scratch(typingctx, x):
+    def block(typingctx, x):
         def codegen(context, builder, sig, args):
             with builder.goto_entry_block():
-                block = builder.alloca(ir.ArrayType(ir.IntType(8), n_bytes))
-                block.align = 64
-            return builder.bitcast(block, context.get_value_type(sig.return_type))
+                room = builder.alloca(ir.ArrayType(ir.IntType(8), n_bytes))
+                room.align = 64
+            return builder.bitcast(room, context.get_value_type(sig.return_type))
 
         return types.CPointer(x)(x), codegen
 
-    return scratch
+    return block
 
 
-block_scratch = _scratch(BLOCK_BYTES + _SLACK)
-rows_scratch = _scratch(DEPTH * MR * 8 + _SLACK)
+block_scratch = scratch(BLOCK_BYTES + _SLACK)
+rows_scratch = scratch(DEPTH * MR * 8 + _SLACK)
 
 
 @intrinsic

@@ -135,12 +135,12 @@ def check_in(state, wanted):
 def barrier(state, size):
     """Wait until all threads of the team are here; what they wrote before is visible after."""
     if size == 1:
-        state[_NEXT] = 0
+        state[_NEXT] = 1
         return
     phase = atomic_load(state, _PHASE)
     if atomic_add(state, _ARRIVED, 1) == size - 1:
         atomic_store(state, _ARRIVED, 0)
-        atomic_store(state, _NEXT, 0)
+        atomic_store(state, _NEXT, size)
         atomic_store(state, _PHASE, phase + 1)
         return
     rounds = 0
@@ -153,7 +153,11 @@ def barrier(state, size):
 
 @jit
 def claim(state, size):
-    """The number of the next job since the last barrier that nobody has claimed."""
+    """The number of the next job since the last barrier that nobody has claimed.
+
+    The first `size` jobs belong to the threads of these ranks: each starts with its own, on data that its core has seen in
+    the step before, and nobody waits for the counter.
+    """
     if size == 1:
         job = state[_NEXT]
         state[_NEXT] = job + 1

@@ -28,6 +28,8 @@ float64. The functions work inside `@njit` code only:
 | `load_first(a, i, n)`                   | the first n lanes, 0 in the others; nothing beyond a[i+n-1] is touched  |
 | `store_first(a, i, v, n)`               | only the first n lanes                                                  |
 | `load_up_to(a, i, n)`, `store_up_to`    | full vectors where n allows, else the first n lanes                     |
+| `load_strided(a, i, stride, n)`         | a[i], a[i + stride], ..., n of them; the lanes from n on repeat the last |
+| `store_strided(a, i, stride, v, n)`     | a[i], a[i + stride], ... = the first n lanes                            |
 | `prefetch(a, i)`                        | asks for the cache line of a[i]                                         |
 | `broadcast(x)`, `lane_index(x)`         | x in every lane; 0, 1, 2, ... of x's type                               |
 | `+ - * /`, unary `-`, `< <= > >= == !=` | arithmetic; comparisons give a mask                                     |
@@ -76,6 +78,7 @@ from fastdl_kernels.simd.memory import (
     like,
     load,
     load_first,
+    load_strided,
     load_up_to,
     null,
     number_like,
@@ -83,6 +86,7 @@ from fastdl_kernels.simd.memory import (
     prefetch,
     store,
     store_first,
+    store_strided,
     store_up_to,
 )
 from fastdl_kernels.simd.vector import (
@@ -106,6 +110,7 @@ __all__ = [
     "like",
     "load",
     "load_first",
+    "load_strided",
     "load_up_to",
     "log",
     "maximum",
@@ -120,6 +125,7 @@ __all__ = [
     "sqrt",
     "store",
     "store_first",
+    "store_strided",
     "store_up_to",
     "tanh",
 ]

@@ -120,6 +120,53 @@ def store_first(typingctx, a, i, v, n):
 
 
 @intrinsic
+def load_strided(typingctx, a, i, stride, n):
+    """a[i], a[i + stride], a[i + 2 stride], ...: n of them, 1 or more; the lanes from n on repeat the last one."""
+    element = element_of(a)
+    if element is None or not all(isinstance(x, types.Integer) for x in (i, stride, n)):
+        return None
+    result = vec_type(element)
+
+    def codegen(context, builder, sig, args):
+        index, stride_, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2, 3))
+        last = builder.sub(n_, ir.Constant(ir.IntType(64), 1))
+        value = ir.Constant(context.get_value_type(result), ir.Undefined)
+        for lane in range(result.count):
+            row = ir.Constant(ir.IntType(64), lane)
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            place = builder.add(index, builder.mul(row, stride_))
+            address = element_pointer(context, builder, sig.args[0], args[0], place)
+            value = builder.insert_element(value, builder.load(address), ir.Constant(ir.IntType(32), lane))
+        return value
+
+    return result(a, i, stride, n), codegen
+
+
+@intrinsic
+def store_strided(typingctx, a, i, stride, v, n):
+    """a[i], a[i + stride], ... = the first n lanes of v."""
+    element = element_of(a)
+    if element is None or v != vec_type(element) or not all(isinstance(x, types.Integer) for x in (i, stride, n)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        index, stride_, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2, 4))
+        end = builder.append_basic_block("strided_end")
+        for lane in range(v.count):
+            store_lane = builder.append_basic_block("strided_lane")
+            builder.cbranch(builder.icmp_signed("<", ir.Constant(ir.IntType(64), lane), n_), store_lane, end)
+            builder.position_at_end(store_lane)
+            place = builder.add(index, builder.mul(ir.Constant(ir.IntType(64), lane), stride_))
+            number = builder.extract_element(args[3], ir.Constant(ir.IntType(32), lane))
+            builder.store(number, element_pointer(context, builder, sig.args[0], args[0], place))
+        builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.none(a, i, stride, v, n), codegen
+
+
+@intrinsic
 def broadcast(typingctx, x):
     """The float32 or float64 number x in every lane."""
     if x not in (types.float32, types.float64):
