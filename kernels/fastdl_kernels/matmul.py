@@ -24,7 +24,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels._jit import Linked, jit
-from fastdl_kernels.activations import IDENTITY, SIGMOID, differentiate_tile, saturate_tile
+from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, differentiate_tile, saturate_tile
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
     CONFLICT,
@@ -42,6 +42,7 @@ from fastdl_kernels.simd import (
     is_null,
     lanes_of,
     null,
+    number_like,
     pointer,
     restore_mode,
 )
@@ -52,7 +53,7 @@ class Target(NamedTuple):
     """C and its epilogue: data[i * stride + j] = act(sum + bias[j]), then times the derivative of `below`.
 
     `bias`, `below` and `column_sums` may be null. `below` holds outputs of the activation `below_activation`, laid out
-    like the data; `column_sums` [columns] receives the sums of B over the depth from the job that owns row 0.
+    like the data; with it, `activation` is IDENTITY. `column_sums` [columns] receives the sums of B over the depth from the job that owns row 0.
     """
 
     data: Any
@@ -85,6 +86,11 @@ def _product(
     itemsize = VECTOR_BYTES // lanes_of(c_data)
     conflicting = a.stride * itemsize % CONFLICT == 0 and n1 - n0 >= 4 * width
     packed = a.activation != IDENTITY or (a.transposed and conflicting)
+    below_rectified = c_below_activation == RELU or c_below_activation == LEAKY_RELU
+    # The slope below 0: of the activation here or of the one underneath; a product has one of them.
+    alpha = c_alpha
+    if below_rectified:
+        alpha = c_below_alpha if c_below_activation == LEAKY_RELU else number_like(c_alpha, 0)
     mode = flush_subnormals()
     blocks = max(1, (depth + DEPTH - 1) // DEPTH)
     step = ((depth + blocks - 1) // blocks + 7) // 8 * 8
@@ -117,25 +123,14 @@ def _product(
                 else:
                     a_tile, a_row, a_step = pointer(a.data, i * a.stride + start), a.stride, 1
                 out = pointer(c_data, i * c_stride + j)
+                below = pointer(c_below, i * c_stride + j) if below_rectified and last else nothing
                 tile(
-                    rows,
-                    k,
-                    a_tile,
-                    a_row,
-                    a_step,
-                    panel,
-                    panel_step,
-                    out,
-                    c_stride,
-                    columns,
-                    start,
-                    bias,
-                    activation,
-                    c_alpha,
-                )
+                    rows, k, a_tile, a_row, a_step, panel, panel_step, out, c_stride, columns, start, bias, activation,
+                    c_alpha, below,
+                )  # fmt: skip
                 if last and activation >= SIGMOID:
                     saturate_tile(out, c_stride, rows, columns, activation)
-                if last and c_below_activation != IDENTITY:
+                if last and c_below_activation >= SIGMOID:
                     below = pointer(c_below, i * c_stride + j)
                     differentiate_tile(out, below, c_stride, rows, columns, c_below_activation, c_below_alpha)
         if last:

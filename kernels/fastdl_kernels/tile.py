@@ -44,8 +44,8 @@ from fastdl_kernels.simd.vector import (
     emit_prefetch,
     first_mask,
     masked_load,
-    masked_store,
     splat,
+    store_part,
     unaligned,
     vec_type,
 )
@@ -86,12 +86,12 @@ def _opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
 def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
-    void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha)
+    void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below)
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     signature = ir.FunctionType(
-        ir.VoidType(), [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar]
+        ir.VoidType(), [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer]
     )
     name = f"fastdl_tile_{scalar}_{mr}x{nv}"
     if name in module.globals:
@@ -100,9 +100,9 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha = function.args
+    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below = function.args
     # No output is ever an operand, and every array is reached through one argument only.
-    for argument in (a, b, out, bias):
+    for argument in (a, b, out, bias, below):
         argument.add_attribute("noalias")
     vector = ir.VectorType(scalar, vec_type(element).count)
     cells = [(r, c) for r in range(mr) for c in range(nv)]
@@ -158,7 +158,8 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
         values[cell] = builder.phi(vector)
         values[cell].add_incoming(zero, entry)
         values[cell].add_incoming(new[cell], loop)
-    mask = first_mask(builder, vector.count, builder.sub(columns, _constant((nv - 1) * vector.count)))
+    tail = builder.sub(columns, _constant((nv - 1) * vector.count))
+    mask = first_mask(builder, vector.count, tail)
 
     def address(base: ir.Value, c: int) -> ir.Value:
         return builder.gep(base, [_constant(c * vector.count)])
@@ -210,10 +211,22 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
             for cell in cells
         }
 
+    def differentiated() -> dict:
+        # times 1 where below > 0, times the slope where it is not; a NaN below is neither, and stays.
+        slope, one = splat(builder, vector, alpha), constant(vector, 1.0)
+        changed = {}
+        for r, c in cells:
+            outputs = read(builder.gep(below, [builder.mul(out_row, _constant(r))]), c)
+            factor = builder.select(builder.fcmp_ordered("<=", outputs, zero), slope, outputs)
+            factor = builder.select(builder.fcmp_ordered(">", outputs, zero), one, factor)
+            changed[r, c] = builder.fmul(values[r, c], factor)
+        return changed
+
     in_branch(builder.icmp_signed("!=", accumulate, _constant(0)), "accumulate", plus_old)
     in_branch(builder.icmp_unsigned("!=", builder.ptrtoint(bias, I64), _constant(0)), "bias", plus_bias)
     in_branch(builder.icmp_signed("==", activation, _constant(RELU)), "relu", rectified)
     in_branch(builder.icmp_signed("==", activation, _constant(LEAKY_RELU)), "leaky_relu", leaky)
+    in_branch(builder.icmp_unsigned("!=", builder.ptrtoint(below, I64), _constant(0)), "derivative", differentiated)
 
     for r, c in cells:
         if c < nv - 1:
@@ -226,29 +239,29 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
                 place = builder.bitcast(address(out_rows[r], nv - 1), vector.as_pointer())
                 unaligned(builder.store(values[r, nv - 1], place), element)
         with otherwise:
-            for r in range(mr):
-                masked_store(builder, values[r, nv - 1], address(out_rows[r], nv - 1), mask)
+            store_part(builder, [(values[r, nv - 1], address(out_rows[r], nv - 1)) for r in range(mr)], tail)
     builder.ret_void()
     return function
 
 
 @intrinsic
 def tile(
-    typingctx, n_rows, depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha
+    typingctx, n_rows, depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below
 ):
-    """out = A @ B (+ out) (+ bias), rectified: one tile.
+    """out = A @ B (+ out) (+ bias), rectified, (times the derivative of a rectifier): one tile.
 
     A[r, k] is a[r * a_row + k * a_step], B[k, c] is b[k * b_step + c], C[r, c] is out[r * out_row + c]; pointers to
     float32 or float64, the type of alpha. n_rows is 1 .. MR and columns 1 .. NV * lanes. Whole vectors of B are read,
     so that a last panel of fewer columns must be padded. `accumulate` 0: out is overwritten without being read.
-    `bias` may be null. Of the activations only RELU and LEAKY_RELU act here.
+    `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below` may be null; else it holds outputs of
+    a rectifier, laid out like `out`, and alpha is its slope below 0.
     """
     element = alpha
-    if element not in (types.float32, types.float64) or a != types.CPointer(element) or not a == b == out == bias:
+    if element not in (types.float32, types.float64) or a != types.CPointer(element) or not a == b == out == bias == below:
         return None
     count = vec_type(element).count
     n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element)
+    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a)
 
     def codegen(context, builder, sig, args):
         n_rows, *rest = args

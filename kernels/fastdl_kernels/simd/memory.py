@@ -15,8 +15,8 @@ from fastdl_kernels.simd.vector import (
     first_mask,
     is_vec,
     masked_load,
-    masked_store,
     splat,
+    store_part,
     unaligned,
     vec_type,
 )
@@ -113,7 +113,12 @@ def store_first(typingctx, a, i, v, n):
     def codegen(context, builder, sig, args):
         index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 3))
         address = element_pointer(context, builder, sig.args[0], args[0], index)
-        masked_store(builder, args[2], address, first_mask(builder, sig.args[2].count, n_))
+        count = ir.Constant(ir.IntType(64), sig.args[2].count)
+        with builder.if_else(builder.icmp_signed(">=", n_, count)) as (then, otherwise):
+            with then:
+                unaligned(builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer())), element)
+            with otherwise, builder.if_then(builder.icmp_signed(">", n_, ir.Constant(ir.IntType(64), 0))):
+                store_part(builder, [(args[2], address)], n_)
         return context.get_dummy_value()
 
     return types.none(a, i, v, n), codegen

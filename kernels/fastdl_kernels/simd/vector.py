@@ -104,17 +104,50 @@ def masked_load(builder: ir.IRBuilder, ty: ir.VectorType, address: ir.Value, mas
     return builder.call(function, [address, ir.Constant(ir.IntType(32), bytes_), mask, constant(ty, 0.0)])
 
 
-def masked_store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, mask: ir.Value) -> None:
-    """Only the lanes under the mask."""
-    ty = value.type
-    bytes_ = 4 if isinstance(ty.element, ir.FloatType) else 8
-    address = builder.bitcast(address, ty.as_pointer())
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [ty, address.type, ir.IntType(32), mask.type]),
-        f"llvm.masked.store.{suffix(ty)}.p0",
-    )
-    builder.call(function, [value, address, ir.Constant(ir.IntType(32), bytes_), mask])
+def store_part(builder: ir.IRBuilder, pieces: list[tuple[ir.Value, ir.Value]], n: ir.Value) -> None:
+    """Store the first n lanes, 0 < n < all (an i64), of each (vector, address); nothing else is written.
+
+    By halves, quarters, ... as the bits of n say, except on AVX-512: a masked store of AVX2 takes 12 cycles or more on
+    some processors (AMD Zen), and the other instruction sets have none.
+    """
+    ty = pieces[0][0].type
+    if host().isa == "avx512":
+        mask = first_mask(builder, ty.count, n)
+        bytes_ = 4 if isinstance(ty.element, ir.FloatType) else 8
+        for value, address in pieces:
+            address = builder.bitcast(address, ty.as_pointer())
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [ty, address.type, ir.IntType(32), mask.type]),
+                f"llvm.masked.store.{suffix(ty)}.p0",
+            )
+            builder.call(function, [value, address, ir.Constant(ir.IntType(32), bytes_), mask])
+        return
+    index = ir.VectorType(ir.IntType(32), ty.count)
+    part = ty.count // 2
+    while part:
+        before = builder.block
+        bit = builder.icmp_unsigned("!=", builder.and_(n, ir.Constant(n.type, part)), ir.Constant(n.type, 0))
+        moved = []
+        with builder.if_then(bit):
+            low = ir.Constant(ir.VectorType(ir.IntType(32), part), list(range(part)))
+            rest = ir.Constant(index, [min(lane + part, ty.count - 1) for lane in range(ty.count)])
+            for value, address in pieces:
+                lanes_ = builder.shuffle_vector(value, value, low)
+                store = builder.store(lanes_, builder.bitcast(address, lanes_.type.as_pointer()))
+                store.align = 4 if isinstance(ty.element, ir.FloatType) else 8
+                step = ir.Constant(ir.IntType(64), part)
+                moved.append((builder.shuffle_vector(value, value, rest), builder.gep(address, [step])))
+            then = builder.block
+        merged = []
+        for old, new in zip(pieces, moved, strict=True):
+            phis = tuple(builder.phi(x.type) for x in old)
+            for phi, x, y in zip(phis, old, new, strict=True):
+                phi.add_incoming(x, before)
+                phi.add_incoming(y, then)
+            merged.append(phis)
+        pieces = merged
+        part //= 2
 
 
 def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False) -> None:
