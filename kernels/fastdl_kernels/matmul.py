@@ -46,7 +46,7 @@ from fastdl_kernels.simd import (
     pointer,
     restore_mode,
 )
-from fastdl_kernels.tile import MR, NV, tile
+from fastdl_kernels.tile import MR, NV, packing_tile, tile
 
 
 class Target(NamedTuple):
@@ -82,6 +82,7 @@ def _product(
     width = NV * lanes_of(c_data)
     summed = m0 == 0 and not is_null(c_column_sums)
     in_place = b.transposed and b.activation == IDENTITY and m1 - m0 <= 2 * MR and not summed and (n1 - n0) % width == 0
+    full = (n1 - n0) // width if b.transposed and b.activation == IDENTITY and m1 - m0 >= MR and not in_place else 0
     # Columns of A are read in place unless their distance makes them fall into a few sets of the cache.
     itemsize = VECTOR_BYTES // lanes_of(c_data)
     conflicting = a.stride * itemsize % CONFLICT == 0 and n1 - n0 >= 4 * width
@@ -103,9 +104,8 @@ def _product(
         elif packed:
             pack_rows(a, m0, m1, start, k, a_block)
         if not in_place:
-            pack_b(b, n0, n1, start, k, b_block)
-        if summed:
-            add_column_sums(b_block, k, n1 - n0, start == 0, pointer(c_column_sums, n0))
+            # Full panels of rows as they are stored get packed by the first tile that reads them.
+            pack_b(b, n0 + full * width, n1, start, k, pointer(b_block, full * width * k))
         activation = c_activation if last else IDENTITY
         for j in range(n0, n1, width):
             columns = min(width, n1 - j)
@@ -133,6 +133,8 @@ def _product(
                 if last and c_below_activation >= SIGMOID:
                     below = pointer(c_below, i * c_stride + j)
                     differentiate_tile(out, below, c_stride, rows, columns, c_below_activation, c_below_alpha)
+        if summed:
+            add_column_sums(b_block, k, n1 - n0, start == 0, pointer(c_column_sums, n0))
         if last:
             break
         start += k

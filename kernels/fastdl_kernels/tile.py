@@ -68,6 +68,8 @@ def panel_width(dtype: Any) -> int:
 
 
 I64 = ir.IntType(64)
+# Steps ahead for which a tile that packs asks for rows of B: about 100 cycles.
+PACK_AHEAD = 16
 
 
 def _constant(value: int) -> ir.Constant:
@@ -83,26 +85,30 @@ def _opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
     return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], side_effect=False)
 
 
-def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> ir.Function:
+def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int, packs: bool = False) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
     void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below)
+
+    One that `packs` has one argument more, and stores the vectors of B there, as it comes by them.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     signature = ir.FunctionType(
         ir.VoidType(), [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer]
     )
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}"
+    if packs:
+        signature = ir.FunctionType(signature.return_type, [*signature.args, pointer])
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packing' if packs else ''}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below = function.args
+    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below, *packed = function.args
     # No output is ever an operand, and every array is reached through one argument only.
-    for argument in (a, b, out, bias, below):
+    for argument in (a, b, out, bias, below, *packed):
         argument.add_attribute("noalias")
     vector = ir.VectorType(scalar, vec_type(element).count)
     cells = [(r, c) for r in range(mr) for c in range(nv)]
@@ -136,6 +142,14 @@ def _tile_function(module: ir.Module, element: types.Type, mr: int, nv: int) -> 
         )
         for c in range(nv)
     ]
+    if packs:
+        # Rows of B are far apart: no prefetcher of the hardware follows them.
+        ahead = builder.add(b_place, builder.mul(b_step, _constant(PACK_AHEAD)))
+        emit_prefetch(builder, builder.gep(b, [ahead]))
+        panel_row = builder.gep(packed[0], [builder.mul(k, _constant(nv * vector.count))])
+        for c in range(nv):
+            place = builder.bitcast(builder.gep(panel_row, [_constant(c * vector.count)]), vector.as_pointer())
+            unaligned(builder.store(b_vectors[c], place), element)
     new = {}
     for r in range(mr):
         a_vector = splat(builder, vector, unaligned(builder.load(builder.gep(rows[r], [a_place])), element))
@@ -278,6 +292,31 @@ def tile(
                 builder.call(_tile_function(builder.module, element, mr, nv), rest)
                 builder.branch(end)
         builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def packing_tile(
+    typingctx, depth, a, a_row, a_step, b, b_step, out, out_row, accumulate, bias, activation, alpha, below, packed
+):
+    """`tile` for MR rows and a full panel of columns, which copies B to packed[k * NV * lanes + c] on the way.
+
+    The copy is nearly free, where packing beforehand takes 4 to 8 % of a product's time.
+    """
+    element = alpha
+    if element not in (types.float32, types.float64) or a != types.CPointer(element):
+        return None
+    if not a == b == out == bias == below == packed:
+        return None
+    n = types.int64
+    sig = types.none(n, a, n, n, a, n, a, n, n, a, n, element, a, a)
+
+    def codegen(context, builder, sig, args):
+        columns = _constant(NV * vec_type(element).count)
+        rest = [*args[:8], columns, *args[8:]]
+        builder.call(_tile_function(builder.module, element, MR, NV, packs=True), rest)
         return context.get_dummy_value()
 
     return sig, codegen
