@@ -74,8 +74,8 @@ def _forward(job, parts, plan, alphas, layer, rows, params, below, below_stride,
     m0, m1, n0, n1 = job_block(job, rows, n_out, params.itemsize, parts, whole_rows)
     alpha = alphas[layer]
     nothing = null(alpha)
-    a = Operand(below, below_stride, False, nothing, IDENTITY, alpha)
-    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, True, nothing, IDENTITY, alpha)
+    a = Operand(below, below_stride, False)
+    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, True)
     bias = pointer(params, plan[layer, BIAS])
     c = Target(above, above_stride, bias, plan[layer, ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
@@ -89,8 +89,8 @@ def _backward(job, parts, plan, alphas, layer, rows, params, d_above, below, d_b
     m0, m1, n0, n1 = job_block(job, rows, n_in, params.itemsize, parts)
     alpha = alphas[layer]
     nothing = null(alpha)
-    a = Operand(d_above, plan[layer, STRIDE], False, nothing, IDENTITY, alpha)
-    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, False, nothing, IDENTITY, alpha)
+    a = Operand(d_above, plan[layer, STRIDE], False)
+    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, False)
     under = plan[layer - 1, ACTIVATION]
     c = Target(d_below, plan[layer - 1, STRIDE], nothing, IDENTITY, alpha, below, under, alphas[layer - 1], nothing)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
@@ -137,8 +137,8 @@ def _update(
     alpha = alphas[layer]
     nothing = null(alpha)
     weight, bias = plan[layer, WEIGHT], plan[layer, BIAS]
-    a = Operand(below, below_stride, True, nothing, IDENTITY, alpha)
-    b = Operand(d_above, plan[layer, STRIDE], True, nothing, IDENTITY, alpha)
+    a = Operand(below, below_stride, True)
+    b = Operand(d_above, plan[layer, STRIDE], True)
     sums = pointer(grads, bias)
     c = Target(pointer(grads, weight), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, sums)
     for block in range(column_blocks):

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numba.core import types
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic, typeof_impl
 
 from fastdl_kernels._jit import jit, parallel_jit
@@ -155,6 +156,17 @@ def kernel(
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator form of `Kernel`."""
     return lambda function: Kernel(function, shapes, outputs, optional, integers)
+
+
+@intrinsic
+def n_threads(typingctx):
+    """How many threads a parallel region may use: `numba.get_num_threads()`, which would keep a function out of the cache."""
+
+    def codegen(context, builder, sig, args):
+        function_type = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function_type, "get_num_threads"), [])
+
+    return types.intp(), codegen
 
 
 @intrinsic

@@ -6,13 +6,25 @@ Dims: B rows, I inputs, O outputs.
 from __future__ import annotations
 
 import numba
+import numpy as np
 
 from fastdl_kernels._jit import jit
-from fastdl_kernels.activations import IDENTITY
-from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
+from fastdl_kernels.activations import IDENTITY, times_derivative
+from fastdl_kernels.kernel import SERIAL_WORK, kernel, n_threads, overlap
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
-from fastdl_kernels.simd import null, pointer
+from fastdl_kernels.simd import (
+    flush_subnormals,
+    lanes_of,
+    load_up_to,
+    null,
+    pointer,
+    restore_mode,
+    store_up_to,
+)
+
+# Rows per job of the pass over d_out.
+ROWS = 16
 
 
 @jit
@@ -20,8 +32,8 @@ def _forward_job(job, parts, x, weight, bias, activation, alpha, out):
     n_in, n_out = weight.shape
     nothing = null(alpha)
     m0, m1, n0, n1 = job_block(job, x.shape[0], n_out, out.itemsize, parts)
-    a = Operand(pointer(x, 0), n_in, False, nothing, IDENTITY, alpha)
-    b = Operand(pointer(weight, 0), n_out, True, nothing, IDENTITY, alpha)
+    a = Operand(pointer(x, 0), n_in, False)
+    b = Operand(pointer(weight, 0), n_out, True)
     c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
 
@@ -54,7 +66,7 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
     alpha_ = out.dtype.type(alpha)
-    parts = numba.get_num_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
+    parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
     jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
     if parts == 1:
         for job in range(jobs):
@@ -65,23 +77,38 @@ def linear_forward(x, weight, bias, activation, alpha, out):
 
 
 @jit
-def _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha, d_x, d_weight, d_bias):
+def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias):
     """Job of d_weight = x.T @ d_z and d_bias for the first ones, of d_x = d_z @ weight.T after them."""
     n_in, n_out = weight.shape
     n_rows = x.shape[0]
-    nothing = null(alpha)
-    d_z = Operand(pointer(d_out, 0), n_out, True, pointer(out, 0), activation, alpha)
+    stride = d_z.shape[1]
+    zero = d_z.dtype.type(0)
+    nothing = null(zero)
     if job < weight_jobs:
         m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize, parts)
-        a = Operand(pointer(x, 0), n_in, True, nothing, IDENTITY, alpha)
-        c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, pointer(d_bias, 0))
-        product_job(m0, m1, n0, n1, n_rows, a, d_z, c)
+        a = Operand(pointer(x, 0), n_in, True)
+        b = Operand(pointer(d_z, 0), stride, True)
+        c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, zero, nothing, IDENTITY, zero, pointer(d_bias, 0))
+        product_job(m0, m1, n0, n1, n_rows, a, b, c)
     else:
         m0, m1, n0, n1 = job_block(job - weight_jobs, n_rows, n_in, x.itemsize, parts)
-        a = Operand(d_z.data, n_out, False, d_z.outputs, activation, alpha)
-        b = Operand(pointer(weight, 0), n_out, False, nothing, IDENTITY, alpha)
-        c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, nothing)
+        a = Operand(pointer(d_z, 0), stride, False)
+        b = Operand(pointer(weight, 0), n_out, False)
+        c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, zero, nothing, IDENTITY, zero, nothing)
         product_job(m0, m1, n0, n1, n_out, a, b, c)
+
+
+@jit
+def _differentiate(first, last, d_out, out, activation, alpha, d_z):
+    """d_z = d_out * act'(z) for the rows first .. last."""
+    n_out, stride = d_out.shape[1], d_z.shape[1]
+    mode = flush_subnormals()
+    for r in range(first, last):
+        row, outputs, result = pointer(d_out, r * n_out), pointer(out, r * n_out), pointer(d_z, r * stride)
+        for i in range(0, n_out, lanes_of(row)):
+            d = times_derivative(load_up_to(row, i, n_out - i), load_up_to(outputs, i, n_out - i), activation, alpha)
+            store_up_to(result, i, d, n_out - i)
+    restore_mode(mode)
 
 
 @kernel(
@@ -125,12 +152,24 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
     alpha_ = out.dtype.type(alpha)
-    parts = numba.get_num_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1
+    parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1
+    d_z = d_out
+    if activation != IDENTITY:
+        # Computed once for both products. Rows a cache line further apart do not share a few sets of the caches.
+        d_z = np.empty((n_rows, n_out + 64 // out.itemsize), out.dtype)
+        blocks = (n_rows + ROWS - 1) // ROWS
+        if parts == 1:
+            _differentiate(0, n_rows, d_out, out, activation, alpha_, d_z)
+        else:
+            for block in numba.prange(blocks):
+                _differentiate(
+                    block * ROWS, min(n_rows, (block + 1) * ROWS), d_out, out, activation, alpha_, d_z
+                )
     weight_jobs = n_jobs(n_in, n_out, x.itemsize, parts)
     jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize, parts) if for_input else 0)
     if parts == 1:
         for job in range(jobs):
-            _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)
+            _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias)
     else:
         for job in numba.prange(jobs):
-            _backward_job(job, weight_jobs, parts, x, weight, out, d_out, activation, alpha_, d_x, d_weight, d_bias)
+            _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias)
