@@ -68,8 +68,9 @@ def panel_width(dtype: Any) -> int:
 
 
 I64 = ir.IntType(64)
-# Steps ahead for which a tile that packs asks for rows of B: about 100 cycles.
-PACK_AHEAD = 16
+# Steps ahead for which a tile that packs asks for rows of B: 200 cycles or more. Into the second cache: in the first one,
+# rows of 4 KB would share one set and push each other out before they are read.
+PACK_AHEAD = 32
 
 
 def _constant(value: int) -> ir.Constant:
@@ -146,7 +147,7 @@ def _tile_function(
     if packs_b:
         # Rows of B are far apart: no prefetcher of the hardware follows them.
         ahead = builder.add(b_place, builder.mul(b_step, _constant(PACK_AHEAD)))
-        emit_prefetch(builder, builder.gep(b, [ahead]))
+        emit_prefetch(builder, builder.gep(b, [ahead]), level=2)
         panel_row = builder.gep(packed[-1], [builder.mul(k, _constant(nv * vector.count))])
         for c in range(nv):
             place = builder.bitcast(builder.gep(panel_row, [_constant(c * vector.count)]), vector.as_pointer())

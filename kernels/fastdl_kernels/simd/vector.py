@@ -150,14 +150,14 @@ def store_part(builder: ir.IRBuilder, pieces: list[tuple[ir.Value, ir.Value]], n
         part //= 2
 
 
-def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False) -> None:
-    """Ask for the cache line at an address; an address that is not mapped does no harm."""
+def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False, level: int = 1) -> None:
+    """Ask for the cache line at an address, in the cache of that level; an address that is not mapped does no harm."""
     function = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(ir.VoidType(), [address.type] + [ir.IntType(32)] * 3),
         "llvm.prefetch.p0",
     )
-    builder.call(function, [address] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 3, 1)])
+    builder.call(function, [address] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 4 - level, 1)])
 
 
 def is_vec(ty: types.Type) -> bool:
