@@ -89,11 +89,11 @@ def is_real(value: object) -> TypeGuard[int | float]:
 
 def finite(array: NDArray, name: str) -> NDArray:
     """The array itself, when no element is NaN or infinite."""
-    # A sum is finite only if every element is (or it overflowed): one pass without a temporary in the usual case.
+    # The sum of squares is finite only if every element is (or it overflowed): one pass without a temporary in the usual
+    # case, and without the microsecond that np.errstate takes, since BLAS raises no warnings.
     if array.dtype.kind == "f" and array.size:
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduce(array, axis=None)
-        if not np.isfinite(total):
+        total = np.vdot(array, array) if array.flags.c_contiguous else math.nan
+        if not math.isfinite(total):
             bad = ~np.isfinite(array)
             if bad.any():
                 raise InputError(

@@ -126,6 +126,8 @@ class MLP:
         rows = checks.features(X, self.layers[0], name)
         if self.scaling is not None:
             rows = self.scaling.inputs(rows, self.dtype)
+        elif rows.dtype == self.dtype and rows.flags.carray:  # C-contiguous, aligned, writable: ready, and checked
+            return rows
         with np.errstate(over="ignore"):
             array = np.require(rows, self.dtype, _PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")

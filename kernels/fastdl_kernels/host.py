@@ -104,6 +104,7 @@ def _caches() -> tuple[int, int, int]:
     return sizes["1"], sizes["2"], sizes["3"]
 
 
+@functools.cache
 def physical_cores() -> int:
     """Physical cores of the machine (hyper-threads not counted)."""
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -116,8 +117,12 @@ def allowed_cpus() -> int:
     return os.cpu_count() or 1
 
 
+@functools.cache
 def cgroup_quota() -> float | None:
-    """Processors that the control group grants (`cpu.max` of version 2, `cpu.cfs_quota_us` of version 1), or None."""
+    """Processors that the control group grants (`cpu.max` of version 2, `cpu.cfs_quota_us` of version 1), or None.
+
+    Read once: it takes 0.2 ms, and a prediction asks.
+    """
     try:
         quota, period = (Path("/sys/fs/cgroup") / _cgroup_path("") / "cpu.max").read_text().split()
         if quota != "max":
