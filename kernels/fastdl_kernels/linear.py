@@ -8,11 +8,13 @@ from __future__ import annotations
 import numba
 
 from fastdl_kernels._jit import jit
-from fastdl_kernels.activations import IDENTITY
+from fastdl_kernels.activations import ACTIVATIONS, IDENTITY
 from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.simd import null, pointer
+
+N_ACTIVATIONS = len(ACTIVATIONS)
 
 
 @jit
@@ -39,8 +41,8 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     alpha : slope of LEAKY_RELU below 0; not read otherwise
     out : same dtype [B, O], C-contiguous, overwritten; must not overlap the inputs
 
-    Raises TypeError for a wrong type or layout and ValueError for wrong shapes or overlapping memory, before anything is
-    written.
+    Raises TypeError for a wrong type or layout and ValueError for wrong shapes, an activation that there is not, or
+    overlapping memory, before anything is written.
 
     Cost: 2 B I O flop; itemsize (B I + I O + O + B O) bytes.
     Numerics: sums in the arrays' dtype, in an order that depends on the shapes only: the same bits for any number of
@@ -53,6 +55,8 @@ def linear_forward(x, weight, bias, activation, alpha, out):
         raise ValueError("linear_forward: expected x [B, I], weight [I, O], bias [O], out [B, O]")
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
+    if activation < 0 or activation >= N_ACTIVATIONS:
+        raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS")
     alpha_ = out.dtype.type(alpha)
     jobs = n_jobs(n_rows, n_out, out.itemsize)
     if n_rows * n_in * n_out <= SERIAL_WORK:
@@ -123,6 +127,8 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
         or overlap(d_x, d_weight) or overlap(d_x, d_bias) or overlap(d_weight, d_bias)
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
+    if activation < 0 or activation >= N_ACTIVATIONS:
+        raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS")
     alpha_ = out.dtype.type(alpha)
     weight_jobs = n_jobs(n_in, n_out, x.itemsize)
     jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize) if for_input else 0)
