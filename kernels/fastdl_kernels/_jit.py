@@ -114,6 +114,27 @@ def noinline(typingctx):
     return types.none(), codegen
 
 
+# A user's own cached function holds a copy of the kernels that it calls. The copy knows the number of its build, and
+# finds the number of the loaded one at this address.
+_BUILD = int(build_id(str(Path(__file__).parent))[:15], 16)
+_build_slot = ctypes.c_int64(_BUILD)
+binding.add_symbol("fastdl_build", ctypes.addressof(_build_slot))
+
+
+@intrinsic
+def is_current(typingctx):
+    """Whether this code was compiled from the sources that are loaded; false in a user's cache after an upgrade."""
+
+    def codegen(context, builder, sig, args):
+        number = ir.IntType(64)
+        slot = builder.module.globals.get("fastdl_build")
+        if slot is None:
+            slot = cgutils.add_global_variable(builder.module, number, "fastdl_build")
+        return builder.icmp_signed("==", builder.load(slot), ir.Constant(number, _BUILD))
+
+    return types.boolean(), codegen
+
+
 class Linked:
     """A function that is compiled once per dtype and called by address.
 

@@ -18,7 +18,7 @@ from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic, typeof_impl
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import jit, parallel_jit
+from fastdl_kernels._jit import is_current, jit, parallel_jit
 from fastdl_kernels.arguments import Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
@@ -128,6 +128,13 @@ def _address(typingctx, array):
 
 @jit
 def overlap(a, b):
-    """Whether two C-contiguous arrays share memory; empty ones do not."""
+    """Whether two C-contiguous arrays share memory; empty ones do not.
+
+    Every kernel asks this before it writes, so that it is also the place to notice that the kernel is an old copy.
+    """
+    if not is_current():
+        raise RuntimeError(
+            "a cached function holds kernels of another version of fastdl_kernels: delete its __pycache__"
+        )
     a0, b0 = _address(a), _address(b)
     return a0 < b0 + b.size * b.itemsize and b0 < a0 + a.size * a.itemsize and a.size > 0 and b.size > 0
