@@ -13,6 +13,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from fastdl_kernels import simd
@@ -23,23 +24,24 @@ PIECE = 1 << 12  # numbers that one thread takes at a time: they stay in its fir
 CHUNK = 1 << 24
 
 
-@jit
+# Not compiled functions: one in a closure keeps the function around it out of the cache.
+@register_jitable
 def _exact_sigmoid(x):
     e = math.exp(-abs(x))
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
-@jit
+@register_jitable
 def _exact_log(x):
     return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
 
 
-@jit
+@register_jitable
 def _exact_exp(x):
     return math.exp(x)
 
 
-@jit
+@register_jitable
 def _exact_tanh(x):
     return math.tanh(x)
 
