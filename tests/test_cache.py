@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fastdl_kernels._jit import build_id
 
 PACKAGE = Path(__file__).resolve().parent.parent / "kernels" / "fastdl_kernels"
 
@@ -89,10 +90,7 @@ def test_every_file_counts(copy):
     """The stamp of every cached function changes with any file of the package, new ones and removed ones included."""
 
     def stamp():
-        spec = importlib.util.spec_from_file_location("a_copy_of_jit", copy / "_jit.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.build_id(str(copy))
+        return build_id.__wrapped__(str(copy))  # not the answer that it remembers
 
     stamps = [stamp()]
     assert stamp() == stamps[0]
