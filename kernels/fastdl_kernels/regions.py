@@ -23,18 +23,20 @@ forked = False
 
 # Reentrant: a finaliser or a signal handler may call a kernel while its thread waits for a compilation under the lock.
 _lock = threading.RLock()
+_layer_known = False
 
 
 def look() -> None:
-    """Learn Numba's threading layer, which is known once its threads have been started."""
-    global free
+    """Learn Numba's threading layer, which is known once its threads have been started and does not change then."""
+    global free, _layer_known
     with contextlib.suppress(ValueError):
         free = not forked and numba.threading_layer() != "workqueue"
+        _layer_known = True
 
 
 def region() -> contextlib.AbstractContextManager[Any]:
     """What must be held while compiled code may be inside a parallel region."""
-    if not free:
+    if not _layer_known:
         look()
     return contextlib.nullcontext() if free or forked else _lock
 
