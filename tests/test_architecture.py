@@ -23,10 +23,10 @@ FASTDL_ROOMS = [
 KERNEL_ROOMS = [
     {"serial", "__main__"},
     {"linear", "losses", "optimizers"},
-    {"kernel"},
+    {"kernel", "arguments"},
     {"tile", "packing", "matmul", "team"},
     {"activations"},
-    {"simd", "host", "_jit"},
+    {"simd", "host", "_jit", "regions"},
 ]
 MAY_IMPORT_KERNELS = {"engine", "model", "optimizers", "activations"}
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 import fastdl_kernels as fk
 from fastdl.engine import steps
 from fastdl.outputs import OUTPUTS
-from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, usable_cores
+from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, regions, usable_cores
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -36,31 +34,10 @@ CHUNK_ROWS = 192
 
 _HYPER = {"lr": steps.LR, "beta": steps.BETA1, "beta1": steps.BETA1, "beta2": steps.BETA2, "eps": steps.EPS}
 
-# Numba's work queue aborts the process when two Python threads enter a parallel region at once.
-_one_region = threading.Lock()
-_forked = False
-
-
-def _note_fork() -> None:
-    """A child of fork has one thread, and OpenMP ends the process if it enters a region: run on one thread there."""
-    global _forked, _one_region
-    _forked = True
-    _one_region = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
 
 def _region(n_threads: int) -> contextlib.AbstractContextManager[Any]:
     """What must be held while a native call runs on several threads."""
-    if n_threads == 1:
-        return contextlib.nullcontext()
-    try:
-        parallel_safe = numba.threading_layer() != "workqueue"
-    except ValueError:  # not chosen yet: the first region decides
-        parallel_safe = False
-    return contextlib.nullcontext() if parallel_safe else _one_region
+    return contextlib.nullcontext() if n_threads == 1 else regions.region()
 
 
 def aligned_zeros(n: int, dtype: np.dtype) -> NDArray:
@@ -106,7 +83,7 @@ class Engine:
 
     def threads_for(self, rows: int, n_threads: int | str = "auto", phases: int = 1) -> int:
         """`n_threads`, or as many as the multiply-adds of one pass over `rows` rows keep busy in each phase."""
-        if _forked:
+        if regions.forked:
             return 1
         if isinstance(n_threads, int):
             return n_threads

@@ -7,6 +7,7 @@ import contextlib
 
 import numba
 
+from fastdl_kernels import regions
 from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, LEAKY_RELU, RELU, SIGMOID, TANH
 from fastdl_kernels.linear import linear_backward, linear_forward
 from fastdl_kernels.losses import log_softmax, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
@@ -17,6 +18,7 @@ from fastdl_kernels.optimizers import adam_step, momentum_step, rmsprop_step, sg
 # threads before (numba #8578, #4807). It takes 10 ms; where no threading layer can be loaded, the first region says so.
 with contextlib.suppress(ValueError):
     numba.get_num_threads()
+regions.look()
 linked_product.load_cached()
 
 __all__ = [

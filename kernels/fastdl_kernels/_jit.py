@@ -44,12 +44,17 @@ def build_id(folder: str) -> str:
 
 
 class KernelCache(FunctionCache):
-    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files."""
+    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files.
 
-    def __init__(self, py_func: Callable[..., Any]) -> None:
+    `parallel` keeps the two ways to compile one function apart, which Numba's key does not: a child of fork would be
+    given the version with threads.
+    """
+
+    def __init__(self, py_func: Callable[..., Any], parallel: bool = False) -> None:
         super().__init__(py_func)
         stamp = (self._impl.locator.get_source_stamp(), build_id(str(Path(inspect.getfile(py_func)).parent)))
-        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
+        name = self._impl.filename_base + "-parallel" * parallel
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -72,17 +77,17 @@ class KernelCache(FunctionCache):
             self._cache_file.flush()
 
 
-def cache_for(py_func: Callable[..., Any]) -> KernelCache | None:
+def cache_for(py_func: Callable[..., Any], parallel: bool = False) -> KernelCache | None:
     """The cache of a function, or None where no folder can be written (Numba's own decorator would raise)."""
     try:
-        return KernelCache(py_func)
+        return KernelCache(py_func, parallel)
     except RuntimeError:
         return None
 
 
-def _compile(function: Callable[..., Any], **options: Any) -> Any:
-    dispatcher = numba.njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, **options)(function)
-    cache = cache_for(function)
+def _compile(function: Callable[..., Any], parallel: bool) -> Any:
+    dispatcher = numba.njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, parallel=parallel)(function)
+    cache = cache_for(function, parallel)
     if cache is not None and not numba.config.DISABLE_JIT:
         dispatcher._cache = cache
     return dispatcher
@@ -90,7 +95,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a serial function."""
-    return _compile(function)
+    return _compile(function, parallel=False)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:
@@ -107,6 +112,27 @@ def noinline(typingctx):
         return context.get_dummy_value()
 
     return types.none(), codegen
+
+
+# A user's own cached function holds a copy of the kernels that it calls. The copy knows the number of its build, and
+# finds the number of the loaded one at this address.
+_BUILD = int(build_id(str(Path(__file__).parent))[:15], 16)
+_build_slot = ctypes.c_int64(_BUILD)
+binding.add_symbol("fastdl_build", ctypes.addressof(_build_slot))
+
+
+@intrinsic
+def is_current(typingctx):
+    """Whether this code was compiled from the sources that are loaded; false in a user's cache after an upgrade."""
+
+    def codegen(context, builder, sig, args):
+        number = ir.IntType(64)
+        slot = builder.module.globals.get("fastdl_build")
+        if slot is None:
+            slot = cgutils.add_global_variable(builder.module, number, "fastdl_build")
+        return builder.icmp_signed("==", builder.load(slot), ir.Constant(number, _BUILD))
+
+    return types.boolean(), codegen
 
 
 class Linked:

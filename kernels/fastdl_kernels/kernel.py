@@ -1,42 +1,30 @@
 """What a public kernel is: a compiled function with one clear sentence for every wrong argument.
 
-The compiled code checks shapes and overlaps in a few nanoseconds and refuses before it writes anything. Only then, or
-when Numba finds no version for the argument types, is Python asked to find out what was wrong and say it.
+Types are checked when Numba asks for a version that it does not have yet, which costs a call nothing: only right ones
+are ever compiled or loaded from the cache, for callers from Python and from compiled code. The compiled code checks
+shapes and overlaps in a few nanoseconds and refuses before it writes anything; only then is Python asked to find out
+what was wrong and say it.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, errors, types
+from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic, typeof_impl
 
-from fastdl_kernels._jit import jit, parallel_jit
-
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
+from fastdl_kernels import regions
+from fastdl_kernels._jit import is_current, jit, parallel_jit
+from fastdl_kernels.arguments import Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
 # 3 us under OpenMP and 100 us under Numba's own work queue.
 SERIAL_WORK = 500_000
-
-
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Kernel:
@@ -62,87 +50,56 @@ class Kernel:
         integers: Iterable[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
-        self.dispatcher = parallel_jit(function)
-        self.shapes = {name: dims.split() for name, dims in shapes.items()}
-        self.outputs = frozenset(outputs)
-        self.optional = frozenset(optional)
-        self.integers = frozenset(integers)
-        self._names = list(inspect.signature(function).parameters)
+        self._signature = inspect.signature(function)
+        dims = {name: text.split() for name, text in shapes.items()}
+        self.rules = Rules(self.__name__, list(self._signature.parameters), dims, outputs, optional, integers)
+        self.dispatcher = self._guarded(parallel_jit(function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _forked:
-            return self._serial(*args, **kwargs)
         if kwargs:
-            args = inspect.signature(self.dispatcher.py_func).bind(*args, **kwargs).args
+            args = self._positional(args, kwargs)
         try:
-            return self.dispatcher(*args)
+            if regions.free:
+                return self.dispatcher(*args)
+            with regions.region():
+                return (self._serial if regions.forked else self.dispatcher)(*args)
         except Exception as error:  # Numba raises many kinds for types that it cannot take
-            message = self._what_is_wrong(args)
-            if message is None:
-                raise
-            raise (ValueError if isinstance(error, ValueError) else TypeError)(message) from None
+            message = self.rules.wrong_types([seen_value(arg) for arg in args])
+            if message is not None:
+                raise TypeError(message) from None
+            message = self.rules.wrong_values(args) if isinstance(error, ValueError) else None
+            if message is not None:
+                raise ValueError(message) from None
+            raise
+
+    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments in order."""
+        try:
+            return self._signature.bind(*args, **kwargs).args
+        except TypeError as error:
+            expected = ", ".join(self.rules.names)
+            raise TypeError(f"{self.__name__}: {error}; expected the arguments {expected}") from None
+
+    def _guarded(self, dispatcher: Any) -> Any:
+        """The dispatcher, made to refuse wrong types before it compiles a version for them or loads one."""
+        compile_any = dispatcher.compile
+
+        def compile_checked(sig: Any) -> Any:
+            message = self.rules.wrong_types([seen_type(ty) for ty in normalize_signature(sig)[0]])
+            if message is not None:
+                raise errors.TypingError(message)
+            return compile_any(sig)
+
+        dispatcher.compile = compile_checked
+        return dispatcher
 
     @functools.cached_property
     def _serial(self) -> Any:
         """The same function without threads, for a child of fork, where OpenMP ends a process that enters a region."""
-        return jit(self.dispatcher.py_func)
+        return self._guarded(jit(self.dispatcher.py_func))
 
     def __repr__(self) -> str:
-        return f"<kernel {self.__name__}{inspect.signature(self.dispatcher.py_func)}>"
-
-    def _what_is_wrong(self, args: tuple[Any, ...]) -> str | None:
-        """One sentence about the first wrong argument, or None when nothing is found."""
-        name = self.__name__
-        if len(args) != len(self._names):
-            return f"{name}: expected {len(self._names)} arguments ({', '.join(self._names)}), got {len(args)}"
-        given = dict(zip(self._names, args, strict=True))
-        sizes: dict[str, tuple[int, str]] = {}
-        dtype: tuple[np.dtype, str] | None = None
-        for key, value in given.items():
-            if key not in self.shapes:
-                if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-                    return f"{name}: expected a number for {key}, got {type(value).__name__}"
-                continue
-            if not isinstance(value, np.ndarray):
-                return f"{name}: expected a NumPy array for {key}, got {type(value).__name__}; use np.asarray({key})"
-            if key in self.integers:
-                if value.dtype != np.int64:
-                    return f"{name}: expected int64 for {key}, got {value.dtype}; use {key}.astype(np.int64)"
-            else:
-                if value.dtype not in DTYPES:
-                    return f"{name}: expected float32 or float64 for {key}, got {value.dtype}; use {key}.astype(np.float32)"
-                if dtype is None:
-                    dtype = value.dtype, key
-                elif value.dtype != dtype[0]:
-                    return (
-                        f"{name}: expected one dtype for all arrays, got {dtype[0]} for {dtype[1]} and {value.dtype} for "
-                        f"{key}; use {key}.astype(np.{dtype[0]})"
-                    )
-            if not value.flags.c_contiguous:
-                return f"{name}: expected {key} to be C-contiguous; use np.ascontiguousarray({key})"
-            dims = self.shapes[key]
-            if value.ndim != len(dims):
-                return (
-                    f"{name}: expected {len(dims)} dimension(s) [{', '.join(dims)}] for {key}, got shape {value.shape}"
-                )
-            if key in self.optional and value.shape[0] == 0:
-                continue
-            for dim, size in zip(dims, value.shape, strict=True):
-                known, where = sizes.setdefault(dim, (size, key))
-                if known != size:
-                    return (
-                        f"{name}: expected {dim} = {known} (from {where}) in {key} [{', '.join(dims)}], "
-                        f"got shape {value.shape}"
-                    )
-            if key in self.outputs and not value.flags.writeable:
-                return f"{name}: expected {key} to be writable, got a read-only array"
-        for key in self.outputs & given.keys():
-            for other, value in given.items():
-                if other != key and isinstance(value, np.ndarray) and np.may_share_memory(given[key], value):
-                    return (
-                        f"{name}: expected {key} in memory of its own, but it overlaps {other}; pass a separate array"
-                    )
-        return None
+        return f"<kernel {self.__name__}{self._signature}>"
 
 
 @typeof_impl.register(Kernel)
@@ -183,6 +140,13 @@ def _address(typingctx, array):
 
 @jit
 def overlap(a, b):
-    """Whether two C-contiguous arrays share memory; empty ones do not."""
+    """Whether two C-contiguous arrays share memory; empty ones do not.
+
+    Every kernel asks this before it writes, so that it is also the place to notice that the kernel is an old copy.
+    """
+    if not is_current():
+        raise RuntimeError(
+            "a cached function holds kernels of another version of fastdl_kernels: delete its __pycache__"
+        )
     a0, b0 = _address(a), _address(b)
     return a0 < b0 + b.size * b.itemsize and b0 < a0 + a.size * a.itemsize and a.size > 0 and b.size > 0

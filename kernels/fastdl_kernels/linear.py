@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from fastdl_kernels._jit import jit
-from fastdl_kernels.activations import IDENTITY, times_derivative
+from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, times_derivative
 from fastdl_kernels.kernel import SERIAL_WORK, kernel, n_threads, overlap
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
@@ -25,6 +25,8 @@ from fastdl_kernels.simd import (
 
 # Rows per job of the pass over d_out.
 ROWS = 16
+
+N_ACTIVATIONS = len(ACTIVATIONS)
 
 
 @jit
@@ -51,8 +53,8 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     alpha : slope of LEAKY_RELU below 0; not read otherwise
     out : same dtype [B, O], C-contiguous, overwritten; must not overlap the inputs
 
-    Raises TypeError for a wrong type or layout and ValueError for wrong shapes or overlapping memory, before anything is
-    written.
+    Raises TypeError for a wrong type or layout and ValueError for wrong shapes, an activation that there is not, or
+    overlapping memory, before anything is written.
 
     Cost: 2 B I O flop; itemsize (B I + I O + O + B O) bytes.
     Numerics: sums in the arrays' dtype, in an order that depends on the shapes only: the same bits for any number of
@@ -65,6 +67,8 @@ def linear_forward(x, weight, bias, activation, alpha, out):
         raise ValueError("linear_forward: expected x [B, I], weight [I, O], bias [O], out [B, O]")
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
+    if activation < 0 or activation >= N_ACTIVATIONS:
+        raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS")
     alpha_ = out.dtype.type(alpha)
     parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
     jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
@@ -151,6 +155,8 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
         or overlap(d_x, d_weight) or overlap(d_x, d_bias) or overlap(d_weight, d_bias)
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
+    if activation < 0 or activation >= N_ACTIVATIONS:
+        raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS")
     alpha_ = out.dtype.type(alpha)
     parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1
     d_z = d_out

@@ -218,14 +218,16 @@ def softmax(logits, out):
 
     Parameters
     ----------
-    logits : float32 or float64 [B, N], C-contiguous, read; N at least 1
+    logits : float32 or float64 [B, N], C-contiguous, read
     out : same dtype [B, N], overwritten; must not overlap logits
 
-    Cost: about 25 B N flop; 2 B N itemsize bytes. Edges: B = 0 is a no-op; NaN fills its row.
+    Cost: about 25 B N flop; 2 B N itemsize bytes. Edges: B = 0 or N = 0 is a no-op; NaN fills its row.
     """
     n_rows, n = logits.shape
     if out.shape != logits.shape or overlap(out, logits):
         raise ValueError("softmax: expected logits [B, N] and out [B, N] in memory of its own")
+    if out.size == 0:  # a row of no classes has no maximum to read
+        return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
     if chunks <= 1:
@@ -269,6 +271,8 @@ def log_softmax(logits, out):
     n_rows, n = logits.shape
     if out.shape != logits.shape or overlap(out, logits):
         raise ValueError("log_softmax: expected logits [B, N] and out [B, N] in memory of its own")
+    if out.size == 0:  # a row of no classes has no maximum to read
+        return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
     if chunks <= 1:
@@ -302,7 +306,7 @@ def softmax_cross_entropy(logits, labels, d_logits):
     ----------
     logits : float32 or float64 [B, N], C-contiguous, read
     labels : int64 [B], 0 .. N - 1, read; one out of range raises ValueError before anything is written
-    d_logits : same dtype as logits [B, N], overwritten; must not overlap logits
+    d_logits : same dtype as logits [B, N], overwritten; must not overlap the inputs
 
     Returns the loss as a float64 number; 0.0 for B = 0.
 
@@ -310,10 +314,10 @@ def softmax_cross_entropy(logits, labels, d_logits):
     finite logits. NaN in a row gives NaN in its gradient and in the loss.
     """
     n_rows, n = logits.shape
-    if d_logits.shape != logits.shape or labels.shape[0] != n_rows or overlap(d_logits, logits):
-        raise ValueError(
-            "softmax_cross_entropy: expected logits [B, N], labels [B], d_logits [B, N] in memory of its own"
-        )
+    if d_logits.shape != logits.shape or labels.shape[0] != n_rows:
+        raise ValueError("softmax_cross_entropy: expected logits [B, N], labels [B], d_logits [B, N]")
+    if overlap(d_logits, logits) or overlap(d_logits, labels):
+        raise ValueError("softmax_cross_entropy: expected d_logits in memory of its own")
     if n_rows == 0:
         return 0.0
     for r in range(n_rows):

@@ -1,9 +1,11 @@
 """The serial bodies of the kernels, for engines that bring their own threads.
 
 A public kernel is a loop over jobs; the jobs themselves are here, to be called from compiled code. They take pointers
-(`simd.pointer`), check nothing and never start a thread. `fastdl`'s training engine is built from these.
+(`simd.pointer`), check nothing and never start a thread. `fastdl`'s training engine is built from these. Whoever enters a
+parallel region does it under `regions.region()`, and not at all where `regions.forked` is true.
 """
 
+from fastdl_kernels import regions
 from fastdl_kernels._jit import jit, noinline, parallel_jit
 from fastdl_kernels.host import usable_cores
 from fastdl_kernels.losses import (
@@ -40,6 +42,7 @@ __all__ = [
     "pair_loss_rows",
     "parallel_jit",
     "product_job",
+    "regions",
     "rmsprop_range",
     "sgd_range",
     "softmax_cross_entropy_rows",

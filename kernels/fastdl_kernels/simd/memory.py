@@ -186,15 +186,16 @@ def broadcast(typingctx, x):
 
 @intrinsic
 def first_lanes(typingctx, v, n):
-    """The mask that is true in the lanes before n."""
+    """The mask that is true in the lanes before n: none for n <= 0, all from the width on."""
     if not isinstance(v, VecType) or not isinstance(n, types.Integer):
         return None
 
     def codegen(context, builder, sig, args):
         n_ = context.cast(builder, args[1], sig.args[1], types.int64)
-        # Compared as 32-bit numbers: a count beyond the vector's width must not wrap around.
-        most = ir.Constant(ir.IntType(64), v.count)
+        # Compared as 32-bit numbers: a count beyond the vector's width, or far below 0, must not wrap around.
+        none, most = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), v.count)
         n_ = builder.select(builder.icmp_signed("<", n_, most), n_, most)
+        n_ = builder.select(builder.icmp_signed(">", n_, none), n_, none)
         return first_mask(builder, v.count, n_)
 
     return VecType(types.boolean, v.count)(v, n), codegen

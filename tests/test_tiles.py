@@ -1,0 +1,152 @@
+"""The register tiles of every instruction set: run where this processor can, compiled and read where it cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from llvmlite import binding, ir
+from numba.core import types
+from numba.core.codegen import get_host_cpu_features
+
+from fastdl_kernels import tile
+from fastdl_kernels.host import Host
+from fastdl_kernels.simd import vector
+
+ROOT = Path(__file__).resolve().parent.parent
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+# isa -> (triple, processors, bytes of a vector, name of a vector register)
+TARGETS = {
+    "avx512": (X86, ("skylake-avx512", "znver4"), 64, "%zmm"),
+    "avx2": (X86, ("haswell", "znver2"), 32, "%ymm"),
+    "sse": (X86, ("x86-64",), 16, "%xmm"),
+    "neon": (ARM, ("neoverse-n1", "apple-m1"), 16, "v"),
+}
+FULL_AND_PARTS = {isa: [(mr, nv), (mr - 1, nv), (mr, nv - 1)] for isa, (mr, nv) in tile.TILES.items()}
+
+
+def assembly(monkeypatch, isa, cpu, element, mr, nv):
+    """The assembly of one tile shape for another processor."""
+    triple, _, vector_bytes, _ = TARGETS[isa]
+    machine = Host(cpu, isa, vector_bytes, 32, isa != "sse", False, 32768, 0, 0)
+    monkeypatch.setattr(vector, "host", lambda: machine)
+    module = ir.Module()
+    module.triple = triple
+    tile._tile_function(module, element, mr, nv).linkage = "external"
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    target = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    compiled = binding.parse_assembly(str(module))
+    compiled.verify()
+    builder = binding.create_pass_builder(target, binding.create_pipeline_tuning_options(3))
+    builder.getModulePassManager().run(compiled, builder)
+    return target.emit_assembly(compiled)
+
+
+def loops(text):
+    """The instructions of each block that jumps back to its own label."""
+    for label, body in re.findall(r"^(\.LBB\w+):[^\n]*\n((?:\s+[^\n]*\n)+)", text, re.MULTILINE):
+        lines = [line.strip() for line in body.splitlines() if not line.strip().startswith((".", "#", "//"))]
+        for i, line in enumerate(lines):
+            if re.match(rf"(j\w+|b\.\w+|cbn?z\s+\w+,)\s*{re.escape(label)}\b", line):
+                yield lines[: i + 1]
+
+
+def count(lines, pattern):
+    return sum(re.match(pattern, line) is not None for line in lines)
+
+
+@pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
+@pytest.mark.parametrize(
+    ("isa", "cpu", "shape"),
+    [(isa, cpu, shape) for isa, t in TARGETS.items() for cpu in t[1] for shape in FULL_AND_PARTS[isa]],
+)
+def test_the_loop_over_the_depth(monkeypatch, isa, cpu, shape, element):
+    """MR x NV vector multiply-adds, no scalar ones, and no vector that leaves its register."""
+    mr, nv = shape
+    register = TARGETS[isa][3]
+    float32 = element is types.float32
+    inner = list(loops(assembly(monkeypatch, isa, cpu, element, mr, nv)))
+    assert len(inner) == 1
+    lines = inner[0]
+    if isa == "neon":
+        vectors = count(lines, rf"fmla\s+v\d+\.{'4s' if float32 else '2d'}")
+        scalars = count(lines, r"fmadd|fmul|fadd")
+        stack = [line for line in lines if re.search(r"\[(sp|x29)", line)]
+    else:
+        kind = "ps" if float32 else "pd"
+        if isa == "sse":  # no FMA there: a product and a sum
+            vectors = count(lines, rf"mul{kind}\s")
+            assert count(lines, rf"add{kind}\s") == vectors
+        else:
+            vectors = count(lines, rf"vfmadd\d+{kind}\s.*{register}")
+        scalars = count(lines, r"v?(mul|add|fmadd\d+)s[sd]\s")
+        stack = [line for line in lines if "(%rsp" in line]
+    steps = vectors // (mr * nv)
+    assert vectors == steps * mr * nv
+    assert steps == 1 if nv > 1 else steps in (1, 2)  # LLVM may take two steps at a time where the tile is narrow
+    assert scalars == 0
+    # 14 rows have 14 addresses, and x86 has 15 general registers for them and all else: some are read again in each step,
+    # which goes beside the multiply-adds. No vector may go that way, and nothing may be stored.
+    allowed = r"(mov|add|cmp)q\s+-?\d*\(%rsp\), %r" if isa == "avx512" else r"(?!)"
+    assert [line for line in stack if not re.match(allowed, line)] == []
+    assert len(stack) <= 8 * steps
+
+
+def test_the_check_sees_spills(monkeypatch):
+    """15 rows do not fit into the registers of AVX-512: the same reading of the assembly says so."""
+    text = assembly(monkeypatch, "avx512", "skylake-avx512", types.float32, 16, 2)
+    (lines,) = loops(text)
+    assert count(lines, r"vfmadd.*%zmm") == 32
+    assert [line for line in lines if "(%rsp" in line and "zmm" in line]
+
+
+@pytest.mark.parametrize(
+    ("isa", "cpu", "features"), [("avx2", "haswell", "+avx,+avx2,+fma"), ("sse", "x86-64", "+sse2")]
+)
+def test_results_on_x86(isa, cpu, features):
+    """The linear layers and the vector functions, by the tests of this folder in a process that believes it is smaller."""
+    here = get_host_cpu_features().split(",")
+    if not set(features.split(",")) <= set(here):
+        pytest.skip(f"this processor has no {isa}")
+    paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "NUMBA_CPU_NAME": cpu,
+        "NUMBA_CPU_FEATURES": features,
+        "FASTDL_EXPECTED_ISA": isa,
+    }
+    tests = ["test_tiles.py::test_the_isa_is_the_expected_one", "test_linear.py::test_forward",
+             "test_linear.py::test_backward", "test_simd_functions.py::test_float32_where_it_is_hard"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "unaligned and (relu or tanh) or hard or isa",
+    ]
+    done = subprocess.run(
+        [*command, *(str(ROOT / "tests" / test) for test in tests)],
+        env=env, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 200
+    assert "skipped" not in done.stdout
+
+
+def test_the_isa_is_the_expected_one():
+    """In the processes of `test_results_on_x86`: the settings had their effect."""
+    expected = os.environ.get("FASTDL_EXPECTED_ISA")
+    if expected is not None:
+        from fastdl_kernels.host import host
+
+        assert host().isa == expected
+        assert tile.TILES[expected] == (tile.MR, tile.NV)
