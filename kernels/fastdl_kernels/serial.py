@@ -5,6 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels._jit import jit, noinline, parallel_jit
+from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import usable_cores
 from fastdl_kernels.losses import (
     LOSSES,
@@ -17,13 +18,17 @@ from fastdl_kernels.matmul import Target, grid, job_block, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.team import STATE_SIZE, barrier, check_in, claim
+from fastdl_kernels.ticks import ticks
 from fastdl_kernels.tile import MR as TILE_ROWS
 
 __all__ = [
+    "IDENTITY",
     "LOSSES",
+    "SIGMOID",
     "SOFTMAX_CROSS_ENTROPY",
     "SQUARED_ERROR",
     "STATE_SIZE",
+    "TANH",
     "TILE_ROWS",
     "Operand",
     "Target",
@@ -43,5 +48,7 @@ __all__ = [
     "rmsprop_range",
     "sgd_range",
     "softmax_cross_entropy_rows",
+    "ticks",
+    "times_derivative",
     "usable_cores",
 ]
