@@ -10,8 +10,8 @@ from problems import make_data, make_model
 
 import fastdl
 from fastdl.engine import Engine, Training
-from fastdl.engine.dropout import UNITS, drop, mix
-from fastdl_kernels.serial import jit
+from fastdl.engine.dropout import UNITS, drop
+from fastdl_kernels.serial import jit, mix
 from fastdl_kernels.simd import pointer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,10 +23,14 @@ def dropped_block(data, m0, m1, n0, n1, share, key):
     drop(pointer(data, 0), data.shape[1], m0, m1, n0, n1, share, key)
 
 
+def layer_key(seed, step, layer):
+    return np.uint64(mix(np.uint64(mix(seed, step)), layer))
+
+
 def mask(rows, units, share, seed=0, step=1, layer=0, dtype="float64"):
     """What a layer's outputs of 1 become."""
     data = np.ones((rows, units), dtype)
-    dropped_block(data, 0, rows, 0, units, round(share * UNITS), mix(mix(seed, step), layer))
+    dropped_block(data, 0, rows, 0, units, round(share * UNITS), layer_key(seed, step, layer))
     return data
 
 
@@ -61,7 +65,7 @@ def test_rows_units_steps_layers_and_seeds_are_independent():
 
 def test_blocks_make_up_the_whole():
     """However a layer is cut into jobs: the mask depends on row and unit alone, and nothing else is touched."""
-    whole, key = mask(70, 90, 0.3, seed=5, step=9, layer=2), mix(mix(5, 9), 2)
+    whole, key = mask(70, 90, 0.3, seed=5, step=9, layer=2), layer_key(5, 9, 2)
     for rows, units in [((0, 70), (0, 90)), ((0, 1), (0, 90)), ((13, 37), (5, 86)), ((69, 70), (89, 90))]:
         data = np.ones((70, 90))
         dropped_block(data, *rows, *units, round(0.3 * UNITS), key)

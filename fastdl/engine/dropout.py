@@ -1,31 +1,15 @@
 """Dropout from counters: whether a unit is dropped is a hash of (seed, step, layer, row, unit).
 
 Nothing is stored and no generator has a state: whoever needs a part of the mask computes it, on any thread, in any order.
-Per row of a batch 64 bits come from the splitmix64 finaliser, and per unit they key a 32-bit mixer (two rounds of
-"lowbias32" by C. Wellons), whose multiplications LLVM turns into vectors.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastdl_kernels.serial import IDENTITY, SIGMOID, TANH, jit, noinline, times_derivative
+from fastdl_kernels.serial import IDENTITY, SIGMOID, TANH, jit, mix, mix_small, noinline, times_derivative
 from fastdl_kernels.simd import broadcast, lanes_of, load_up_to, number_like, pointer, store_up_to
 
 UNITS = 1 << 32
 """A share p of dropped units is the whole number p * UNITS: a hash below it drops the unit."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-
-
-@jit
-def mix(key, counter):
-    """64 bits that look random: splitmix64's output for the state key + counter * golden ratio."""
-    x = np.uint64(key) + np.uint64(counter) * _GOLDEN
-    x = (x ^ (x >> np.uint64(30))) * _A
-    x = (x ^ (x >> np.uint64(27))) * _B
-    return x ^ (x >> np.uint64(31))
 
 
 @jit
@@ -38,19 +22,12 @@ def drop(data, stride, m0, m1, n0, n1, share, key):
     noinline()
     scale = number_like(data[0], UNITS / (UNITS - share))
     zero = number_like(data[0], 0)
-    limit = np.uint32(share)
     for row in range(m0, m1):
-        bits = mix(key, row)
-        low, high = np.uint32(bits & np.uint64(0xFFFFFFFF)), np.uint32(bits >> np.uint64(32))
+        row_key = mix(key, row)
         cells = pointer(data, row * stride)
         for unit in range(n0, n1):
-            x = np.uint32(np.uint32(unit) * np.uint32(0x9E3779B9)) ^ low
-            x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x21F0AAAD))
-            x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) + high)
-            x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0xD35A2D97))
-            x = np.uint32(x ^ np.uint32(x >> np.uint32(15)))
             value = cells[unit]
-            cells[unit] = value * scale if x >= limit else zero
+            cells[unit] = value * scale if mix_small(row_key, unit) >= share else zero
 
 
 @jit

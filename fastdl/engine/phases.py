@@ -5,7 +5,7 @@ A job is serial, owns what it writes, and is cut by sizes alone: how jobs are sp
 
 from __future__ import annotations
 
-from fastdl.engine.dropout import differentiate, drop, fused_derivative, mix
+from fastdl.engine.dropout import differentiate, drop, fused_derivative
 from fastdl.engine.layout import (
     ACTIVATION,
     ADAM,
@@ -36,6 +36,7 @@ from fastdl_kernels.serial import (
     grid,
     jit,
     job_block,
+    mix,
     momentum_range,
     noinline,
     pair_loss_rows,

@@ -22,7 +22,6 @@ import math
 import numba
 import numpy as np
 
-from fastdl.engine.dropout import mix
 from fastdl.engine.layout import (
     BACKWARD,
     CLIP,
@@ -49,6 +48,7 @@ from fastdl_kernels.serial import (
     grid,
     jit,
     job_block,
+    mix,
     n_jobs,
     noinline,
     parallel_jit,
