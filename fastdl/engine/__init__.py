@@ -8,6 +8,7 @@ callbacks and Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import threading
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 import fastdl_kernels as fk
 from fastdl.engine import layout, steps
 from fastdl.engine.dropout import UNITS
+from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.phases import gradient_sizes
 from fastdl.outputs import OUTPUTS
-from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, usable_cores
+from fastdl_kernels.serial import LOSSES, STATE_SIZE, STOP, TILE_ROWS, usable_cores
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -36,6 +38,8 @@ WORK_PER_PHASE = 100_000
 # Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
 CHUNK_ROWS = 192
 
+# Multiply-adds of a step that may take more than 20 ms.
+SLOW_STEP = 1_000_000_000
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
 LOSS_BLOCK = 2**22
 
@@ -257,6 +261,8 @@ class Training:
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._result = np.zeros(layout.RESULT_SIZE)
         self._pace = Pace()
+        # Whether a single step may take longer than Ctrl-C should wait; what is expected here, and later what was seen.
+        self._slow = 3 * batch_size * model.n_parameters > SLOW_STEP
 
     def epoch(
         self,
@@ -286,14 +292,11 @@ class Training:
             self._state[:] = 0
             self._result[layout.STEPS_DONE] = 0
             start = time.perf_counter()
-            with _region(self.n_threads):
-                steps.train_batches(
-                    self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
-                    self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
-                    self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
-                    self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
-                    self._parts, self._squares, self.clock, self._result,
-                )  # fmt: skip
+            call = functools.partial(self._call, batch, count, order, rates, x, labels, targets, weights, batch_weights)
+            if self._slow:
+                run_interruptibly(call, self._stop)
+            else:
+                call()
             seconds = time.perf_counter() - start
             done = int(self._result[layout.STEPS_DONE])
             self.steps_done += done
@@ -301,6 +304,33 @@ class Training:
                 return float(self._result[layout.LAST_LOSS]), batch + done
             batch += count
             self._pace.took(count, seconds)
+            self._slow |= seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:
                 on_progress(min(batch * self.batch_size, len(order)))
         return float(self._result[layout.LOSS_SUM]) / len(order), -1
+
+    def _call(
+        self,
+        batch: int,
+        count: int,
+        order: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        x: NDArray,
+        labels: NDArray[np.int64],
+        targets: NDArray,
+        weights: NDArray,
+        batch_weights: NDArray,
+    ) -> None:
+        """One native call: `count` batches from `batch` on."""
+        with _region(self.n_threads):
+            steps.train_batches(
+                self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
+                self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
+                self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
+                self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
+                self._parts, self._squares, self.clock, self._result,
+            )  # fmt: skip
+
+    def _stop(self) -> None:
+        """End the native call under way as soon as the jobs that have begun are done, in the middle of a step."""
+        self._state[STOP] = 1

@@ -18,7 +18,7 @@ from fastdl_kernels.matmul import Target, grid, job_block, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.random_bits import mix, mix_small
-from fastdl_kernels.team import STATE_SIZE, barrier, check_in, claim
+from fastdl_kernels.team import STATE_SIZE, STOP, barrier, check_in, claim
 from fastdl_kernels.ticks import ticks
 from fastdl_kernels.tile import MR as TILE_ROWS
 
@@ -29,6 +29,7 @@ __all__ = [
     "SOFTMAX_CROSS_ENTROPY",
     "SQUARED_ERROR",
     "STATE_SIZE",
+    "STOP",
     "TANH",
     "TILE_ROWS",
     "Operand",

@@ -21,8 +21,11 @@ from fastdl_kernels._jit import jit
 from fastdl_kernels.host import host
 
 # Fields of a team's state, an int64 array: each on its own 128 bytes, since neighbours of a cache line come with it.
-_DOOR, _SIZE, _ARRIVED, _PHASE, _NEXT = (16 * i for i in range(5))
-STATE_SIZE = 16 * 5
+_DOOR, _SIZE, _ARRIVED, _PHASE, _NEXT, STOP = (16 * i for i in range(6))
+STATE_SIZE = 16 * 6
+"""`state[STOP] = 1`, from any thread at any time: no job is given out any more, and the team runs through its barriers."""
+
+_NO_JOB = 1 << 62
 
 _CLOSED = 1 << 32
 # Rounds of waiting for the others to check in: about 0.2 ms, against the 50 ms of work that a region is entered for.
@@ -153,7 +156,12 @@ def barrier(state, size):
 
 @jit
 def claim(state, size):
-    """The number of the next job since the last barrier that nobody has claimed."""
+    """The number of the next job since the last barrier that nobody has claimed; a huge one after STOP.
+
+    Who sees a phase with jobs left out sees STOP in the next one as well, so that no job works on what is not there.
+    """
+    if atomic_load(state, STOP):
+        return _NO_JOB
     if size == 1:
         job = state[_NEXT]
         state[_NEXT] = job + 1
