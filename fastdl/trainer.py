@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics
 from fastdl.callbacks import Callback, EpochResult
-from fastdl.engine import Engine, Training
+from fastdl.engine import Engine, Training, aligned_zeros
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer
 from fastdl.schedules import Constant, Schedule
 from fastdl.stopping import EarlyStopping, Watch
+
+if TYPE_CHECKING:
+    from fastdl.engine.explain import Explanation
 
 
 @dataclass
@@ -187,6 +192,21 @@ class Trainer:
         if watch is not None:
             watch.restore(self.history)
         return self.history
+
+    def explain(self, seconds: float = 0.3) -> Explanation:
+        """How this training runs on this machine: threads and tiles, speed and share of the peak, where the time goes.
+
+        It is measured for about `seconds`, on random rows and on copies of the parameters and of everything else that a
+        step changes: the training goes on as if nothing had been asked. `print` what it returns.
+        """
+        from fastdl.engine.explain import explain
+
+        seconds = _positive(seconds, "seconds", "how long to measure")
+        model = copy.copy(self.model)
+        model.parameters = aligned_zeros(model.n_parameters, model.dtype)
+        # A step of a model that has diverged would end with its first loss.
+        np.copyto(model.parameters, self.model.parameters, where=np.isfinite(self.model.parameters))
+        return explain(self._new_training(Engine(model), clocked=True), self.n_threads, seconds)
 
     def _new_training(self, engine: Engine, clocked: bool = False) -> Training:
         return Training(

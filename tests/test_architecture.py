@@ -26,7 +26,7 @@ KERNEL_ROOMS = [
     {"kernel"},
     {"tile", "packing", "matmul", "team"},
     {"activations"},
-    {"simd", "host", "_jit"},
+    {"simd", "host", "_jit", "peak", "random_bits", "ticks"},
 ]
 MAY_IMPORT_KERNELS = {"engine", "model", "optimizers", "activations"}
 
