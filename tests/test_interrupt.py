@@ -33,7 +33,8 @@ layers, rows, batch, validation = {layers}, {rows}, {batch}, {validation}
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((rows, layers[0]), np.float32), rng.integers(0, layers[-1], rows)
 model = fastdl.MLP(layers)
-fastdl.Trainer(fastdl.MLP([4, 3, 2]), epochs=1, batch_size=2).fit(np.ones((4, 4)), [0, 1, 0, 1])  # compiles
+small = np.ones((4, 4)), [0, 1, 0, 1]
+fastdl.Trainer(fastdl.MLP([4, 3, 2]), epochs=1, batch_size=2).fit(*small, validation_data=small)  # compiles
 trainer = fastdl.Trainer(model, batch_size=batch, epochs=10**6, callbacks=[Shout()], clip_norm={clip})
 try:
     trainer.fit(X, y, validation_data=(np.repeat(X, validation, 0), np.repeat(y, validation)) if validation else None)
