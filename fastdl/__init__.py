@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastdl import schedules
     from fastdl.activations import LeakyReLU
     from fastdl.callbacks import Callback, EpochResult
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.model import MLP
-    from fastdl.optimizers import SGD, Adam, Momentum, RMSProp
+    from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
+    from fastdl.stopping import EarlyStopping
     from fastdl.storage import load
     from fastdl.trainer import History, Trainer
 
@@ -25,8 +27,10 @@ __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "AdamW",
     "Callback",
     "DivergedError",
+    "EarlyStopping",
     "EpochResult",
     "History",
     "InputError",
@@ -39,6 +43,7 @@ __all__ = [
     "Trainer",
     "load",
     "load_digits",
+    "schedules",
 ]
 
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
@@ -48,8 +53,9 @@ _MODULES = {
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.model": ["MLP"],
-    "fastdl.optimizers": ["SGD", "Adam", "Momentum", "RMSProp"],
+    "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
+    "fastdl.stopping": ["EarlyStopping"],
     "fastdl.storage": ["load"],
     "fastdl.trainer": ["History", "Trainer"],
 }
@@ -57,6 +63,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "schedules":
+        return import_module("fastdl.schedules")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -135,7 +135,7 @@ def train(
         float | None, _option(MODEL, "Slope of leaky_relu below 0.", "SLOPE", show_default="0.01")
     ] = None,
     dtype: Annotated[str, _option(MODEL, "float32 or float64.", "DTYPE")] = "float32",
-    optimizer: Annotated[str, _option(TRAINING, "adam, rmsprop, momentum or sgd.", "NAME")] = "adam",
+    optimizer: Annotated[str, _option(TRAINING, "adam, adamw, rmsprop, momentum or sgd.", "NAME")] = "adam",
     lr: Annotated[
         float | None, _option(TRAINING, "Learning rate.", "RATE", show_default="0.001; momentum and sgd: 0.1")
     ] = None,
@@ -144,8 +144,39 @@ def train(
     ] = None,
     epochs: Annotated[int, _option(TRAINING, "Passes over the training rows.", "COUNT")] = 40,
     l2: Annotated[float, _option(TRAINING, "L2 penalty on the weights.", "FACTOR")] = 1e-3,
+    weight_decay: Annotated[
+        float | None,
+        _option(TRAINING, "adamw: decay of the weights apart from the gradient.", "FACTOR", show_default="0.01"),
+    ] = None,
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov", help="momentum: look one step ahead.", rich_help_panel=TRAINING)
+    ] = False,
+    schedule: Annotated[
+        str,
+        _option(TRAINING, "Learning rate by steps: constant, cosine, step:1000,0.5 or exponential:1000,0.5.", "NAME"),
+    ] = "constant",
+    warmup: Annotated[int, _option(TRAINING, "Steps in which the learning rate rises to its value.", "STEPS")] = 0,
+    clip_norm: Annotated[
+        float | None, _option(TRAINING, "Scale longer gradients to this norm.", "NORM", show_default="no limit")
+    ] = None,
+    dropout: Annotated[
+        str, _option(TRAINING, "Share of hidden outputs left out in training; or one per hidden layer.", "SHARES")
+    ] = "0",
+    early_stopping: Annotated[
+        int | None,
+        _option(
+            TRAINING,
+            "End after so many epochs without a lower validation loss; keep the best.",
+            "EPOCHS",
+            show_default="off",
+        ),
+    ] = None,
     seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0,
     threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto",
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say how the training uses this machine.", rich_help_panel=TRAINING),
+    ] = False,
     out: Annotated[
         str | None, _option(RESULT, "Folder for the run.", "DIR", show_default="runs/NAME-N, the next free N")
     ] = None,

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from fastdl import activations, checks, curves, data, metrics, report, runs, storage
+from fastdl import activations, checks, curves, data, metrics, report, runs, schedules, storage
 from fastdl.engine import Engine
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.model import DTYPES, MLP
@@ -57,8 +57,16 @@ class TrainOptions:
     batch_size: int | None
     epochs: int
     l2: float
+    weight_decay: float | None
+    nesterov: bool
+    schedule: str
+    warmup: int
+    clip_norm: float | None
+    dropout: str
+    early_stopping: int | None
     seed: int
     threads: str
+    explain: bool
     out: str | None
     force: bool
 
@@ -67,7 +75,9 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     """Train on a data set, write the run's folder, and return the exit code."""
     hidden = _hidden(options.hidden)
     units = _activation(options, len(hidden))
-    optimizer = _optimizer(options.optimizer, options.lr)
+    optimizer = _optimizer(options)
+    schedule = _schedule(options.schedule, options.warmup)
+    dropout = _dropout(options.dropout, len(hidden))
     threads = _threads(options.threads)
     task = check_task(options.task)
     dtype = _one_of("--dtype", options.dtype, DTYPES)
@@ -97,9 +107,25 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     _standardize(model, X, y, loaded.pixels)
     _describe(model, loaded)
     batch_size = options.batch_size or min(BATCH_SIZE, rows)
-    trainer = Trainer(model, optimizer, batch_size, options.epochs, options.l2, options.seed, threads)
+    trainer = Trainer(
+        model,
+        optimizer,
+        batch_size,
+        options.epochs,
+        options.l2,
+        options.seed,
+        threads,
+        schedule=schedule,
+        clip_norm=options.clip_norm,
+        dropout=dropout,
+        early_stopping=options.early_stopping,
+    )
     report.plan(messages, loaded, model, trainer)
     _warm_up(trainer, messages, live)
+    if options.explain:
+        with _status(messages, live, "measuring"):
+            told = trainer.explain()
+        messages.print(f"{told}\n", markup=False)
 
     held_out = None
     if len(loaded.validation):
@@ -114,6 +140,8 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         interrupted = True
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
+    if trainer.history.best_epoch is not None and not interrupted:
+        messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = assess(model, *held_out) if held_out is not None else {}
@@ -212,6 +240,14 @@ def _check_numbers(options: TrainOptions) -> None:
         checks.count(options.seed, "--seed", 0, "the seed of split, weights and shuffling")
         if options.batch_size is not None:
             checks.count(options.batch_size, "--batch-size", 1, "the rows of a step")
+        checks.count(options.warmup, "--warmup", 0, "the steps in which the learning rate rises")
+        if options.early_stopping is not None:
+            checks.count(options.early_stopping, "--early-stopping", 1, "the epochs to wait for a lower loss")
+    if options.early_stopping is not None and options.validation == 0:
+        raise OptionError("--early-stopping: expected validation rows to watch, got --validation 0")
+    clip_norm = options.clip_norm
+    if clip_norm is not None and not (math.isfinite(clip_norm) and clip_norm > 0):
+        raise OptionError(f"--clip-norm: expected a finite number above 0, such as 1, got {clip_norm:g}")
     if not (math.isfinite(options.l2) and options.l2 >= 0):
         raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
 
@@ -253,11 +289,54 @@ def _activation(options: TrainOptions, n_hidden: int) -> list[activations.Activa
     return units * n_hidden if len(units) == 1 else units
 
 
-def _optimizer(name: str, lr: float | None) -> Optimizer:
+def _optimizer(options: TrainOptions) -> Optimizer:
+    name, lr, decay = options.optimizer, options.lr, options.weight_decay
     kind: Callable[..., Optimizer] = OPTIMIZERS[_one_of("--optimizer", name, list(OPTIMIZERS))]
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise OptionError(f"--lr: expected a learning rate above 0, such as 0.001, got {lr:g}")
-    return kind() if lr is None else kind(lr=lr)
+    if decay is not None and name != "adamw":
+        raise OptionError(f"--weight-decay: expected --optimizer adamw with it, got {name!r}; others have --l2")
+    if decay is not None and not (math.isfinite(decay) and decay >= 0):
+        raise OptionError(f"--weight-decay: expected a finite number of 0 or more, such as 0.01, got {decay:g}")
+    if options.nesterov and name != "momentum":
+        raise OptionError(f"--nesterov: expected --optimizer momentum with it, got {name!r}")
+    given = {"lr": lr, "weight_decay": decay, "nesterov": options.nesterov or None}
+    return kind(**{key: value for key, value in given.items() if value is not None})
+
+
+def _schedule(text: str, warmup: int) -> schedules.Schedule:
+    """The schedule of `cosine` or `step:1000,0.5`, behind a warm-up."""
+    name, _, numbers = text.partition(":")
+    kind: Callable[..., schedules.Schedule] = schedules.SCHEDULES[
+        _one_of("--schedule", name, list(schedules.SCHEDULES))
+    ]
+    arguments = [number.strip() for number in numbers.split(",")] if numbers else []
+    with _option("--schedule: "):
+        if name in ("step", "exponential"):
+            try:
+                every, factor = int(arguments[0]), float(arguments[1])
+            except (IndexError, ValueError):
+                raise InputError(f"expected steps and a factor, such as {name}:1000,0.5, got {text!r}") from None
+            schedule = kind(every, factor)
+        elif arguments:
+            raise InputError(f"expected {name} alone, got {text!r}")
+        else:
+            schedule = kind()
+    return schedules.Warmup(warmup, schedule) if warmup > 0 else schedule
+
+
+def _dropout(text: str, n_hidden: int) -> list[float]:
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--dropout: expected shares such as 0.2 or 0.2,0.5, got {text!r}") from None
+    if not all(0 <= share < 1 for share in shares):
+        raise OptionError(f"--dropout: expected shares in [0, 1), got {text!r}")
+    if len(shares) not in (1, n_hidden):
+        raise OptionError(f"--dropout: expected one share, or one for each of {n_hidden} hidden layers, got {text!r}")
+    if n_hidden == 0 and any(shares):
+        raise OptionError(f"--dropout: expected hidden layers to drop outputs of, got --hidden none and {text!r}")
+    return shares * n_hidden if len(shares) == 1 else shares
 
 
 def _threads(text: str) -> int | str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from fastdl.checks import is_real
 from fastdl.errors import InputError
@@ -26,13 +28,18 @@ class Optimizer:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                if not isinstance(value, (bool, np.bool_)):
+                    raise InputError(f"{type(self).__name__}: expected {field.name} to be True or False, got {value!r}")
+                object.__setattr__(self, field.name, bool(value))
+                continue
             low_open, high, wanted = _LIMITS[field.name]
             ok = is_real(value) and math.isfinite(value)
             if not ok or not (value > 0 if low_open else value >= 0) or not value < high:
                 raise InputError(f"{type(self).__name__}: expected {field.name} {wanted}, got {value!r}")
             object.__setattr__(self, field.name, float(value))
 
-    def hyperparameters(self) -> dict[str, float]:
+    def hyperparameters(self) -> dict[str, Any]:
         """The fields by name, as they are written into a run's configuration."""
         return asdict(self)
 
@@ -44,6 +51,7 @@ _LIMITS: dict[str, tuple[bool, float, str]] = {
     "beta1": (False, 1.0, "to be in [0, 1), such as 0.9"),
     "beta2": (False, 1.0, "to be in [0, 1), such as 0.999"),
     "eps": (True, math.inf, "to be a finite number above 0, such as 1e-8"),
+    "weight_decay": (False, math.inf, "to be a finite number of 0 or more, such as 0.01"),
 }
 
 
@@ -60,10 +68,14 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Momentum(Optimizer):
-    """v <- beta v + (1 - beta) g; theta <- theta - lr v."""
+    """v <- beta v + (1 - beta) g; theta <- theta - lr v.
+
+    With `nesterov` theta <- theta - lr (beta v + (1 - beta) g), with the new v: one step ahead (Sutskever et al., 2013).
+    """
 
     lr: float = 0.1
     beta: float = 0.9
+    nesterov: bool = False
 
     name = "momentum"
     code = 1
@@ -98,5 +110,15 @@ class Adam(Optimizer):
     n_states = 2
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, Momentum, RMSProp, Adam)}
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: theta <- theta - lr weight_decay theta - lr m̂ / (sqrt(v̂) + eps), where the decay
+    acts on weights and not on biases (Loshchilov and Hutter, 2019)."""
+
+    weight_decay: float = 0.01
+
+    name = "adamw"
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, Momentum, RMSProp, Adam, AdamW)}
 """Registry: tests, benchmarks and the command line iterate over it."""

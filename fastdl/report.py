@@ -121,12 +121,30 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> 
         "model": f"{shape(model)}, {activation}{model.output} output: "
         f"{plural(model.n_parameters, 'parameter')} in {model.dtype}",
         "training": f"{optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
-        f"{plural(trainer.epochs, 'epoch')}, l2 {trainer.l2:g}, seed {trainer.seed}{threads}",
+        f"{plural(trainer.epochs, 'epoch')}, l2 {trainer.l2:g}, seed {trainer.seed}{_extras(trainer)}{threads}",
     }
     if data.notes:
         rows_text["note"] = "; ".join(data.notes)
     print_pairs(console, rows_text)
     console.print()
+
+
+def _extras(trainer: Trainer) -> str:
+    """What a training has besides the usual: `, cosine schedule, dropout 0.2`."""
+    extras = []
+    schedule = trainer.schedule.describe()
+    if schedule["name"] == "warmup":
+        extras.append(f"warm-up of {plural(schedule['steps'], 'step')}")
+        schedule = schedule["then"]
+    if schedule["name"] != "constant":
+        extras.append(f"{schedule['name']} schedule")
+    if trainer.clip_norm is not None:
+        extras.append(f"gradient clipped at {trainer.clip_norm:g}")
+    if trainer.dropout:
+        extras.append(f"dropout {', '.join(f'{share:g}' for share in dict.fromkeys(trainer.dropout))}")
+    if trainer.early_stopping is not None:
+        extras.append(f"early stopping after {plural(trainer.early_stopping.patience, 'epoch')}")
+    return "".join(f", {extra}" for extra in extras)
 
 
 def inspection(console: Console, model: MLP, path: str) -> None:
@@ -202,7 +220,11 @@ def _training(model: MLP) -> dict[str, str]:
     training = model.metadata.get("training")
     if not isinstance(training, dict):
         return {"trained": "not stated"}
-    optimizer = ", ".join(f"{k} {v:g}" if isinstance(v, float) else str(v) for k, v in training["optimizer"].items())
+    optimizer = ", ".join(
+        f"{k} {v:g}" if isinstance(v, float) else k if isinstance(v, bool) else str(v)
+        for k, v in training["optimizer"].items()
+        if v is not False
+    )
     epochs = f"{training['epochs_done']} of {plural(training['epochs'], 'epoch')}"
     facts = {
         "trained": f"{epochs}{' (interrupted)' if training['interrupted'] else ''} on {training['data']}, "

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,12 @@ def training_record(
         "batch_size": trainer.batch_size,
         "epochs": trainer.epochs,
         "epochs_done": trainer.epochs_done,
+        "best_epoch": trainer.history.best_epoch,
         "l2": trainer.l2,
+        "schedule": trainer.schedule.describe(),
+        "clip_norm": trainer.clip_norm,
+        "dropout": trainer.dropout,
+        "early_stopping": None if trainer.early_stopping is None else asdict(trainer.early_stopping),
         "seed": trainer.seed,
         "interrupted": interrupted,
         # JSON has no NaN, which an interrupted training can end with.

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics
 from fastdl.callbacks import Callback, EpochResult
-from fastdl.engine import Engine, Training
+from fastdl.engine import Engine, Training, aligned_zeros
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer
+from fastdl.schedules import Constant, Schedule
+from fastdl.stopping import EarlyStopping, Watch
+
+if TYPE_CHECKING:
+    from fastdl.engine.explain import Explanation
 
 
 @dataclass
 class History:
     """One value per finished epoch.
 
-    loss : mean training loss, measured batch by batch while the parameters moved, without the L2 penalty
+    loss : mean training loss, measured batch by batch while the parameters moved, without the L2 penalty (with dropout,
+        where there is any)
     val_loss : mean loss on the validation data after the epoch; empty without validation data
     metrics : name -> values on the validation data ("accuracy", or "rmse" and "r2"); empty without validation data
     epoch_seconds : time of the epoch's training, without validation
+    best_epoch : with early stopping, which epoch (from 1) was the best; its parameters are restored
     """
 
     loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     epoch_seconds: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -43,15 +53,21 @@ class Trainer:
     Parameters
     ----------
     model : the model; its parameters are updated in place
-    optimizer : SGD, Momentum, RMSProp or Adam
+    optimizer : SGD, Momentum, RMSProp, Adam or AdamW
     batch_size : rows per step; the last, shorter batch of an epoch is used too
     epochs : passes over the data per call of `fit`
     l2 : adds (l2/2) Σ w² over weights, not biases, to the loss
-    seed : of the shuffling; the rows are put in a new order for each epoch
+    seed : of the shuffling and of dropout; the rows are put in a new order for each epoch
     n_threads : "auto" or how many threads work on a step; the results do not depend on it
     callbacks : objects with the methods of `fastdl.Callback`
+    schedule : one of `fastdl.schedules`, such as `schedules.Warmup(100, schedules.Cosine())`, for the rate of each step
+    clip_norm : the largest norm of the gradient of all parameters together, as the optimizer gets it, L2 penalty
+        included: a longer one is scaled to it (Pascanu et al., 2013). It takes one more pass over the parameters
+    dropout : share of hidden outputs set to 0 in training while the others are divided by 1 - share (Srivastava et al.,
+        2014): one for all hidden layers or one each
+    early_stopping : an `EarlyStopping`, or its patience in epochs; it needs `validation_data`
 
-    A second call of `fit` goes on where the first ended: optimizer state and epoch count are kept.
+    A second call of `fit` goes on where the first ended: optimizer state, schedule and epoch count are kept.
     """
 
     def __init__(
@@ -64,6 +80,10 @@ class Trainer:
         seed: int = 0,
         n_threads: int | str = "auto",
         callbacks: Sequence[Callback] = (),
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        early_stopping: EarlyStopping | int | None = None,
     ) -> None:
         if not isinstance(model, MLP):
             raise InputError(f"model: expected a fastdl.MLP, got {type(model).__name__}")
@@ -82,6 +102,19 @@ class Trainer:
         if not isinstance(callbacks, (list, tuple)):
             raise InputError(f"callbacks: expected a list of objects, got {type(callbacks).__name__}; use [callback]")
         self.callbacks = list(callbacks)
+        schedule = Constant() if schedule is None else schedule
+        if not isinstance(schedule, Schedule):
+            raise InputError(f"schedule: expected an instance such as fastdl.schedules.Cosine(), got {schedule!r}")
+        self.schedule = schedule
+        self.clip_norm = None if clip_norm is None else _positive(clip_norm, "clip_norm", "the gradient's largest norm")
+        self.dropout = _shares(dropout, len(model.activations))
+        if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+            early_stopping = EarlyStopping(
+                checks.count(early_stopping, "early_stopping", 1, "an EarlyStopping or the epochs to wait")
+            )
+        if early_stopping is not None:
+            early_stopping.check_monitor(metrics.METRICS[model.output])
+        self.early_stopping = early_stopping
         self.epochs_done = 0
         self.history = History()
         self._training: Training | None = None
@@ -121,19 +154,28 @@ class Trainer:
                 f"pass batch_size={n_rows} for full-batch training"
             )
         validation = self._prepare_validation(validation_data)
+        stopping = self.early_stopping
+        if stopping is not None and stopping.monitor != "loss" and validation is None:
+            raise InputError(
+                f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
+                f"pass validation_data=(X, y) to fit, or monitor='loss'"
+            )
 
         self.history = History()
         for callback in self.callbacks:
             callback.on_train_begin(self.epochs, n_rows)
         if self._training is None:
-            self._training = Training(Engine(self.model), self.optimizer, self.l2, self.batch_size, self.n_threads)
+            self._training = self._new_training(Engine(self.model))
         training = self._training
+        n_batches = -(-n_rows // self.batch_size)
+        span = training.steps_done, training.steps_done + self.epochs * n_batches
+        watch = None if stopping is None else Watch(stopping, self.model.parameters)
         good = self.model.parameters.copy()
         for epoch in range(1, self.epochs + 1):
             start = time.perf_counter()
-            loss, bad_batch = training.epoch(
-                inputs, targets, weight, self._order(n_rows), functools.partial(self._progress, epoch)
-            )
+            rates = self.schedule.rates(self.optimizer.lr, training.steps_done, n_batches, span)
+            progress = functools.partial(self._progress, epoch)
+            loss, bad_batch = training.epoch(inputs, targets, weight, self._order(n_rows), rates, progress)
             seconds = time.perf_counter() - start
             if bad_batch >= 0:
                 self.model.parameters[:] = good
@@ -145,7 +187,39 @@ class Trainer:
             good[:] = self.model.parameters
             self.epochs_done += 1
             self._record(epoch, loss, seconds, n_rows, validation)
+            if watch is not None and watch.is_over(self.history):
+                break
+        if watch is not None:
+            watch.restore(self.history)
         return self.history
+
+    def explain(self, seconds: float = 0.3) -> Explanation:
+        """How this training runs on this machine: threads and tiles, speed and share of the peak, where the time goes.
+
+        It is measured for about `seconds`, on random rows and on copies of the parameters and of everything else that a
+        step changes: the training goes on as if nothing had been asked. `print` what it returns.
+        """
+        from fastdl.engine.explain import explain
+
+        seconds = _positive(seconds, "seconds", "how long to measure")
+        model = copy.copy(self.model)
+        model.parameters = aligned_zeros(model.n_parameters, model.dtype)
+        # A step of a model that has diverged would end with its first loss.
+        np.copyto(model.parameters, self.model.parameters, where=np.isfinite(self.model.parameters))
+        return explain(self._new_training(Engine(model), clocked=True), self.n_threads, seconds)
+
+    def _new_training(self, engine: Engine, clocked: bool = False) -> Training:
+        return Training(
+            engine,
+            self.optimizer,
+            self.l2,
+            self.batch_size,
+            self.n_threads,
+            self.clip_norm or 0.0,
+            self.dropout,
+            self.seed,
+            clocked,
+        )
 
     def _order(self, n_rows: int) -> NDArray[np.int64]:
         """The order of the rows in the coming epoch: a function of the seed and the number of epochs done."""
@@ -181,3 +255,26 @@ class Trainer:
             self.history.metrics.setdefault(name, []).append(value)
         for callback in self.callbacks:
             callback.on_epoch_end(EpochResult(epoch, self.epochs, loss, val_loss, values, seconds, n_rows))
+
+
+def _positive(value: object, name: str, what: str) -> float:
+    number = checks.number(value, name, 0, what)
+    if number == 0:
+        raise InputError(f"{name}: expected {what}, a finite number above 0, got {value!r}")
+    return number
+
+
+def _shares(dropout: object, n_hidden: int) -> list[float]:
+    """One share per hidden layer, or none at all where nothing is dropped."""
+    several = isinstance(dropout, (list, tuple))
+    given = list(dropout) if isinstance(dropout, (list, tuple)) else [dropout] * max(1, n_hidden)
+    shares = [checks.number(share, "dropout", 0, "the share of outputs set to 0") for share in given]
+    if any(share >= 1 for share in shares):
+        raise InputError(f"dropout: expected shares in [0, 1), such as 0.2, got {dropout!r}")
+    if several and len(shares) != n_hidden:
+        raise InputError(f"dropout: expected one share, or {n_hidden} (one per hidden layer), got {len(shares)}")
+    if not any(shares):
+        return []
+    if n_hidden == 0:
+        raise InputError("dropout: expected a model with hidden layers, got a linear one; leave dropout out")
+    return shares

@@ -90,12 +90,24 @@ def batches_seen(n_rows, batch_size, epochs, dtype="float64", targets=None, **tr
     return result
 
 
-def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0):
+def weights_only(model, number):
+    """An array like the parameters that holds `number` where there is a weight, and 0 where there is a bias."""
+    flat = np.zeros(model.n_parameters)
+    for weight in model.views(flat)[0]:
+        weight[:] = number
+    return flat
+
+
+def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0, rates=None, clip_norm=np.inf):
     """(parameters, losses) after oracle steps over `epochs`, as `batches_seen` gives them; the model is not changed.
 
+    `rates` are learning rates, one per step; a gradient longer than `clip_norm` is scaled to it.
     The row weights are those that the loss uses: mean 1 over all rows. The losses are without the L2 penalty.
     """
     theta, states = model.parameters.astype(np.float64), [np.zeros(model.n_parameters)] * optimizer.n_states
+    hyper = optimizer.hyperparameters()
+    if "weight_decay" in hyper:
+        hyper["weight_decay"] = weights_only(model, hyper["weight_decay"])
     step, losses = 0, []
     for batches in epochs:
         total = 0.0
@@ -104,7 +116,9 @@ def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0):
             w = None if row_weight is None else row_weight[rows]
             total += len(rows) * oracle_loss_and_gradient(model, X[rows], y[rows], w, 0.0, theta)[0]
             _, g = oracle_loss_and_gradient(model, X[rows], y[rows], w, l2, theta)
-            update = reference.OPTIMIZERS[optimizer.name]
-            theta, states = update(theta, g, states, step, **optimizer.hyperparameters())
+            g = g * min(1.0, clip_norm / np.sqrt(g @ g))
+            if rates is not None:
+                hyper["lr"] = rates[step - 1]
+            theta, states = reference.OPTIMIZERS[optimizer.name](theta, g, states, step, **hyper)
         losses.append(total / len(X))
     return theta, losses

@@ -158,9 +158,9 @@ def sgd(theta, g, states, step, lr):
     return theta - lr * g, []
 
 
-def momentum(theta, g, states, step, lr, beta):
+def momentum(theta, g, states, step, lr, beta, nesterov=False):
     v = beta * states[0] + (1 - beta) * g
-    return theta - lr * v, [v]
+    return theta - lr * (beta * v + (1 - beta) * g if nesterov else v), [v]
 
 
 def rmsprop(theta, g, states, step, lr, beta, eps):
@@ -175,4 +175,10 @@ def adam(theta, g, states, step, lr, beta1, beta2, eps):
     return theta - lr * m_hat / (np.sqrt(v_hat) + eps), [m, v]
 
 
-OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}
+def adamw(theta, g, states, step, lr, beta1, beta2, eps, weight_decay):
+    """`weight_decay` is a number, or an array like theta that is 0 where theta is a bias."""
+    stepped, states = adam(theta, g, states, step, lr, beta1, beta2, eps)
+    return stepped - lr * weight_decay * theta, states
+
+
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}

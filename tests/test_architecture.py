@@ -26,7 +26,7 @@ KERNEL_ROOMS = [
     {"kernel", "arguments"},
     {"tile", "packing", "matmul", "team"},
     {"activations"},
-    {"simd", "host", "_jit", "regions"},
+    {"simd", "host", "_jit", "regions", "peak", "random_bits", "ticks"},
 ]
 MAY_IMPORT_KERNELS = {"engine", "model", "optimizers", "activations"}
 

@@ -133,7 +133,7 @@ def test_history_and_configuration(run):
         "parameters": 65 * 8 + 9 * 6 + 7 * 10,
     }
     training = config["training"]
-    assert training["optimizer"] == {"name": "momentum", "lr": 0.05, "beta": 0.9}
+    assert training["optimizer"] == {"name": "momentum", "lr": 0.05, "beta": 0.9, "nesterov": False}
     assert (training["batch_size"], training["epochs_done"], training["l2"], training["seed"]) == (100, 3, 0.01, 7)
     assert (training["train_rows"], training["validation_rows"]) == (1348, 449)
     assert config["versions"]["fastdl"] == fastdl.__version__

@@ -99,8 +99,10 @@ def kernel_results(name, rng):
     elif name in ("sigmoid_cross_entropy", "squared_error"):
         loss = getattr(fk, name)(a, d, out)
     else:
-        hyper = OPTIMIZERS[name.removesuffix("_step")]().hyperparameters().values()
-        getattr(fk, name)(p, g, *([m, v, 1] if name == "adam_step" else [m] if len(hyper) > 1 else []), *hyper)
+        hyper = OPTIMIZERS[name.removesuffix("_step").replace("nesterov", "momentum")]().hyperparameters()
+        hyper.pop("nesterov", None)
+        states = [m, v, 1] if name.startswith("adam") else [m] if len(hyper) > 1 else []
+        getattr(fk, name)(p, g, *states, *hyper.values())
     return b"".join(r.tobytes() for r in (*outputs, p, m, v, np.float64(loss)))
 
 

@@ -20,10 +20,12 @@ from fastdl_kernels import (
     SIGMOID,
     TANH,
     adam_step,
+    adamw_step,
     linear_backward,
     linear_forward,
     log_softmax,
     momentum_step,
+    nesterov_step,
     rmsprop_step,
     sgd_step,
     sigmoid_cross_entropy,
@@ -100,18 +102,22 @@ def all_optimizers(params, grads, states):
     momentum_step(params[1], grads, states[0], 0.1, 0.9)
     rmsprop_step(params[2], grads, states[1], 0.01, 0.9, 1e-8)
     adam_step(params[3], grads, states[2], states[3], 1, 0.01, 0.9, 0.999, 1e-8)
+    nesterov_step(params[4], grads, states[4], 0.1, 0.9)
+    adamw_step(params[5], grads, states[5], states[6], 1, 0.01, 0.9, 0.999, 1e-8, 0.1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_optimizers_in_compiled_code(rng, dtype):
-    params, grads = np.ones((4, 101), dtype), rng.normal(size=101).astype(dtype)
-    all_optimizers(params, grads, np.zeros((4, 101), dtype))
+    params, grads = np.ones((6, 101), dtype), rng.normal(size=101).astype(dtype)
+    all_optimizers(params, grads, np.zeros((7, 101), dtype))
     g, zero, one = grads.astype(np.float64), np.zeros(101), np.ones(101)
     want = [
         reference.sgd(one, g, [], 1, 0.1)[0],
         reference.momentum(one, g, [zero], 1, 0.1, 0.9)[0],
         reference.rmsprop(one, g, [zero], 1, 0.01, 0.9, 1e-8)[0],
         reference.adam(one, g, [zero, zero], 1, 0.01, 0.9, 0.999, 1e-8)[0],
+        reference.momentum(one, g, [zero], 1, 0.1, 0.9, nesterov=True)[0],
+        reference.adamw(one, g, [zero, zero], 1, 0.01, 0.9, 0.999, 1e-8, 0.1)[0],
     ]
     assert_close(params, np.array(want), 8 * eps(dtype))
 

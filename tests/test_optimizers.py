@@ -13,24 +13,31 @@ import fastdl
 import fastdl_kernels as fk
 from fastdl.optimizers import OPTIMIZERS
 
-SIZES = [0, 1, 7, 64, 1000, 10007]
+SIZES = [0, 1, 7, 64, 1000, 20011]  # the last one is more than one range
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+every_kernel = pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [(name, cls()) for name, cls in OPTIMIZERS.items()] + [("momentum", fastdl.Momentum(nesterov=True))],
+    ids=[*OPTIMIZERS, "nesterov"],
+)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 aligned_or_not = pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "unaligned"])
 
 
 def step_kernel(name, params, grads, states, step, hyper):
     """One call of the kernel, with its hyper-parameters in the order of the class's fields."""
-    count = (step,) if name == "adam" else ()
+    count = (step,) if name.startswith("adam") else ()
+    hyper = dict(hyper)
+    if hyper.pop("nesterov", False):
+        name = "nesterov"
     getattr(fk, f"{name}_step")(params, grads, *states, *count, *hyper.values())
 
 
-@every_optimizer
+@every_kernel
 @every_dtype
 @pytest.mark.parametrize("size", SIZES)
 @aligned_or_not
-def test_follows_the_reference_for_20_steps(rng, name, dtype, size, offset):
-    optimizer = OPTIMIZERS[name]()
+def test_follows_the_reference_for_20_steps(rng, name, optimizer, dtype, size, offset):
     hyper = optimizer.hyperparameters()
     arena = Arena(dtype, offset)
     params, states = arena.output(size), [arena.output(size) for _ in range(optimizer.n_states)]
@@ -54,7 +61,9 @@ HAND_WORKED = [
     # name, theta, g, states, step, hyper-parameters -> new theta, new states
     ("sgd", 1.0, 0.5, (), 1, {"lr": 0.1}, 0.95, ()),
     # v = 0.9 * 2 + 0.1 * 0.5 = 1.85; theta = 1 - 0.1 * 1.85
-    ("momentum", 1.0, 0.5, (2.0,), 1, {"lr": 0.1, "beta": 0.9}, 0.815, (1.85,)),
+    ("momentum", 1.0, 0.5, (2.0,), 1, {"lr": 0.1, "beta": 0.9, "nesterov": False}, 0.815, (1.85,)),
+    # the same v; theta = 1 - 0.1 * (0.9 * 1.85 + 0.1 * 0.5)
+    ("momentum", 1.0, 0.5, (2.0,), 1, {"lr": 0.1, "beta": 0.9, "nesterov": True}, 0.8285, (1.85,)),
     # s = 0.75 * 0 + 0.25 * 16 = 4; sqrt(4 + 5) = 3, epsilon inside the root; theta = 1 - 0.3 * 4 / 3
     ("rmsprop", 1.0, 4.0, (0.0,), 1, {"lr": 0.3, "beta": 0.75, "eps": 5.0}, 0.6, (4.0,)),
     # m = 0.5 * 2 = 1, m̂ = 1 / 0.5 = 2; v = 0.25 * 4 = 1, v̂ = 1 / 0.25 = 4; sqrt(4) + 2 = 4, epsilon outside the root;
@@ -62,6 +71,17 @@ HAND_WORKED = [
     ("adam", 1.0, 2.0, (0.0, 0.0), 1, {"lr": 0.2, "beta1": 0.5, "beta2": 0.75, "eps": 2.0}, 0.9, (1.0, 1.0)),
     # step 2: m = 0.5 + 1 = 1.5, m̂ = 1.5 / 0.75 = 2; v = 0.75 + 1 = 1.75, v̂ = 1.75 / 0.4375 = 4
     ("adam", 0.9, 2.0, (1.0, 1.0), 2, {"lr": 0.2, "beta1": 0.5, "beta2": 0.75, "eps": 2.0}, 0.8, (1.5, 1.75)),
+    # as the first, and 0.2 * 0.5 * theta less
+    (
+        "adamw",
+        1.0,
+        2.0,
+        (0.0, 0.0),
+        1,
+        {"lr": 0.2, "beta1": 0.5, "beta2": 0.75, "eps": 2.0, "weight_decay": 0.5},
+        0.8,
+        (1.0, 1.0),
+    ),
 ]
 
 
@@ -100,9 +120,26 @@ def test_a_zero_gradient_from_rest_moves_nothing(name, dtype):
     params = np.linspace(-1, 1, 33).astype(dtype)
     states = [np.zeros(33, dtype) for _ in range(OPTIMIZERS[name].n_states)]
     before = params.copy()
-    step_kernel(name, params, np.zeros(33, dtype), states, 1, OPTIMIZERS[name]().hyperparameters())
+    hyper = OPTIMIZERS[name]().hyperparameters()
+    if "weight_decay" in hyper:
+        hyper["weight_decay"] = 0.0
+    step_kernel(name, params, np.zeros(33, dtype), states, 1, hyper)
     np.testing.assert_array_equal(params, before)
     assert not any(s.any() for s in states)
+
+
+@every_kernel
+@pytest.mark.parametrize("size", [100, 20_011], ids=["one-range", "several-ranges"])
+def test_subnormal_numbers_count_as_0(name, optimizer, size):
+    """On the calling thread and on others, and the caller's own arithmetic keeps them."""
+    small = np.float32(1e-40)
+    params, grads = np.full(size, small), np.full(size, small)
+    states = [np.full(size, small) for _ in range(optimizer.n_states)]
+    step_kernel(name, params, grads, states, 1, optimizer.hyperparameters())
+    assert not params.any()
+    assert not any(s.any() for s in states)
+    assert grads.all()
+    assert np.full(size, small).sum() > 0
 
 
 @every_dtype
@@ -143,13 +180,15 @@ def test_optimizers_are_immutable_values(name):
 
 
 BAD = [(cls, field.name, value) for cls in OPTIMIZERS.values() for field in dataclasses.fields(cls)
-       for value in (-0.1, float("nan"), float("inf"), "0.1", None, True)]  # fmt: skip
+       for value in (-0.1, float("nan"), float("inf"), "0.1", None, True) if field.name != "nesterov"]  # fmt: skip
 BAD += [(cls, "lr", 0) for cls in OPTIMIZERS.values()]
 BAD += [
     (fastdl.Momentum, "beta", 1.0),
     (fastdl.Adam, "beta1", 1.0),
     (fastdl.Adam, "beta2", 1.5),
     (fastdl.RMSProp, "eps", 0.0),
+    (fastdl.Momentum, "nesterov", 1),
+    (fastdl.Momentum, "nesterov", "yes"),
 ]
 
 

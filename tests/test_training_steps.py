@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from problems import TASKS, batches_seen, make_data, make_model, train_by_hand
+from problems import TASKS, batches_seen, make_data, make_model, train_by_hand, weights_only
 
 import fastdl
 from fastdl.optimizers import OPTIMIZERS
@@ -34,7 +34,10 @@ def test_one_full_batch_step(rng, name, l2, weighted):
     optimizer = OPTIMIZERS[name](lr=0.05)
     loss, g = model.loss_and_gradient(X, y, weight, l2)
     zeros = [np.zeros(g.size)] * optimizer.n_states
-    want, _ = reference.OPTIMIZERS[name](model.parameters.copy(), g, zeros, 1, **optimizer.hyperparameters())
+    hyper = optimizer.hyperparameters()
+    if name == "adamw":
+        hyper["weight_decay"] = weights_only(model, hyper["weight_decay"])
+    want, _ = reference.OPTIMIZERS[name](model.parameters.copy(), g, zeros, 1, **hyper)
     penalty = l2 / 2 * sum(float((w**2).sum()) for w in model.weights)
     history = fastdl.Trainer(model, optimizer, batch_size=N, epochs=1, l2=l2).fit(X, y, sample_weight=weight)
     np.testing.assert_allclose(model.parameters, want, rtol=1e-11, atol=1e-13)
@@ -95,6 +98,42 @@ def test_mixed_activations(rng, epochs):
     history = fastdl.Trainer(model, fastdl.Momentum(lr=0.1), BATCH, EPOCHS).fit(X, y)
     np.testing.assert_allclose(model.parameters, want, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(history.loss, want_losses, rtol=1e-12)
+
+
+def test_weight_decay_does_not_pull_biases(rng):
+    """With gradients of 0 AdamW shrinks the weights by lr * weight_decay and leaves the biases alone."""
+    model = make_model([4, 3, 2], "identity", "linear")
+    for weight in model.weights:
+        weight[:] = 1.0
+    X = rng.normal(size=(6, 4))
+    y = model.forward(X)
+    biases = [b.copy() for b in model.biases]
+    fastdl.Trainer(model, fastdl.AdamW(lr=0.5, weight_decay=0.2, eps=1.0), batch_size=6, epochs=1).fit(X, y)
+    for weight, bias, before in zip(model.weights, model.biases, biases, strict=True):
+        np.testing.assert_allclose(weight, 0.9, rtol=1e-12)
+        np.testing.assert_allclose(bias, before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_without_decay_is_adam(rng, dtype):
+    """To the last bit: the decay is a factor of 1."""
+    models = [make_model([5, 33, 3], "tanh", "softmax", dtype) for _ in range(2)]
+    X, y = make_data(rng, N, [5, 3], "softmax")
+    fastdl.Trainer(models[0], fastdl.Adam(), BATCH, EPOCHS).fit(X, y)
+    fastdl.Trainer(models[1], fastdl.AdamW(weight_decay=0), BATCH, EPOCHS).fit(X, y)
+    np.testing.assert_array_equal(models[0].parameters, models[1].parameters)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_nesterov(rng, epochs, l2):
+    model = make_model([5, 7, 3], "tanh", "softmax")
+    X, y = make_data(rng, N, model.layers, "softmax")
+    optimizer = fastdl.Momentum(lr=0.5, nesterov=True)
+    want, _ = train_by_hand(model, X, y, optimizer, epochs, l2=l2)
+    plain, _ = train_by_hand(model, X, y, fastdl.Momentum(lr=0.5), epochs, l2=l2)
+    fastdl.Trainer(model, optimizer, BATCH, EPOCHS, l2=l2).fit(X, y)
+    np.testing.assert_allclose(model.parameters, want, rtol=1e-9, atol=1e-11)
+    assert np.abs(want - plain).max() > 1e-3
 
 
 def test_l2_does_not_pull_biases(rng):

@@ -8,9 +8,10 @@ callbacks and Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -18,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
-from fastdl.engine import steps
+from fastdl.engine import layout, steps
+from fastdl.engine.dropout import UNITS
+from fastdl.engine.interrupt import run_interruptibly
+from fastdl.engine.phases import gradient_sizes
 from fastdl.outputs import OUTPUTS
-from fastdl_kernels.serial import LOSSES, STATE_SIZE, TILE_ROWS, regions, usable_cores
+from fastdl_kernels.serial import LOSSES, STATE_SIZE, STOP, TILE_ROWS, regions, usable_cores
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -32,7 +36,19 @@ WORK_PER_PHASE = 100_000
 # Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
 CHUNK_ROWS = 192
 
-_HYPER = {"lr": steps.LR, "beta": steps.BETA1, "beta1": steps.BETA1, "beta2": steps.BETA2, "eps": steps.EPS}
+# Multiply-adds of a step that may take more than 20 ms.
+SLOW_STEP = 1_000_000_000
+# Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
+LOSS_BLOCK = 2**22
+
+_HYPER = {
+    "beta": layout.BETA1,
+    "beta1": layout.BETA1,
+    "beta2": layout.BETA2,
+    "eps": layout.EPS,
+    "weight_decay": layout.WEIGHT_DECAY,
+    "nesterov": layout.NESTEROV,
+}
 
 
 def _region(n_threads: int) -> contextlib.AbstractContextManager[Any]:
@@ -56,6 +72,20 @@ def row_stride(n: int, dtype: np.dtype) -> int:
     return n + 64 // dtype.itemsize if size >= 1024 and size % 512 == 0 else n
 
 
+class Pace:
+    """How much goes into one native call, so that it takes about SECONDS_PER_CALL: found by doubling from 1."""
+
+    def __init__(self) -> None:
+        self.count = 1
+
+    def took(self, count: int, seconds: float) -> None:
+        """A call of `count` took that long; one that was cut short by the end of the data says little."""
+        if seconds < SECONDS_PER_CALL / 2:
+            self.count *= 2 if count == self.count else 1
+        elif seconds > SECONDS_PER_CALL * 2:
+            self.count = max(1, math.ceil(count * SECONDS_PER_CALL / seconds))
+
+
 class Engine:
     """A model as the compiled code sees it: its parameters, and its shape as numbers in arrays."""
 
@@ -65,18 +95,20 @@ class Engine:
         self.loss = LOSSES[self.loss_name]
         activations = [(a.code, a.alpha) for a in model.activations] + [(fk.IDENTITY, 0.0)]
         self.alphas = np.array([alpha for _, alpha in activations], model.dtype)
+        self._pace = Pace()  # of predictions, in rounds of a chunk for each thread
         self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
 
-    def plan(self, rows: int) -> NDArray[np.int64]:
-        """One row per layer, for workspaces of `rows` rows: see `steps.N_IN` and the columns after it."""
-        plan = np.zeros((len(self.model.layers) - 1, steps.PLAN_COLUMNS), np.int64)
+    def plan(self, rows: int, dropout: Sequence[float] = ()) -> NDArray[np.int64]:
+        """One row per layer, for workspaces of `rows` rows: see `layout.N_IN` and the columns after it."""
+        plan = np.zeros((len(self.model.layers) - 1, layout.PLAN_COLUMNS), np.int64)
         parameter = output = 0
         codes = [a.code for a in self.model.activations] + [fk.IDENTITY]
-        plan[:, steps.STRIDE] = self.strides[1:]
+        plan[:, layout.STRIDE] = self.strides[1:]
+        plan[: len(dropout), layout.DROP] = [round(share * UNITS) for share in dropout]
         for row, n_in, n_out, code, stride in zip(
             plan, self.model.layers[:-1], self.model.layers[1:], codes, self.strides[1:], strict=True
         ):
-            row[: steps.STRIDE] = n_in, n_out, parameter, parameter + n_in * n_out, code, output
+            row[: layout.STRIDE] = n_in, n_out, parameter, parameter + n_in * n_out, code, output
             parameter += (n_in + 1) * n_out
             output += rows * stride
         return plan
@@ -98,8 +130,16 @@ class Engine:
         chunk = min(len(x), CHUNK_ROWS)
         threads = min(self.threads_for(len(x), n_threads), -(-len(x) // chunk))
         work = np.empty((threads, 2, chunk * max(self.strides[1:])), self.model.dtype)
-        with _region(threads):
-            steps.forward_chunks(threads, chunk, self.plan(chunk), self.alphas, self.model.parameters, x, work, raw)
+        plan, done = self.plan(chunk), 0
+        while done < len(x):
+            # Calls end where chunks end, so that they cut the rows as one call would.
+            count = min(self._pace.count, -(-(len(x) - done) // (threads * chunk)))
+            part = slice(done, done + count * threads * chunk)
+            start = time.perf_counter()
+            with _region(threads):
+                steps.forward_chunks(threads, chunk, plan, self.alphas, self.model.parameters, x[part], work, raw[part])
+            self._pace.took(count, time.perf_counter() - start)
+            done = part.stop
         return raw
 
     def probabilities(self, raw: NDArray) -> NDArray:
@@ -118,7 +158,12 @@ class Engine:
     def mean_loss(self, raw: NDArray, y: NDArray) -> float:
         """Mean loss of raw outputs against prepared targets."""
         labels, targets = self.split_targets(y)
-        total = steps.total_loss(self.loss, raw, labels, targets, np.zeros(0, raw.dtype), np.empty_like(raw))
+        rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
+        scratch, no_weights = np.empty((rows, raw.shape[1]), raw.dtype), np.zeros(0, raw.dtype)
+        total = 0.0
+        for start in range(0, len(raw), rows):
+            part = slice(start, start + rows)
+            total += steps.total_loss(self.loss, raw[part], labels[part], targets[part], no_weights, scratch)
         return total / (raw.size if self.loss_name == "squared_error" else len(raw))
 
     def split_targets(self, y: NDArray) -> tuple[NDArray[np.int64], NDArray]:
@@ -133,7 +178,7 @@ class Engine:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient."""
         normalised = None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
         training = Training(self, None, 0.0, len(x), n_threads)
-        loss, _ = training.epoch(x, y, normalised, np.arange(len(x)))
+        loss, _ = training.epoch(x, y, normalised, np.arange(len(x)), np.zeros(1))
         gradient = training.gradient
         if l2:
             for d_weight, w in zip(self.model.views(gradient)[0], self.model.weights, strict=True):
@@ -145,27 +190,44 @@ class Engine:
 class Training:
     """An engine with an optimizer's state and workspaces for batches of up to `batch_size` rows.
 
-    optimizer None leaves the parameters alone and the last batch's gradient in `gradient`.
+    optimizer None leaves the parameters alone and the last batch's gradient in `gradient`. `clip_norm` 0 is no limit.
+    `dropout` holds one share per hidden layer, or nothing; `seed` is that of its masks. With `clocked`, `clock`
+    [threads, kinds] counts the ticks of each kind of job: see `layout.FORWARD` and what follows it.
     """
 
     def __init__(
-        self, engine: Engine, optimizer: Optimizer | None, l2: float, batch_size: int, n_threads: int | str = "auto"
+        self,
+        engine: Engine,
+        optimizer: Optimizer | None,
+        l2: float,
+        batch_size: int,
+        n_threads: int | str = "auto",
+        clip_norm: float = 0.0,
+        dropout: Sequence[float] = (),
+        seed: int = 0,
+        clocked: bool = False,
     ) -> None:
         model = engine.model
         self.engine = engine
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.steps_done = 0
-        self._plan = engine.plan(batch_size)
+        self._plan = engine.plan(batch_size, dropout)
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
         self.n_threads = engine.threads_for(3 * batch_size, n_threads, phases=2 * len(self._plan))
         n_states = optimizer.n_states if optimizer else 0
-        self._code = optimizer.code if optimizer else steps.NO_UPDATE
-        self._hyper = np.zeros(5)
-        self._hyper[steps.L2] = l2
+        self._code = optimizer.code if optimizer else layout.NO_UPDATE
+        self._hyper = np.zeros(layout.HYPER_SIZE)
+        self._hyper[[layout.L2, layout.CLIP]] = l2, clip_norm
         for name, value in (optimizer.hyperparameters() if optimizer else {}).items():
-            self._hyper[_HYPER[name]] = value
+            if name != "lr":
+                self._hyper[_HYPER[name]] = value
         self.states = [aligned_zeros(model.n_parameters if i < n_states else 0, model.dtype) for i in range(2)]
-        self.gradient = aligned_zeros(model.n_parameters, model.dtype)
+        jobs, slot = gradient_sizes(self._plan, model.dtype.itemsize)
+        whole = optimizer is None or clip_norm > 0
+        self.gradient = aligned_zeros(model.n_parameters if whole else slot * self.n_threads, model.dtype)
+        self._squares = np.zeros(jobs if clip_norm > 0 else 0)
+        self.clock = np.zeros((self.n_threads if clocked else 0, layout.CLOCK_COLUMNS), np.int64)
         self._outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
         self._d_outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
         self._x = np.zeros((2, batch_size, engine.strides[0]), model.dtype)
@@ -174,8 +236,10 @@ class Training:
         self._targets = np.zeros((2, 0 if classes else batch_size, model.layers[-1]), model.dtype)
         self._parts = np.zeros(-(-batch_size // TILE_ROWS))
         self._state = np.zeros(STATE_SIZE, np.int64)
-        self._result = np.zeros(3)
-        self._batches_per_call = 1
+        self._result = np.zeros(layout.RESULT_SIZE)
+        self._pace = Pace()
+        # Whether a single step may take longer than Ctrl-C should wait; what is expected here, and later what was seen.
+        self._slow = 3 * batch_size * model.n_parameters > SLOW_STEP
 
     def epoch(
         self,
@@ -183,11 +247,13 @@ class Training:
         y: NDArray,
         weight: NDArray | None,
         order: NDArray[np.int64],
+        rates: NDArray[np.float64],
         on_progress: Callable[[int], None] | None = None,
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
-        `weight` [N] has mean 1. `on_progress` is called with the rows done, between native calls.
+        `weight` [N] has mean 1; `rates` holds the learning rate of each batch. `on_progress` is called with the rows
+        done, between native calls.
         """
         dtype = self.engine.model.dtype
         empty = np.zeros(0, dtype)
@@ -199,28 +265,49 @@ class Training:
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         self._result[:] = 0
         while batch < n_batches:
-            count = min(self._batches_per_call, n_batches - batch)
+            count = min(self._pace.count, n_batches - batch)
             self._state[:] = 0
-            self._result[1] = 0
+            self._result[layout.STEPS_DONE] = 0
             start = time.perf_counter()
-            with _region(self.n_threads):
-                steps.train_batches(
-                    self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
-                    self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper,
-                    self.steps_done + 1, self.batch_size, batch, count, order, x, labels, targets, weights,
-                    self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
-                    self._parts, self._result,
-                )  # fmt: skip
+            call = functools.partial(self._call, batch, count, order, rates, x, labels, targets, weights, batch_weights)
+            if self._slow:
+                run_interruptibly(call, self._stop)
+            else:
+                call()
             seconds = time.perf_counter() - start
-            done = int(self._result[1])
+            done = int(self._result[layout.STEPS_DONE])
             self.steps_done += done
             if done < count:
-                return float(self._result[2]), batch + done
+                return float(self._result[layout.LAST_LOSS]), batch + done
             batch += count
-            if seconds < SECONDS_PER_CALL / 2:
-                self._batches_per_call *= 2
-            elif seconds > SECONDS_PER_CALL * 2:
-                self._batches_per_call = max(1, math.ceil(count * SECONDS_PER_CALL / seconds))
+            self._pace.took(count, seconds)
+            self._slow |= seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:
                 on_progress(min(batch * self.batch_size, len(order)))
-        return float(self._result[0]) / len(order), -1
+        return float(self._result[layout.LOSS_SUM]) / len(order), -1
+
+    def _call(
+        self,
+        batch: int,
+        count: int,
+        order: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        x: NDArray,
+        labels: NDArray[np.int64],
+        targets: NDArray,
+        weights: NDArray,
+        batch_weights: NDArray,
+    ) -> None:
+        """One native call: `count` batches from `batch` on."""
+        with _region(self.n_threads):
+            steps.train_batches(
+                self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
+                self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
+                self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
+                self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
+                self._parts, self._squares, self.clock, self._result,
+            )  # fmt: skip
+
+    def _stop(self) -> None:
+        """End the native call under way as soon as the jobs that have begun are done, in the middle of a step."""
+        self._state[STOP] = 1

@@ -12,7 +12,7 @@ from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, LEAKY_RELU, RELU, 
 from fastdl_kernels.linear import linear_backward, linear_forward
 from fastdl_kernels.losses import log_softmax, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
 from fastdl_kernels.matmul import linked_product
-from fastdl_kernels.optimizers import adam_step, momentum_step, rmsprop_step, sgd_step
+from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nesterov_step, rmsprop_step, sgd_step
 
 # A user's cached function that calls a cached parallel kernel crashes in a process where nothing has started Numba's
 # threads before (numba #8578, #4807). It takes 10 ms; where no threading layer can be loaded, the first region says so.
@@ -29,10 +29,12 @@ __all__ = [
     "SIGMOID",
     "TANH",
     "adam_step",
+    "adamw_step",
     "linear_backward",
     "linear_forward",
     "log_softmax",
     "momentum_step",
+    "nesterov_step",
     "rmsprop_step",
     "sgd_step",
     "sigmoid_cross_entropy",

@@ -69,5 +69,3 @@ def parallel_for(typingctx, job, n, args):
         return context.get_dummy_value()
 
     return types.none(job, types.int64, args), codegen
-
-

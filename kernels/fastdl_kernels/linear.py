@@ -168,9 +168,7 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
             _differentiate(0, n_rows, d_out, out, activation, alpha_, d_z)
         else:
             for block in numba.prange(blocks):
-                _differentiate(
-                    block * ROWS, min(n_rows, (block + 1) * ROWS), d_out, out, activation, alpha_, d_z
-                )
+                _differentiate(block * ROWS, min(n_rows, (block + 1) * ROWS), d_out, out, activation, alpha_, d_z)
     weight_jobs = n_jobs(n_in, n_out, x.itemsize, parts)
     jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize, parts) if for_input else 0)
     if parts == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numba
 
-from fastdl_kernels._jit import jit
+from fastdl_kernels._jit import jit, noinline
 from fastdl_kernels.kernel import kernel, overlap
 from fastdl_kernels.simd import (
     broadcast,
@@ -17,6 +17,7 @@ from fastdl_kernels.simd import (
     fma,
     lanes_of,
     load_up_to,
+    number_like,
     pointer,
     restore_mode,
     sqrt,
@@ -39,16 +40,21 @@ def sgd_range(params, grads, start, stop, l2, lr):
 
 
 @jit
-def momentum_range(params, grads, velocity, start, stop, l2, lr, beta, rest):
-    """v <- beta v + rest g; theta <- theta - lr v, with rest = 1 - beta rounded once."""
+def momentum_range(params, grads, velocity, start, stop, l2, lr, beta, rest, nesterov):
+    """v <- beta v + rest g; theta <- theta - lr u, with rest = 1 - beta rounded once.
+
+    u is v, or with `nesterov` what v will be if the next gradient is the same: beta v + rest g.
+    """
     lanes = lanes_of(params)
     for i in range(start, stop, lanes):
         n = stop - i
         p = load_up_to(params, i, n)
-        g = fma(broadcast(l2), p, load_up_to(grads, i, n))
-        v = fma(broadcast(beta), load_up_to(velocity, i, n), broadcast(rest) * g)
+        g = broadcast(rest) * fma(broadcast(l2), p, load_up_to(grads, i, n))
+        v = fma(broadcast(beta), load_up_to(velocity, i, n), g)
         store_up_to(velocity, i, v, n)
-        store_up_to(params, i, fma(broadcast(-lr), v, p), n)
+        # The same for all of the range: the processor predicts it, and LLVM can take it out of the loop.
+        u = fma(broadcast(beta), v, g) if nesterov else v
+        store_up_to(params, i, fma(broadcast(-lr), u, p), n)
 
 
 @jit
@@ -65,8 +71,11 @@ def rmsprop_range(params, grads, mean_square, start, stop, l2, lr, beta, rest, e
 
 
 @jit
-def adam_range(params, grads, m, v, start, stop, l2, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2):
-    """m <- beta1 m + rest1 g; v <- beta2 v + rest2 g²; theta <- theta - lr (unbias1 m) / (sqrt(unbias2 v) + eps)."""
+def adam_range(params, grads, m, v, start, stop, l2, keep, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2):
+    """m <- beta1 m + rest1 g; v <- beta2 v + rest2 g²; theta <- keep theta - lr (unbias1 m) / (sqrt(unbias2 v) + eps).
+
+    keep is 1, or 1 - lr weight_decay: as a factor of a fused multiply-add it costs no instruction, and 1 changes no bit.
+    """
     lanes = lanes_of(params)
     for i in range(start, stop, lanes):
         n = stop - i
@@ -77,7 +86,53 @@ def adam_range(params, grads, m, v, start, stop, l2, lr, beta1, rest1, beta2, re
         store_up_to(m, i, m_, n)
         store_up_to(v, i, v_, n)
         step = broadcast(lr * unbias1) * m_ / (sqrt(broadcast(unbias2) * v_) + broadcast(eps))
-        store_up_to(params, i, p - step, n)
+        store_up_to(params, i, fma(broadcast(keep), p, -step), n)
+
+
+# --- one job of each public kernel: a range of the buffers, on which subnormal numbers count as 0 ---
+
+
+@jit
+def _sgd_job(job, n, params, grads, lr):
+    noinline()
+    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    mode = flush_subnormals()
+    sgd_range(params, grads, start, stop, number_like(lr, 0), lr)
+    restore_mode(mode)
+
+
+@jit
+def _momentum_job(job, n, params, grads, velocity, lr, beta, rest, nesterov):
+    noinline()
+    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    mode = flush_subnormals()
+    momentum_range(params, grads, velocity, start, stop, number_like(lr, 0), lr, beta, rest, nesterov)
+    restore_mode(mode)
+
+
+@jit
+def _rmsprop_job(job, n, params, grads, mean_square, lr, beta, rest, eps):
+    noinline()
+    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    mode = flush_subnormals()
+    rmsprop_range(params, grads, mean_square, start, stop, number_like(lr, 0), lr, beta, rest, eps)
+    restore_mode(mode)
+
+
+@jit
+def _adam_job(job, n, params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """The numbers are float64: what is rounded once is computed here."""
+    noinline()
+    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    one = params[0]
+    keep, rate = number_like(one, 1.0 - lr * weight_decay), number_like(one, lr)
+    b1, rest1 = number_like(one, beta1), number_like(one, 1.0 - beta1)
+    b2, rest2 = number_like(one, beta2), number_like(one, 1.0 - beta2)
+    unbias1, unbias2 = number_like(one, 1.0 / (1.0 - beta1**step)), number_like(one, 1.0 / (1.0 - beta2**step))
+    zero, eps_ = number_like(one, 0), number_like(one, eps)
+    mode = flush_subnormals()
+    adam_range(params, grads, m, v, start, stop, zero, keep, rate, b1, rest1, b2, rest2, eps_, unbias1, unbias2)
+    restore_mode(mode)
 
 
 @kernel({"params": "P", "grads": "P"}, outputs=["params"])
@@ -94,17 +149,12 @@ def sgd_step(params, grads, lr):
     """
     if grads.size != params.size or overlap(params, grads):
         raise ValueError("sgd_step: expected params and grads of one size, in memory of their own")
-    x = params.dtype.type
-    n = params.size
-    jobs = (n + RANGE - 1) // RANGE
-    if jobs <= 1:
-        sgd_range(pointer(params, 0), pointer(grads, 0), 0, n, x(0), x(lr))
+    n, rate = params.size, params.dtype.type(lr)
+    if n <= RANGE:
+        _sgd_job(0, n, pointer(params, 0), pointer(grads, 0), rate)
     else:
-        for job in numba.prange(jobs):
-            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
-            mode = flush_subnormals()
-            sgd_range(pointer(params, 0), pointer(grads, 0), start, stop, x(0), x(lr))
-            restore_mode(mode)
+        for job in numba.prange((n + RANGE - 1) // RANGE):
+            _sgd_job(job, n, pointer(params, 0), pointer(grads, 0), rate)
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -125,18 +175,41 @@ def momentum_step(params, grads, velocity, lr, beta):
     if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
         raise ValueError("momentum_step: expected arrays in memory of their own")
     x = params.dtype.type
-    n = params.size
-    jobs = (n + RANGE - 1) // RANGE
-    rest = x(1.0 - beta)
-    if jobs <= 1:
-        momentum_range(pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), 0, n, x(0), x(lr), x(beta), rest)
+    n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
+    if n <= RANGE:
+        _momentum_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False)
     else:
-        for job in numba.prange(jobs):
-            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+        for job in numba.prange((n + RANGE - 1) // RANGE):
             p, g, v = pointer(params, 0), pointer(grads, 0), pointer(velocity, 0)
-            mode = flush_subnormals()
-            momentum_range(p, g, v, start, stop, x(0), x(lr), x(beta), rest)
-            restore_mode(mode)
+            _momentum_job(job, n, p, g, v, rate, share, rest, False)
+
+
+@kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
+def nesterov_step(params, grads, velocity, lr, beta):
+    """v <- beta v + (1 - beta) g; theta <- theta - lr (beta v + (1 - beta) g), with the new v.
+
+    Parameters
+    ----------
+    params, velocity : float32 or float64 [P], C-contiguous, updated in place; velocity starts as zeros
+    grads : same dtype [P], read; no array may overlap another
+    lr : learning rate
+    beta : share of the old velocity, 0.9 is usual
+
+    Cost: 7 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Nesterov (1983), in the form of Sutskever et al.
+    (2013) that takes the gradient at theta, as an exponential average.
+    """
+    if grads.size != params.size or velocity.size != params.size:
+        raise ValueError("nesterov_step: expected arrays of one size")
+    if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
+        raise ValueError("nesterov_step: expected arrays in memory of their own")
+    x = params.dtype.type
+    n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
+    if n <= RANGE:
+        _momentum_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True)
+    else:
+        for job in numba.prange((n + RANGE - 1) // RANGE):
+            p, g, v = pointer(params, 0), pointer(grads, 0), pointer(velocity, 0)
+            _momentum_job(job, n, p, g, v, rate, share, rest, True)
 
 
 @kernel({"params": "P", "grads": "P", "mean_square": "P"}, outputs=["params", "mean_square"])
@@ -158,19 +231,20 @@ def rmsprop_step(params, grads, mean_square, lr, beta, eps):
     if overlap(params, grads) or overlap(params, mean_square) or overlap(mean_square, grads):
         raise ValueError("rmsprop_step: expected arrays in memory of their own")
     x = params.dtype.type
-    n = params.size
-    jobs = (n + RANGE - 1) // RANGE
-    rest = x(1.0 - beta)
-    if jobs <= 1:
-        p, g, s = pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0)
-        rmsprop_range(p, g, s, 0, n, x(0), x(lr), x(beta), rest, x(eps))
+    n, rate, share, rest, eps_ = params.size, x(lr), x(beta), x(1.0 - beta), x(eps)
+    if n <= RANGE:
+        _rmsprop_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_)
     else:
-        for job in numba.prange(jobs):
-            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
-            mode = flush_subnormals()
+        for job in numba.prange((n + RANGE - 1) // RANGE):
             p, g, s = pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0)
-            rmsprop_range(p, g, s, start, stop, x(0), x(lr), x(beta), rest, x(eps))
-            restore_mode(mode)
+            _rmsprop_job(job, n, p, g, s, rate, share, rest, eps_)
+
+
+@jit
+def _apart(a, b, c, d):
+    return not (
+        overlap(a, b) or overlap(a, c) or overlap(a, d) or overlap(b, c) or overlap(b, d) or overlap(c, d)
+    )  # fmt: skip
 
 
 @kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
@@ -189,27 +263,46 @@ def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
     """
     if grads.size != params.size or m.size != params.size or v.size != params.size:
         raise ValueError("adam_step: expected arrays of one size")
-    if (
-        overlap(params, grads) or overlap(params, m) or overlap(params, v)
-        or overlap(m, grads) or overlap(m, v) or overlap(v, grads)
-    ):  # fmt: skip
+    if not _apart(params, grads, m, v):
         raise ValueError("adam_step: expected arrays in memory of their own")
     if step < 1:
         raise ValueError("adam_step: expected step of at least 1; it counts the steps, this one included")
-    x = params.dtype.type
     n = params.size
-    jobs = (n + RANGE - 1) // RANGE
-    rest1, rest2 = x(1.0 - beta1), x(1.0 - beta2)
-    unbias1, unbias2 = x(1.0 / (1.0 - beta1**step)), x(1.0 / (1.0 - beta2**step))
-    if jobs <= 1:
+    if n <= RANGE:
         p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-        adam_range(p, g, m_, v_, 0, n, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2)
+        _adam_job(0, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0)
     else:
-        for job in numba.prange(jobs):
-            start, stop = job * RANGE, min(n, (job + 1) * RANGE)
-            mode = flush_subnormals()
+        for job in numba.prange((n + RANGE - 1) // RANGE):
             p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-            adam_range(
-                p, g, m_, v_, start, stop, x(0), x(lr), x(beta1), rest1, x(beta2), rest2, x(eps), unbias1, unbias2
-            )
-            restore_mode(mode)
+            _adam_job(job, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0)
+
+
+@kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
+def adamw_step(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """`adam_step` with decoupled weight decay: theta <- (1 - lr weight_decay) theta - lr m̂ / (sqrt(v̂) + eps).
+
+    Parameters
+    ----------
+    params, m, v : float32 or float64 [P], C-contiguous, updated in place; m and v start as zeros
+    grads : same dtype [P], read; no array may overlap another
+    step : counts from 1
+    lr, beta1, beta2, eps : 1e-3, 0.9, 0.999 and 1e-8 are usual
+    weight_decay : 0.01 is usual; biases are stepped apart, with 0
+
+    Cost: 13 P flop; 7 P itemsize bytes (4 read, 3 written). Source: Loshchilov and Hutter (2019),
+    https://arxiv.org/abs/1711.05101, with lr as a factor of the decay.
+    """
+    if grads.size != params.size or m.size != params.size or v.size != params.size:
+        raise ValueError("adamw_step: expected arrays of one size")
+    if not _apart(params, grads, m, v):
+        raise ValueError("adamw_step: expected arrays in memory of their own")
+    if step < 1:
+        raise ValueError("adamw_step: expected step of at least 1; it counts the steps, this one included")
+    n, decay = params.size, float(weight_decay)
+    if n <= RANGE:
+        p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+        _adam_job(0, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay)
+    else:
+        for job in numba.prange((n + RANGE - 1) // RANGE):
+            p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+            _adam_job(job, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay)

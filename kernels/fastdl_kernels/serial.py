@@ -7,7 +7,8 @@ parallel region does it under `regions.region()`, and not at all where `regions.
 
 from fastdl_kernels import regions
 from fastdl_kernels._jit import jit, noinline, parallel_jit
-from fastdl_kernels.host import usable_cores
+from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
+from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
     LOSSES,
     SOFTMAX_CROSS_ENTROPY,
@@ -18,14 +19,22 @@ from fastdl_kernels.losses import (
 from fastdl_kernels.matmul import Target, grid, job_block, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
-from fastdl_kernels.team import STATE_SIZE, barrier, check_in, claim
+from fastdl_kernels.peak import fma_flop, run_fma_loops
+from fastdl_kernels.random_bits import mix, mix_small
+from fastdl_kernels.team import STATE_SIZE, STOP, barrier, check_in, claim, first_job
+from fastdl_kernels.ticks import ticks
 from fastdl_kernels.tile import MR as TILE_ROWS
+from fastdl_kernels.tile import panel_width
 
 __all__ = [
+    "IDENTITY",
     "LOSSES",
+    "SIGMOID",
     "SOFTMAX_CROSS_ENTROPY",
     "SQUARED_ERROR",
     "STATE_SIZE",
+    "STOP",
+    "TANH",
     "TILE_ROWS",
     "Operand",
     "Target",
@@ -33,18 +42,27 @@ __all__ = [
     "barrier",
     "check_in",
     "claim",
+    "first_job",
+    "fma_flop",
     "grid",
+    "host",
     "jit",
     "job_block",
+    "mix",
+    "mix_small",
     "momentum_range",
     "n_jobs",
     "noinline",
     "pair_loss_rows",
+    "panel_width",
     "parallel_jit",
     "product_job",
     "regions",
     "rmsprop_range",
+    "run_fma_loops",
     "sgd_range",
     "softmax_cross_entropy_rows",
+    "ticks",
+    "times_derivative",
     "usable_cores",
 ]

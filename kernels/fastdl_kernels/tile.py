@@ -108,7 +108,9 @@ def _tile_function(
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below, *packed = function.args
+    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below, *packed = (
+        function.args
+    )
     # No output is ever an operand, and every array is reached through one argument only.
     for argument in (a, b, out, bias, below, *packed):
         argument.add_attribute("noalias")
@@ -266,7 +268,22 @@ def _tile_function(
 
 @intrinsic
 def tile(
-    typingctx, n_rows, depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below
+    typingctx,
+    n_rows,
+    depth,
+    a,
+    a_row,
+    a_step,
+    b,
+    b_step,
+    out,
+    out_row,
+    columns,
+    accumulate,
+    bias,
+    activation,
+    alpha,
+    below,
 ):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of a rectifier): one tile.
 
@@ -277,7 +294,11 @@ def tile(
     a rectifier, laid out like `out`, and alpha is its slope below 0.
     """
     element = alpha
-    if element not in (types.float32, types.float64) or a != types.CPointer(element) or not a == b == out == bias == below:
+    if (
+        element not in (types.float32, types.float64)
+        or a != types.CPointer(element)
+        or not a == b == out == bias == below
+    ):
         return None
     count = vec_type(element).count
     n = types.int64

@@ -1,0 +1,162 @@
+"""What a training step is made of: a short measurement beside the training, and what it says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.engine import WORK_PER_PHASE, Training, _region, layout
+from fastdl_kernels.serial import TILE_ROWS, fma_flop, host, panel_width, run_fma_loops, usable_cores
+
+# Different batches that are measured on, again and again, and the most rows that one measurement goes through.
+BATCHES, MOST_ROWS = 4, 2_000_000
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a training runs on this machine; `print` it, or take the numbers.
+
+    threads, reason : how many threads work on a step, and why
+    isa, tile_rows, tile_columns : instruction set, and the register tile of the matrix products
+    batch_size, step_seconds, gflops : time and arithmetic rate of one step, everything included
+    peak_gflops : what as many threads reach with multiply-adds alone, measured at the same time
+    forward, backward, update, gather, waiting : shares of the threads' time. `forward` includes the loss, `update` the
+        gradients of the weights and the optimizer; `waiting` is for other threads and for the next job
+    """
+
+    threads: int
+    reason: str
+    isa: str
+    tile_rows: int
+    tile_columns: int
+    dtype: str
+    batch_size: int
+    step_seconds: float
+    gflops: float
+    peak_gflops: float
+    forward: float
+    backward: float
+    update: float
+    gather: float
+    waiting: float
+
+    @property
+    def share_of_peak(self) -> float:
+        """gflops / peak_gflops."""
+        return self.gflops / self.peak_gflops
+
+    def __str__(self) -> str:
+        shares = ", ".join(
+            f"{name} {100 * getattr(self, name):.0f} %"
+            for name in ("forward", "backward", "update", "gather", "waiting")
+        )
+        return "\n".join(
+            (
+                f"threads  {self.threads}: {self.reason}",
+                f"tiles    {self.tile_rows} rows × {self.tile_columns} columns of {self.dtype} ({self.isa})",
+                f"step     {_duration(self.step_seconds)} for {self.batch_size} rows: {self.gflops:.3g} GFLOP/s, "
+                f"{100 * self.share_of_peak:.0f} % of the {self.peak_gflops:.3g} measured for multiply-adds alone",
+                f"time     {shares}",
+            )
+        )
+
+
+def explain(training: Training, asked: int | str, seconds: float) -> Explanation:
+    """Measure steps of a clocked `training` (one of its own, which nobody goes on with) on random rows.
+
+    The learning rate is 0, so that its parameters stay; `asked` is the number of threads that was asked for.
+    """
+    model, threads = training.engine.model, training.n_threads
+    x, y = _random_batches(training)
+    rows = np.random.default_rng(1).permutation(len(x))
+    # How many steps it takes until a measurement is long enough.
+    steps = BATCHES
+    while True:
+        taken = _time(training, x, y, rows, steps)
+        if taken > seconds / 6 or steps * training.batch_size * 4 > MOST_ROWS:
+            break
+        steps *= 4
+    times, clocks, peaks = [], [], []
+    for _ in range(3):
+        training.clock[:] = 0
+        times.append(_time(training, x, y, rows, steps) / steps)
+        clocks.append(training.clock.copy())
+        peaks.append(_peak(threads, model.dtype))
+    middle = int(np.argsort(times)[1])
+    clock = clocks[middle].sum(axis=0)
+    total = max(1, int(clock[layout.TOTAL]))
+    parts = {
+        name: float(clock[kind]) / total
+        for name, kind in (
+            ("forward", layout.FORWARD),
+            ("backward", layout.BACKWARD),
+            ("update", layout.UPDATE),
+            ("gather", layout.GATHER),
+        )
+    }
+    sizes = [i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True)]
+    flop = 2 * training.batch_size * (3 * sum(sizes) - sizes[0])
+    return Explanation(
+        threads=threads,
+        reason=_reason(training, asked, sum(sizes)),
+        isa=host().isa,
+        tile_rows=TILE_ROWS,
+        tile_columns=panel_width(model.dtype),
+        dtype=model.dtype.name,
+        batch_size=training.batch_size,
+        step_seconds=times[middle],
+        gflops=flop / times[middle] / 1e9,
+        peak_gflops=float(np.median(peaks)) / 1e9,
+        **parts,
+        waiting=max(0.0, 1.0 - sum(parts.values())),
+    )
+
+
+def _random_batches(training: Training) -> tuple[NDArray, NDArray[Any]]:
+    model, rng = training.engine.model, np.random.default_rng(0)
+    n = BATCHES * training.batch_size
+    x = rng.standard_normal((n, model.layers[0]), np.float32).astype(model.dtype)
+    if model.output == "softmax":
+        return x, rng.integers(0, model.layers[-1], n)
+    return x, rng.integers(0, 2, (n, model.layers[-1])).astype(model.dtype)
+
+
+def _time(training: Training, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
+    order = np.resize(rows, steps * training.batch_size)
+    start = time.perf_counter()
+    training.epoch(x, y, None, order, np.zeros(steps))
+    return time.perf_counter() - start
+
+
+def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
+    """Operations per second of multiply-adds in registers on that many threads: the best of three."""
+    sums, n, best = np.zeros(threads, dtype), 1000, 0.0
+    repeats = 0
+    while repeats < 3:
+        start = time.perf_counter()
+        with _region(threads):
+            run_fma_loops(threads, n, sums)
+        taken = time.perf_counter() - start
+        if taken < seconds:
+            n *= 4
+        else:
+            repeats += 1
+            best = max(best, fma_flop(threads, n, dtype) / taken)
+    return best
+
+
+def _reason(training: Training, asked: int | str, multiply_adds: int) -> str:
+    if asked != "auto":
+        return "as asked"
+    cores = usable_cores()
+    work = 3 * training.batch_size * multiply_adds // (2 * len(training.engine.model.activations) + 2)
+    text = f"auto, of {cores} usable core{'' if cores == 1 else 's'}; between two barriers a step has about {work:,} "
+    return text + f"multiply-adds, and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
+
+
+def _duration(seconds: float) -> str:
+    return f"{1e6 * seconds:.3g} us" if seconds < 1e-3 else f"{1e3 * seconds:.3g} ms"

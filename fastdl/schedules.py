@@ -1,0 +1,143 @@
+"""Learning-rate schedules: the rate of every single step, as a function of how many steps were done before it.
+
+A schedule multiplies or replaces the optimizer's `lr`; steps (mini-batches) are counted over the whole life of a trainer,
+so that a second `fit` goes on where the first ended.
+
+>>> from fastdl.schedules import Cosine, Step, Warmup
+>>> Step(every=2, factor=0.5).rates(0.1, 0, 5)
+array([0.1  , 0.1  , 0.05 , 0.05 , 0.025])
+>>> Warmup(4, Cosine(steps=4)).rates(0.1, 0, 4)
+array([0.025, 0.05 , 0.075, 0.1  ])
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl import checks
+from fastdl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base of all schedules; t counts the steps done before, from 0."""
+
+    name: ClassVar[str]
+
+    def rates(self, lr: float, first: int, count: int, span: tuple[int, int] | None = None) -> NDArray[np.float64]:
+        """The learning rates of the steps first .. first + count - 1, for an optimizer with the rate `lr`.
+
+        `span` holds the first step of the fit under way and the one past its last (default: these steps).
+        """
+        t = np.arange(first, first + count, dtype=np.float64)
+        return self._rates(lr, t, *(span or (first, first + count)))
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Name and numbers, as they are written into a run's configuration."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """lr."""
+
+    name = "constant"
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        return np.full(t.size, lr)
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """lr factor^floor(t / every): times `factor` at once, every so many steps."""
+
+    every: int
+    factor: float = 0.5
+
+    name = "step"
+
+    def __post_init__(self) -> None:
+        _check_decay(self)
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        return lr * self.factor ** np.floor(t / self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """lr factor^(t / every): times `factor` within so many steps, a little in each (0.5: `every` is the half-life)."""
+
+    every: int
+    factor: float = 0.5
+
+    name = "exponential"
+
+    def __post_init__(self) -> None:
+        _check_decay(self)
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        return lr * self.factor ** (t / self.every)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """final + (lr - final) (1 + cos(π min(1, t / steps))) / 2 (Loshchilov and Hutter, 2017, without restarts).
+
+    With steps=None it runs from the first to the last step of each `fit`, and a second fit starts from lr again.
+    """
+
+    steps: int | None = None
+    final: float = 0.0
+
+    name = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            checks.count(self.steps, "Cosine: steps", 1, "the steps until the final rate, or None for those of a fit")
+        checks.number(self.final, "Cosine: final", 0, "the learning rate at the end")
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        start, steps = (begin, end - begin) if self.steps is None else (0, self.steps)
+        share = np.clip((t - start) / max(1, steps), 0, 1)
+        return self.final + (lr - self.final) * (1 + np.cos(np.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """lr (t + 1) / steps for t < steps, and then another schedule, which counts from 0 there."""
+
+    steps: int
+    then: Schedule = field(default_factory=Constant)
+
+    name = "warmup"
+
+    def __post_init__(self) -> None:
+        checks.count(self.steps, "Warmup: steps", 1, "the steps until the full rate")
+        if not isinstance(self.then, Schedule):
+            raise InputError(f"Warmup: expected then to be a schedule such as Cosine(), got {self.then!r}")
+
+    def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+        after = self.then._rates(lr, t - self.steps, max(0, begin - self.steps), max(0, end - self.steps))
+        return np.where(t < self.steps, lr * (t + 1) / self.steps, after)
+
+    def describe(self) -> dict[str, Any]:
+        """Name and numbers, as they are written into a run's configuration."""
+        return {"name": self.name, "steps": self.steps, "then": self.then.describe()}
+
+
+def _check_decay(schedule: Step | Exponential) -> None:
+    name = type(schedule).__name__
+    checks.count(schedule.every, f"{name}: every", 1, "a number of steps")
+    if checks.number(schedule.factor, f"{name}: factor", 0, "what the rate is multiplied by") == 0:
+        raise InputError(f"{name}: expected factor above 0, such as 0.5, got {schedule.factor!r}")
+
+
+SCHEDULES: dict[str, type[Schedule]] = {cls.name: cls for cls in (Constant, Step, Exponential, Cosine)}
+"""Registry: tests and the command line iterate over it. `Warmup` goes in front of any."""

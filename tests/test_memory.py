@@ -1,0 +1,87 @@
+"""Memory: nothing is allocated in a step, and a training needs no more than the README says."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from numba.core.runtime import _nrt_python, rtsys
+
+import fastdl
+from fastdl.engine import Engine, Training
+
+LAYERS, BATCH, ROWS = [300, 600, 600, 10], 64, 640
+
+
+def fit_peak(n_rows=ROWS, epochs=2, **options):
+    """(peak bytes of fit, bytes of parameters, bytes of the data): NumPy reports its arrays to tracemalloc."""
+    model = fastdl.MLP(LAYERS)
+    X = np.ones((n_rows, LAYERS[0]), np.float32)
+    y = np.arange(n_rows) % LAYERS[-1]
+    trainer = fastdl.Trainer(model, batch_size=BATCH, epochs=epochs, n_threads=2, **options)
+    fastdl.Trainer(fastdl.MLP([4, 3, 2]), batch_size=4, epochs=1).fit(np.ones((4, 4)), [0, 1, 0, 1])
+    tracemalloc.start()
+    try:
+        trainer.fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return peak, model.parameters.nbytes, X.nbytes + y.nbytes
+
+
+def workspaces():
+    """What one batch needs: outputs and their gradients, and two batches of rows, the next one being gathered."""
+    return 4 * BATCH * (2 * sum(LAYERS[1:]) + 2 * LAYERS[0])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "states"),
+    [(fastdl.SGD(), 0), (fastdl.Momentum(), 1), (fastdl.Adam(), 2)],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_a_training_needs_parameters_times_2_plus_states(optimizer, states):
+    """Data, the parameters and those of the last good epoch, the optimizer's state, and one batch; within 20 %.
+
+    Threads keep the block of the gradient that they work on; the whole of it is nowhere.
+    """
+    peak, parameters, data = fit_peak(optimizer=optimizer)
+    whole = data + parameters + peak
+    wanted = data + parameters * (2 + states) + workspaces()
+    assert 0.8 * wanted < whole < 1.2 * wanted
+
+
+@pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"early_stopping": fastdl.EarlyStopping(3, "loss")}])
+def test_clipping_and_early_stopping_need_one_more_copy(options):
+    peak, parameters, data = fit_peak(**options)
+    wanted = data + parameters * 5 + workspaces()
+    assert 0.8 * wanted < data + parameters + peak < 1.2 * wanted
+
+
+def test_more_steps_need_no_more_memory():
+    """16 bytes a row at most for the order of the rows, and 8 a step for its rate; nothing else grows with the epochs."""
+    few, many = fit_peak()[0], fit_peak(n_rows=20 * ROWS)[0]
+    assert many - few < 16 * 19 * ROWS + 8 * 19 * ROWS // BATCH + 20_000
+    assert abs(fit_peak(epochs=20)[0] - few) < 20_000
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.1, "dropout": [0.5]}], ids=["plain", "clip-and-dropout"])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_compiled_steps_allocate_nothing(options, n_threads):
+    """Counted by Numba's own allocator: as many allocations in a call of 500 steps as in a call of one."""
+    model = fastdl.MLP([6, 20, 3])
+    X, y = np.ones((8, 6), np.float32), np.arange(8) % 3
+    training = Training(Engine(model), fastdl.Adam(), 0.1, 8, n_threads, **options)
+
+    def allocations(steps):
+        training._pace.count = steps
+        before = rtsys.get_allocation_stats().alloc
+        training.epoch(X, y, None, np.tile(np.arange(8), steps), np.full(steps, 1e-3))
+        return rtsys.get_allocation_stats().alloc - before
+
+    _nrt_python.memsys_enable_stats()
+    try:
+        allocations(1)
+        assert allocations(500) == allocations(1)
+    finally:
+        _nrt_python.memsys_disable_stats()
