@@ -7,12 +7,11 @@ callbacks and Ctrl-C.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -49,11 +48,6 @@ _HYPER = {
     "weight_decay": layout.WEIGHT_DECAY,
     "nesterov": layout.NESTEROV,
 }
-
-
-def _region(n_threads: int) -> contextlib.AbstractContextManager[Any]:
-    """What must be held while a native call runs on several threads."""
-    return contextlib.nullcontext() if n_threads == 1 else regions.region()
 
 
 def aligned_zeros(n: int, dtype: np.dtype) -> NDArray:
@@ -136,8 +130,7 @@ class Engine:
             count = min(self._pace.count, -(-(len(x) - done) // (threads * chunk)))
             part = slice(done, done + count * threads * chunk)
             start = time.perf_counter()
-            with _region(threads):
-                steps.forward_chunks(threads, chunk, plan, self.alphas, self.model.parameters, x[part], work, raw[part])
+            steps.forward_chunks(threads, chunk, plan, self.alphas, self.model.parameters, x[part], work, raw[part])
             self._pace.took(count, time.perf_counter() - start)
             done = part.stop
         return raw
@@ -299,14 +292,13 @@ class Training:
         batch_weights: NDArray,
     ) -> None:
         """One native call: `count` batches from `batch` on."""
-        with _region(self.n_threads):
-            steps.train_batches(
-                self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
-                self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
-                self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
-                self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
-                self._parts, self._squares, self.clock, self._result,
-            )  # fmt: skip
+        steps.train_batches(
+            self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
+            self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
+            self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
+            self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
+            self._parts, self._squares, self.clock, self._result,
+        )  # fmt: skip
 
     def _stop(self) -> None:
         """End the native call under way as soon as the jobs that have begun are done, in the middle of a step."""

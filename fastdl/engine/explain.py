@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine import WORK_PER_PHASE, Training, _region, layout
+from fastdl.engine import WORK_PER_PHASE, Training, layout
 from fastdl_kernels.serial import TILE_ROWS, fma_flop, host, panel_width, run_fma_loops, usable_cores
 
 # Different batches that are measured on, again and again, and the most rows that one measurement goes through.
@@ -138,8 +138,7 @@ def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
     repeats = 0
     while repeats < 3:
         start = time.perf_counter()
-        with _region(threads):
-            run_fma_loops(threads, n, sums)
+        run_fma_loops(threads, n, sums)
         taken = time.perf_counter() - start
         if taken < seconds:
             n *= 4

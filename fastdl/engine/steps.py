@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from fastdl.engine.layout import (
@@ -54,7 +53,7 @@ from fastdl_kernels.serial import (
     mix,
     n_jobs,
     noinline,
-    parallel_jit,
+    run_jobs,
     ticks,
 )
 from fastdl_kernels.simd import pointer
@@ -85,7 +84,7 @@ def _factor(squares, blocks, limit):
 
 @jit
 def _work(
-    state, wanted, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
+    job, state, wanted, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
     n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
     squares, clock, result,
 ):  # fmt: skip
@@ -187,8 +186,8 @@ def _work(
                     below = pointer(x[here], 0) if updated == 0 else pointer(outputs, plan[updated - 1, OUTPUT])
                     below_stride = x.shape[2] if updated == 0 else plan[updated - 1, STRIDE]
                     update(
-                        job - others, needed_up, plan, alphas, updated, rows, params, grads, slot, state1, state2, code, hyper, lr,
-                        step + i, below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]), squares,
+                        job - others, needed_up, plan, alphas, updated, rows, params, grads, slot, state1, state2, code,
+                        hyper, lr, step + i, below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]), squares,
                         blocks + job - others,
                     )  # fmt: skip
                     _stop(clocked, times, UPDATE, start)
@@ -226,26 +225,21 @@ def _work(
     _stop(clocked, times, TOTAL, begin)
 
 
-@parallel_jit
+@jit
 def train_batches(
     n_threads, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
     n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
     squares, clock, result,
 ):  # fmt: skip
     """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`."""
-    if n_threads == 1:
-        _work(
+    run_jobs(
+        _work, n_threads, n_threads > 1,
+        (
             state, n_threads, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size,
             batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs,
             parts, squares, clock, result,
-        )  # fmt: skip
-    else:
-        for _ in numba.prange(n_threads):
-            _work(
-                state, n_threads, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed,
-                batch_size, batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights,
-                outputs, d_outputs, parts, squares, clock, result,
-            )  # fmt: skip
+        ),
+    )  # fmt: skip
 
 
 @jit
@@ -277,14 +271,13 @@ def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
             forward(job, 1, plan, alphas, layer, rows, params, below, below_stride, above, stride, nothing, False)
 
 
-@parallel_jit
+@jit
+def _forward_chunks(t, n_threads, chunk, plan, alphas, params, data, work, raw):
+    for c in range(t, (data.shape[0] + chunk - 1) // chunk, n_threads):
+        _forward_chunk(c, chunk, plan, alphas, params, data, work[t], raw)
+
+
+@jit
 def forward_chunks(n_threads, chunk, plan, alphas, params, data, work, raw):
     """raw = outputs of the last layer for all rows of data; work [n_threads, 2, chunk * widest] is scratch."""
-    chunks = (data.shape[0] + chunk - 1) // chunk
-    if n_threads == 1:
-        for c in range(chunks):
-            _forward_chunk(c, chunk, plan, alphas, params, data, work[0], raw)
-    else:
-        for t in numba.prange(n_threads):
-            for c in range(t, chunks, n_threads):
-                _forward_chunk(c, chunk, plan, alphas, params, data, work[t], raw)
+    run_jobs(_forward_chunks, n_threads, n_threads > 1, (n_threads, chunk, plan, alphas, params, data, work, raw))

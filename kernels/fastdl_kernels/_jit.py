@@ -44,17 +44,12 @@ def build_id(folder: str) -> str:
 
 
 class KernelCache(FunctionCache):
-    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files.
+    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files."""
 
-    `parallel` keeps the two ways to compile one function apart, which Numba's key does not: a child of fork would be
-    given the version with threads.
-    """
-
-    def __init__(self, py_func: Callable[..., Any], parallel: bool = False) -> None:
+    def __init__(self, py_func: Callable[..., Any]) -> None:
         super().__init__(py_func)
         stamp = (self._impl.locator.get_source_stamp(), build_id(str(Path(inspect.getfile(py_func)).parent)))
-        name = self._impl.filename_base + "-parallel" * parallel
-        self._cache_file = IndexDataCacheFile(self._cache_path, name, stamp)
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -77,17 +72,17 @@ class KernelCache(FunctionCache):
             self._cache_file.flush()
 
 
-def cache_for(py_func: Callable[..., Any], parallel: bool = False) -> KernelCache | None:
+def cache_for(py_func: Callable[..., Any]) -> KernelCache | None:
     """The cache of a function, or None where no folder can be written (Numba's own decorator would raise)."""
     try:
-        return KernelCache(py_func, parallel)
+        return KernelCache(py_func)
     except RuntimeError:
         return None
 
 
 def _compile(function: Callable[..., Any], parallel: bool) -> Any:
     dispatcher = numba.njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, parallel=parallel)(function)
-    cache = cache_for(function, parallel)
+    cache = cache_for(function)
     if cache is not None and not numba.config.DISABLE_JIT:
         dispatcher._cache = cache
     return dispatcher
@@ -135,6 +130,17 @@ def is_current(typingctx):
     return types.boolean(), codegen
 
 
+def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...]) -> CFunc:
+    """A function of numbers and pointers that returns nothing, compiled (or loaded) to be called by its `address`."""
+    options = {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True}
+    compiled = CFunc(function, (arguments, types.void), {}, options)
+    cache = cache_for(function)
+    if cache is not None:
+        compiled._cache = cache
+    compiled.compile()
+    return compiled
+
+
 class Linked:
     """A function that is compiled once per dtype and called by address.
 
@@ -177,17 +183,7 @@ class Linked:
         """Compile the function for an element type, or load it, and fill the slot."""
         if element in self._compiled:
             return
-        compiled = CFunc(
-            self.function,
-            (self.signature_of(element), types.void),
-            {},
-            {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True},
-        )
-        cache = cache_for(self.function)
-        if cache is not None:
-            compiled._cache = cache
-        compiled.compile()
-        self._compiled[element] = compiled
+        compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
         self._slots[element].value = compiled.address
 
     def load_cached(self) -> None:

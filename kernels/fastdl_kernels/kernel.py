@@ -13,13 +13,11 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, errors, types
+from numba.core import errors, types
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic, typeof_impl
 
-from fastdl_kernels import regions
-from fastdl_kernels._jit import is_current, jit, parallel_jit
+from fastdl_kernels._jit import is_current, jit
 from fastdl_kernels.arguments import Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
@@ -53,16 +51,13 @@ class Kernel:
         self._signature = inspect.signature(function)
         dims = {name: text.split() for name, text in shapes.items()}
         self.rules = Rules(self.__name__, list(self._signature.parameters), dims, outputs, optional, integers)
-        self.dispatcher = self._guarded(parallel_jit(function))
+        self.dispatcher = self._guarded(jit(function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
             args = self._positional(args, kwargs)
         try:
-            if regions.free:
-                return self.dispatcher(*args)
-            with regions.region():
-                return (self._serial if regions.forked else self.dispatcher)(*args)
+            return self.dispatcher(*args)
         except Exception as error:  # Numba raises many kinds for types that it cannot take
             message = self.rules.wrong_types([seen_value(arg) for arg in args])
             if message is not None:
@@ -93,11 +88,6 @@ class Kernel:
         dispatcher.compile = compile_checked
         return dispatcher
 
-    @functools.cached_property
-    def _serial(self) -> Any:
-        """The same function without threads, for a child of fork, where OpenMP ends a process that enters a region."""
-        return self._guarded(jit(self.dispatcher.py_func))
-
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{self._signature}>"
 
@@ -113,17 +103,6 @@ def kernel(
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator form of `Kernel`."""
     return lambda function: Kernel(function, shapes, outputs, optional, integers)
-
-
-@intrinsic
-def n_threads(typingctx):
-    """How many threads a parallel region may use: `numba.get_num_threads()`, which would keep a function out of the cache."""
-
-    def codegen(context, builder, sig, args):
-        function_type = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, function_type, "get_num_threads"), [])
-
-    return types.intp(), codegen
 
 
 @intrinsic

@@ -5,14 +5,14 @@ Dims: B rows, I inputs, O outputs.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, times_derivative
-from fastdl_kernels.kernel import SERIAL_WORK, kernel, n_threads, overlap
+from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
+from fastdl_kernels.regions import n_threads, run_jobs
 from fastdl_kernels.simd import (
     flush_subnormals,
     lanes_of,
@@ -72,12 +72,7 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     alpha_ = out.dtype.type(alpha)
     parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
     jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
-    if parts == 1:
-        for job in range(jobs):
-            _forward_job(job, parts, x, weight, bias, activation, alpha_, out)
-    else:
-        for job in numba.prange(jobs):
-            _forward_job(job, parts, x, weight, bias, activation, alpha_, out)
+    run_jobs(_forward_job, jobs, parts > 1, (parts, x, weight, bias, activation, alpha_, out))
 
 
 @jit
@@ -103,11 +98,11 @@ def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias
 
 
 @jit
-def _differentiate(first, last, d_out, out, activation, alpha, d_z):
-    """d_z = d_out * act'(z) for the rows first .. last."""
+def _differentiate(job, d_out, out, activation, alpha, d_z):
+    """d_z = d_out * act'(z) for ROWS rows."""
     n_out, stride = d_out.shape[1], d_z.shape[1]
     mode = flush_subnormals()
-    for r in range(first, last):
+    for r in range(job * ROWS, min(d_out.shape[0], (job + 1) * ROWS)):
         row, outputs, result = pointer(d_out, r * n_out), pointer(out, r * n_out), pointer(d_z, r * stride)
         for i in range(0, n_out, lanes_of(row)):
             d = times_derivative(load_up_to(row, i, n_out - i), load_up_to(outputs, i, n_out - i), activation, alpha)
@@ -163,17 +158,7 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     if activation != IDENTITY:
         # Computed once for both products. Rows a cache line further apart do not share a few sets of the caches.
         d_z = np.empty((n_rows, n_out + 64 // out.itemsize), out.dtype)
-        blocks = (n_rows + ROWS - 1) // ROWS
-        if parts == 1:
-            _differentiate(0, n_rows, d_out, out, activation, alpha_, d_z)
-        else:
-            for block in numba.prange(blocks):
-                _differentiate(block * ROWS, min(n_rows, (block + 1) * ROWS), d_out, out, activation, alpha_, d_z)
+        run_jobs(_differentiate, (n_rows + ROWS - 1) // ROWS, parts > 1, (d_out, out, activation, alpha_, d_z))
     weight_jobs = n_jobs(n_in, n_out, x.itemsize, parts)
     jobs = weight_jobs + (n_jobs(n_rows, n_in, x.itemsize, parts) if for_input else 0)
-    if parts == 1:
-        for job in range(jobs):
-            _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias)
-    else:
-        for job in numba.prange(jobs):
-            _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias)
+    run_jobs(_backward_job, jobs, parts > 1, (weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias))

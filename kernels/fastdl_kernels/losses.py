@@ -7,12 +7,12 @@ fixes: the same bits for any number of threads.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.kernel import kernel, overlap
 from fastdl_kernels.packing import scratch
+from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import (
     absolute,
     broadcast,
@@ -212,6 +212,22 @@ def chunk_rows(n_rows, n):
     return max(1, min(n_rows, CHUNK // max(1, n)))
 
 
+@jit
+def _softmax_job(c, size, logits, out):
+    n_rows, n = logits.shape
+    mode = flush_subnormals()
+    softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
+    restore_mode(mode)
+
+
+@jit
+def _log_softmax_job(c, size, logits, out):
+    n_rows, n = logits.shape
+    mode = flush_subnormals()
+    _log_softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
+    restore_mode(mode)
+
+
 @kernel({"logits": "B N", "out": "B N"}, outputs=["out"])
 def softmax(logits, out):
     """out[b, n] = exp(logits[b, n]) / sum over k of exp(logits[b, k]), with the row's maximum subtracted first.
@@ -230,15 +246,7 @@ def softmax(logits, out):
         return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    if chunks <= 1:
-        mode = flush_subnormals()
-        softmax_rows(pointer(logits, 0), 0, n_rows, n, pointer(out, 0))
-        restore_mode(mode)
-    else:
-        for c in numba.prange(chunks):
-            mode = flush_subnormals()
-            softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
-            restore_mode(mode)
+    run_jobs(_softmax_job, chunks, chunks > 1, (size, logits, out))
 
 
 @jit
@@ -275,27 +283,18 @@ def log_softmax(logits, out):
         return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    if chunks <= 1:
-        mode = flush_subnormals()
-        _log_softmax_rows(pointer(logits, 0), 0, n_rows, n, pointer(out, 0))
-        restore_mode(mode)
-    else:
-        for c in numba.prange(chunks):
-            mode = flush_subnormals()
-            _log_softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
-            restore_mode(mode)
+    run_jobs(_log_softmax_job, chunks, chunks > 1, (size, logits, out))
 
 
 @jit
-def _softmax_chunk(c, size, logits, labels, d_logits):
+def _softmax_cross_entropy_job(c, size, logits, labels, d_logits, sums):
     n_rows, n = logits.shape
     scale = logits.dtype.type(1.0 / n_rows)
     mode = flush_subnormals()
-    loss = softmax_cross_entropy_rows(
+    sums[c] = softmax_cross_entropy_rows(
         pointer(logits, 0), labels, null(scale), c * size, min(n_rows, (c + 1) * size), n, scale, pointer(d_logits, 0)
     )
     restore_mode(mode)
-    return loss
 
 
 @kernel({"logits": "B N", "labels": "B", "d_logits": "B N"}, outputs=["d_logits"], integers=["labels"])
@@ -325,28 +324,21 @@ def softmax_cross_entropy(logits, labels, d_logits):
             raise ValueError("softmax_cross_entropy: expected labels from 0 to N - 1")
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    if chunks <= 1:
-        return _softmax_chunk(0, size, logits, labels, d_logits) / n_rows
     sums = np.empty(chunks)
-    for c in numba.prange(chunks):
-        sums[c] = _softmax_chunk(c, size, logits, labels, d_logits)
-    loss = 0.0
-    for c in range(chunks):
-        loss += sums[c]
-    return loss / n_rows
+    run_jobs(_softmax_cross_entropy_job, chunks, chunks > 1, (size, logits, labels, d_logits, sums))
+    return sums.sum() / n_rows
 
 
 @jit
-def _pair_chunk(kind, c, size, divisor, outputs, targets, d_outputs):
+def _pair_job(c, kind, size, divisor, outputs, targets, d_outputs, sums):
     n_rows, n = outputs.shape
     scale = outputs.dtype.type(1.0 / divisor)
     mode = flush_subnormals()
-    loss = pair_loss_rows(
+    sums[c] = pair_loss_rows(
         kind, pointer(outputs, 0), pointer(targets, 0), null(scale), c * size, min(n_rows, (c + 1) * size), n, scale,
         pointer(d_outputs, 0),
     )  # fmt: skip
     restore_mode(mode)
-    return loss
 
 
 @kernel({"logits": "B N", "targets": "B N", "d_logits": "B N"}, outputs=["d_logits"])
@@ -372,15 +364,9 @@ def sigmoid_cross_entropy(logits, targets, d_logits):
         return 0.0
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    if chunks <= 1:
-        return _pair_chunk(SIGMOID_CROSS_ENTROPY, 0, size, n_rows, logits, targets, d_logits) / n_rows
     sums = np.empty(chunks)
-    for c in numba.prange(chunks):
-        sums[c] = _pair_chunk(SIGMOID_CROSS_ENTROPY, c, size, n_rows, logits, targets, d_logits)
-    loss = 0.0
-    for c in range(chunks):
-        loss += sums[c]
-    return loss / n_rows
+    run_jobs(_pair_job, chunks, chunks > 1, (SIGMOID_CROSS_ENTROPY, size, n_rows, logits, targets, d_logits, sums))
+    return sums.sum() / n_rows
 
 
 @kernel({"predictions": "B N", "targets": "B N", "d_predictions": "B N"}, outputs=["d_predictions"])
@@ -405,12 +391,8 @@ def squared_error(predictions, targets, d_predictions):
         return 0.0
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    if chunks <= 1:
-        return _pair_chunk(SQUARED_ERROR, 0, size, n_rows * n, predictions, targets, d_predictions) / (n_rows * n)
     sums = np.empty(chunks)
-    for c in numba.prange(chunks):
-        sums[c] = _pair_chunk(SQUARED_ERROR, c, size, n_rows * n, predictions, targets, d_predictions)
-    loss = 0.0
-    for c in range(chunks):
-        loss += sums[c]
-    return loss / (n_rows * n)
+    run_jobs(
+        _pair_job, chunks, chunks > 1, (SQUARED_ERROR, size, n_rows * n, predictions, targets, d_predictions, sums)
+    )
+    return sums.sum() / (n_rows * n)

@@ -7,10 +7,9 @@ decay l2 of the penalty (l2/2) p², whose gradient l2 p is added on the way; the
 
 from __future__ import annotations
 
-import numba
-
 from fastdl_kernels._jit import jit, noinline
 from fastdl_kernels.kernel import kernel, overlap
+from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import (
     broadcast,
     flush_subnormals,
@@ -150,11 +149,7 @@ def sgd_step(params, grads, lr):
     if grads.size != params.size or overlap(params, grads):
         raise ValueError("sgd_step: expected params and grads of one size, in memory of their own")
     n, rate = params.size, params.dtype.type(lr)
-    if n <= RANGE:
-        _sgd_job(0, n, pointer(params, 0), pointer(grads, 0), rate)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            _sgd_job(job, n, pointer(params, 0), pointer(grads, 0), rate)
+    run_jobs(_sgd_job, (n + RANGE - 1) // RANGE, n > RANGE, (n, pointer(params, 0), pointer(grads, 0), rate))
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -176,12 +171,12 @@ def momentum_step(params, grads, velocity, lr, beta):
         raise ValueError("momentum_step: expected arrays in memory of their own")
     x = params.dtype.type
     n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
-    if n <= RANGE:
-        _momentum_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            p, g, v = pointer(params, 0), pointer(grads, 0), pointer(velocity, 0)
-            _momentum_job(job, n, p, g, v, rate, share, rest, False)
+    run_jobs(
+        _momentum_job,
+        (n + RANGE - 1) // RANGE,
+        n > RANGE,
+        (n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False),
+    )
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -204,12 +199,12 @@ def nesterov_step(params, grads, velocity, lr, beta):
         raise ValueError("nesterov_step: expected arrays in memory of their own")
     x = params.dtype.type
     n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
-    if n <= RANGE:
-        _momentum_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            p, g, v = pointer(params, 0), pointer(grads, 0), pointer(velocity, 0)
-            _momentum_job(job, n, p, g, v, rate, share, rest, True)
+    run_jobs(
+        _momentum_job,
+        (n + RANGE - 1) // RANGE,
+        n > RANGE,
+        (n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True),
+    )
 
 
 @kernel({"params": "P", "grads": "P", "mean_square": "P"}, outputs=["params", "mean_square"])
@@ -232,12 +227,12 @@ def rmsprop_step(params, grads, mean_square, lr, beta, eps):
         raise ValueError("rmsprop_step: expected arrays in memory of their own")
     x = params.dtype.type
     n, rate, share, rest, eps_ = params.size, x(lr), x(beta), x(1.0 - beta), x(eps)
-    if n <= RANGE:
-        _rmsprop_job(0, n, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            p, g, s = pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0)
-            _rmsprop_job(job, n, p, g, s, rate, share, rest, eps_)
+    run_jobs(
+        _rmsprop_job,
+        (n + RANGE - 1) // RANGE,
+        n > RANGE,
+        (n, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_),
+    )
 
 
 @jit
@@ -268,13 +263,13 @@ def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
     if step < 1:
         raise ValueError("adam_step: expected step of at least 1; it counts the steps, this one included")
     n = params.size
-    if n <= RANGE:
-        p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-        _adam_job(0, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-            _adam_job(job, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0)
+    p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+    run_jobs(
+        _adam_job,
+        (n + RANGE - 1) // RANGE,
+        n > RANGE,
+        (n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0),
+    )
 
 
 @kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
@@ -299,10 +294,10 @@ def adamw_step(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
     if step < 1:
         raise ValueError("adamw_step: expected step of at least 1; it counts the steps, this one included")
     n, decay = params.size, float(weight_decay)
-    if n <= RANGE:
-        p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-        _adam_job(0, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay)
-    else:
-        for job in numba.prange((n + RANGE - 1) // RANGE):
-            p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-            _adam_job(job, n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay)
+    p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+    run_jobs(
+        _adam_job,
+        (n + RANGE - 1) // RANGE,
+        n > RANGE,
+        (n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay),
+    )

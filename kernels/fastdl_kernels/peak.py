@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastdl_kernels._jit import parallel_jit
+from fastdl_kernels._jit import jit
 from fastdl_kernels.host import host
+from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import hsum
 from fastdl_kernels.simd.vector import call_llvm, constant, splat, vec_type
 
@@ -42,14 +42,15 @@ def _fma_loop(typingctx, n, x):
     return vec_type(x)(types.int64, x), codegen
 
 
-@parallel_jit
+@jit
+def _fma_job(t, n, x, sums):
+    sums[t] = hsum(_fma_loop(n, x))
+
+
+@jit
 def fma_loops(n_threads, n, x, sums):
     """The loop on each of `n_threads` threads; sums [n_threads] of x's dtype is overwritten."""
-    if n_threads == 1:
-        sums[0] = hsum(_fma_loop(n, x))
-    else:
-        for t in numba.prange(n_threads):
-            sums[t] = hsum(_fma_loop(n, x))
+    run_jobs(_fma_job, n_threads, n_threads > 1, (n, x, sums))
 
 
 def fma_flop(n_threads: int, n: int, dtype: np.dtype) -> int:

@@ -1,12 +1,11 @@
 """The serial bodies of the kernels, for engines that bring their own threads.
 
 A public kernel is a loop over jobs; the jobs themselves are here, to be called from compiled code. They take pointers
-(`simd.pointer`), check nothing and never start a thread. `fastdl`'s training engine is built from these. Whoever enters a
-parallel region does it under `regions.region()`, and not at all where `regions.forked` is true.
+(`simd.pointer`), check nothing and never start a thread; `run_jobs` does. `fastdl`'s training engine is built from these.
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import jit, noinline, parallel_jit
+from fastdl_kernels._jit import jit, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
@@ -21,6 +20,7 @@ from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range,
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.peak import fma_flop, run_fma_loops
 from fastdl_kernels.random_bits import mix, mix_small
+from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.team import STATE_SIZE, STOP, barrier, check_in, claim, first_job
 from fastdl_kernels.ticks import ticks
 from fastdl_kernels.tile import MR as TILE_ROWS
@@ -55,11 +55,11 @@ __all__ = [
     "noinline",
     "pair_loss_rows",
     "panel_width",
-    "parallel_jit",
     "product_job",
     "regions",
     "rmsprop_range",
     "run_fma_loops",
+    "run_jobs",
     "sgd_range",
     "softmax_cross_entropy_rows",
     "ticks",
