@@ -204,8 +204,7 @@ class Trainer:
         seconds = _positive(seconds, "seconds", "how long to measure")
         model = copy.copy(self.model)
         model.parameters = aligned_zeros(model.n_parameters, model.dtype)
-        # A step of a model that has diverged would end with its first loss.
-        np.copyto(model.parameters, self.model.parameters, where=np.isfinite(self.model.parameters))
+        model.parameters[:] = self.model.parameters
         return explain(self._new_training(Engine(model), clocked=True), self.n_threads, seconds)
 
     def _new_training(self, engine: Engine, clocked: bool = False) -> Training:

@@ -55,6 +55,8 @@ for dtype in ("float32", "float64"):
     np.testing.assert_allclose(theta, -1)
     call("rmsprop_step", theta, g, v, 0.5, 0.0, 1e-8)
     call("adam_step", theta, g, m, v, 1, 0.5, 0.9, 0.999, 1e-8)
+    call("nesterov_step", theta, g, m, 0.5, 0.9)
+    call("adamw_step", theta, g, m, v, 2, 0.5, 0.9, 0.999, 1e-8, 0.01)
     assert (theta < -1.4).all()
 
 public = {name for name in fk.__all__ if callable(getattr(fk, name))}
@@ -76,4 +78,4 @@ def test_every_kernel_without_anything_else_installed(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "ran 11\n"
+    assert done.stdout == "ran 13\n"

@@ -1,4 +1,4 @@
-"""The same numbers as PyTorch, where it is installed: losses, a network's gradients, ten optimizer steps."""
+"""The same numbers as PyTorch, where it is installed: losses, gradients, ten optimizer steps, clipping and schedules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from problems import TASKS, make_data, make_model
 
 import fastdl
 import fastdl_kernels as fk
+from fastdl import schedules
 from fastdl.outputs import OUTPUTS
 
 pytestmark = pytest.mark.usefixtures("torch", "one_thread")
@@ -108,7 +109,17 @@ PEERS = {
     "sgd": (fastdl.SGD(lr=0.1), lambda optim, p: optim.SGD(p, lr=0.1)),
     "momentum": (fastdl.Momentum(lr=0.1, beta=0.8), lambda optim, p: optim.SGD(p, lr=0.1 * 0.2, momentum=0.8)),
     "rmsprop": (fastdl.RMSProp(lr=1e-3, eps=1e-30), lambda optim, p: optim.RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-15)),
+    "nesterov": (
+        fastdl.Momentum(lr=0.1, beta=0.8, nesterov=True),
+        lambda optim, p: optim.SGD(p, lr=0.1 * 0.2, momentum=0.8, nesterov=True),
+    ),
     "adam": (fastdl.Adam(lr=1e-2), lambda optim, p: optim.Adam(p, lr=1e-2)),
+    "adamw": (
+        fastdl.AdamW(lr=1e-2, weight_decay=0.3),
+        lambda optim, p: optim.AdamW(
+            [{"params": p[::2], "weight_decay": 0.3}, {"params": p[1::2], "weight_decay": 0.0}], lr=1e-2
+        ),
+    ),
 }
 
 
@@ -133,3 +144,41 @@ def test_ten_steps(rng, torch, dtype, name, l2):
     flat = np.concatenate([p.detach().numpy().ravel() for p in parameters])
     assert_close(model.parameters, flat, 1e-10 if dtype == "float64" else 1e-4)
     np.testing.assert_allclose(history.loss, their_losses, rtol=1e-11 if dtype == "float64" else 1e-4)
+
+
+def test_clipping(rng, torch):
+    """The same norm over weights and biases, penalty included; they add 1e-6 to it before they divide."""
+    model = make_model([6, 9, 3], "tanh", "softmax")
+    X, y = make_data(rng, 20, model.layers, "softmax")
+    parameters = peer_parameters(model)
+    theirs, norms = torch.optim.Adam(parameters, lr=1e-2), []
+    for _ in range(10):
+        theirs.zero_grad()
+        loss = peer_loss(model, parameters, X, y)
+        (loss + 0.05 * sum((w**2).sum() for w in parameters[::2])).backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, 0.6).item())
+        theirs.step()
+    assert min(norms) < 0.6 < max(norms)
+    fastdl.Trainer(model, fastdl.Adam(lr=1e-2), batch_size=20, epochs=10, l2=0.1, clip_norm=0.6).fit(X, y)
+    flat = np.concatenate([p.detach().numpy().ravel() for p in parameters])
+    assert_close(model.parameters, flat, 1e-5)
+
+
+SCHEDULES = {
+    "step": (schedules.Step(4, 0.3), lambda s, o: s.StepLR(o, 4, 0.3)),
+    "exponential": (schedules.Exponential(4, 0.3), lambda s, o: s.ExponentialLR(o, 0.3**0.25)),
+    "cosine": (schedules.Cosine(30, 0.01), lambda s, o: s.CosineAnnealingLR(o, 30, 0.01)),
+    "warmup": (schedules.Warmup(5), lambda s, o: s.LinearLR(o, 1 / 5, 1.0, 4)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_of_30_steps(torch, name):
+    ours, make_theirs = SCHEDULES[name]
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    theirs, rates = make_theirs(torch.optim.lr_scheduler, optimizer), []
+    for _ in range(30):
+        rates.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    np.testing.assert_allclose(ours.rates(0.2, 0, 30), rates, rtol=1e-12)

@@ -73,6 +73,9 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
     model, threads = training.engine.model, training.n_threads
     x, y = _random_batches(training)
     rows = np.random.default_rng(1).permutation(len(x))
+    # The first loss that is not finite would end the measurement; zeros are as much work, and their loss is finite.
+    if not np.isfinite(_run(training, x, y, rows, BATCHES)):
+        model.parameters[:] = 0
     # How many steps it takes until a measurement is long enough.
     steps = BATCHES
     while True:
@@ -126,10 +129,14 @@ def _random_batches(training: Training) -> tuple[NDArray, NDArray[Any]]:
 
 
 def _time(training: Training, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
-    order = np.resize(rows, steps * training.batch_size)
     start = time.perf_counter()
-    training.epoch(x, y, None, order, np.zeros(steps))
+    _run(training, x, y, rows, steps)
     return time.perf_counter() - start
+
+
+def _run(training: Training, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
+    """That many steps; the loss."""
+    return training.epoch(x, y, None, np.resize(rows, steps * training.batch_size), np.zeros(steps))[0]
 
 
 def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
