@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from bench import __main__ as command
-from bench import kernels, startup, tables, training
-from bench.cases import KERNEL_CASES, WORKLOADS, KernelCase, Workload
-from bench.problems import error, expected, inputs
-from bench.protocol import Peer, PeerError, closing_all
-from bench.statistics import ratio
-from bench.training import Effort
+from fastdl_bench import __main__ as command
+from fastdl_bench import kernels, startup, tables, training
+from fastdl_bench.cases import KERNEL_CASES, WORKLOADS, KernelCase, Workload
+from fastdl_bench.problems import error, expected, inputs
+from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.statistics import ratio
+from fastdl_bench.training import Effort
 
 TINY = Effort(rounds=2, seconds=0.001)
 SMALL_KERNELS = [
@@ -77,7 +77,7 @@ def test_curves_that_differ_are_noticed() -> None:
 
 
 def test_a_peer_that_fails_says_so() -> None:
-    peer = Peer("bench.peers.fastdl", 1)
+    peer = Peer("fastdl_bench.peers.fastdl", 1)
     try:
         with pytest.raises(PeerError, match="expected a successful setup"):
             peer.request("run", epochs=1)
@@ -146,7 +146,7 @@ def test_tables_between_markers(tmp_path: Path) -> None:
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from bench.picture import draw
+    from fastdl_bench.picture import draw
 
     against = {"against_fastdl": {"median": 3.0}, "label": "JAX"}
     item = {

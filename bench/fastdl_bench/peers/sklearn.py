@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from bench.cases import Workload
-from bench.data import LEARNING_RATE, SEED, initial_parameters, training_data
-from bench.protocol import Run, serve
+from fastdl_bench.cases import Workload
+from fastdl_bench.data import LEARNING_RATE, SEED, initial_parameters, training_data, validation_data
+from fastdl_bench.protocol import Run, serve
 
 
 def setup(request: dict[str, Any]) -> Run:
@@ -45,7 +45,10 @@ def setup(request: dict[str, Any]) -> Run:
         start = time.perf_counter()
         estimator.fit(x, y)
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "loss": [factor * float(loss) for loss in estimator.loss_curve_]}
+        answer = {"seconds": seconds, "loss": [factor * float(loss) for loss in estimator.loss_curve_]}
+        if request.get("accuracy"):
+            answer["accuracy"] = float(estimator.score(*validation_data(workload)))
+        return answer
 
     return run
 

@@ -1,6 +1,6 @@
 """What the processor can do: the peak rate of fused multiply-adds, and memory bandwidth with as many streams as Adam.
 
-A peer like the others (`python -m bench.roofline`), so that the peak is measured in the same rounds as what is compared
+A peer like the others (`python -m fastdl_bench.roofline`), so that the peak is measured in the same rounds as what is compared
 with it: clocks of shared machines change from second to second.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from bench.protocol import Run, serve
+from fastdl_bench.protocol import Run, serve
 from fastdl_kernels import simd
 from fastdl_kernels.host import host
 
@@ -65,41 +65,59 @@ def _streams(start: int, stop: int, read: np.ndarray, a: np.ndarray, b: np.ndarr
         simd.store_up_to(c_, i, simd.load_up_to(c_, i, n) + v, n)
 
 
+@numba.njit
+def _streams_repeated(times: int, read: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    for _ in range(times):
+        _streams(0, read.size, read, a, b, c)
+
+
 @numba.njit(parallel=True)
 def _streams_threads(read: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     for job in numba.prange((read.size + CHUNK - 1) // CHUNK):
         _streams(job * CHUNK, min(read.size, (job + 1) * CHUNK), read, a, b, c)
 
 
-def setup(request: dict[str, Any]) -> Run:
-    """ "fma": the answer of a run has "flop"; "streams" with "size" numbers in each of 4 arrays: it has "bytes"."""
-    threads = int(os.environ["NUMBA_NUM_THREADS"])
-    if request["what"] == "fma":
-        sums = np.zeros(threads, np.float32)
-        amount = {"flop": 2 * host().lanes(4) * ACCUMULATORS * ITERATIONS * threads}
-
-        def call() -> None:
-            if threads == 1:
-                sums[0] = _fma_loop(ITERATIONS, np.float32(0.5), np.float32(0.25))
-            else:
-                _fma_threads(threads, ITERATIONS, np.float32(0.5), np.float32(0.25), sums)
-    else:
-        arrays = [np.ones(request["size"], np.float32) for _ in range(4)]
-        amount = {"bytes": 28 * request["size"]}
-
-        def call() -> None:
-            if threads == 1 or request["size"] <= CHUNK:
-                _streams(0, request["size"], *arrays)
-            else:
-                _streams_threads(*arrays)
-
+def _rate(call: Callable[[], None], amount: float, seconds: float) -> float:
+    """Amount per second of calls that take about so long together; the first only warms up."""
     call()
+    calls, start = 0, time.perf_counter()
+    while True:
+        call()
+        calls += 1
+        taken = time.perf_counter() - start
+        if taken >= seconds:
+            return amount * calls / taken
+
+
+def setup(request: dict[str, Any]) -> Run:
+    """For "size" numbers in each of 4 streams; a run takes "seconds" and answers with both rates."""
+    threads, size = int(os.environ["NUMBA_NUM_THREADS"]), request["size"]
+    sums = np.zeros(threads, np.float32)
+    arrays = [np.ones(size, np.float32) for _ in range(4)]
+    repeats = max(1, 100_000 // size)  # small arrays: the call from Python must not count
+
+    def multiply_adds() -> None:
+        if threads == 1:
+            sums[0] = _fma_loop(ITERATIONS, np.float32(0.5), np.float32(0.25))
+        else:
+            _fma_threads(threads, ITERATIONS, np.float32(0.5), np.float32(0.25), sums)
+
+    def streams() -> None:
+        if threads == 1 or size <= CHUNK:
+            _streams_repeated(repeats, *arrays)
+        else:
+            _streams_threads(*arrays)
+
+    flop = 2 * host().lanes(4) * ACCUMULATORS * ITERATIONS * threads
+    moved = 28 * size * (repeats if threads == 1 or size <= CHUNK else 1)
+    streams()
 
     def run(request: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        for _ in range(request["calls"]):
-            call()
-        return {"seconds": time.perf_counter() - start, **{k: v * request["calls"] for k, v in amount.items()}}
+        flop_rate = _rate(multiply_adds, flop, request["seconds"] / 2)
+        byte_rate = _rate(streams, moved, request["seconds"] / 2)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "flop_per_second": flop_rate, "bytes_per_second": byte_rate}
 
     return run
 
