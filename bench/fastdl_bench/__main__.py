@@ -15,6 +15,7 @@ from fastdl_bench import accuracy, compare, kernels, latency, machine, memory, m
 from fastdl_bench.cases import KERNEL_CASES, QUICK_KERNELS, WORKLOADS
 from fastdl_bench.guard import Judgement, Plan
 from fastdl_bench.protocol import CHECKOUT, PeerError
+from fastdl_bench.show import print_table, show
 from fastdl_bench.training import Effort
 from fastdl_bench.versions import UsageError, benchmarks_of, commit_of, tree_of
 
@@ -40,13 +41,13 @@ LEVELS = {
     # Under 2 minutes with all peers on two cores: fewer shapes, short epochs, PyTorch uncompiled.
     "quick": Level(
         ("jax", "torch", "sklearn"),
-        Effort(3, 0.05, check_steps=4, epoch_flop=2e9),
+        model.QUICK,
         Effort(3, 0.006),
         2,
         Plan(6, 12, 2, 4),
     ),
     "normal": Level(
-        ("jax", "torch", "torch-compiled", "sklearn"), Effort(7, 0.3), Effort(9, 0.02), 5, Plan(10, 20, 2, 5)
+        ("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, Plan(10, 20, 2, 5)
     ),
     "full": Level(
         ("jax", "torch", "torch-compiled", "numpy", "sklearn"), Effort(15, 0.6), Effort(15, 0.1), 9, Plan(20, 40, 3, 6)
@@ -177,27 +178,6 @@ def write(result: dict[str, Any]) -> Path:
     path = folder / f"{result['date'].replace(':', '').replace('+0000', 'Z')}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
-
-
-def print_table(table: tables.Table) -> None:
-    """A table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(title=table.title, title_justify="left")
-    for k, name in enumerate(table.header):
-        shown.add_column(name, justify="left" if k == 0 else "right")
-    for row in table.rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
-
-
-def show(result: dict[str, Any]) -> None:
-    """The tables on stdout, and what is to be said about them."""
-    for table in tables.tables(result):
-        print_table(table)
-    for line in [*tables.notes(result), tables.footer(result)]:
-        print(line)
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[str]:

@@ -13,6 +13,9 @@ from fastdl_bench.training import LIBRARIES, Effort, Say
 from fastdl_bench.versions import UsageError
 
 DEFAULT_BATCH = 128
+# Under 2 minutes for a whole run of scripts/bench: short epochs, few rounds.
+QUICK = Effort(3, 0.05, check_steps=4, epoch_flop=2e9)
+NORMAL = Effort(7, 0.3)
 PEERS = ("jax", "torch", "sklearn")
 ACTIVATIONS = ("relu", "tanh")
 LARGEST_DATA = 256 * 1024 * 1024  # bytes of float32 inputs: each library's process has a copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ STYLES: dict[str, tuple[str, str]] = {
 }
 LABELLED = ("linear_forward",)  # by shape; linear_backward stands beside it at nearly the same place
 ROOF = "#444444"
+PLACES = [(7, 0, "left"), (-7, 0, "right"), (0, -11, "center"), (0, 11, "center")]
+PLACES += [(0, dy, align) for dy in (-22, -33, -44, -55) for align in ("center", "left", "right")]
+"""Where a label may stand, in points from its point, the best first."""
+LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
 
 
 def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
@@ -54,8 +59,6 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
                 markerfacecolor=colour if full else "white", markeredgecolor="white" if full else colour,
                 markeredgewidth=0.6 if full else 1.0,
             )  # fmt: skip
-        figure.canvas.draw()
-        _label_points(axes, [(i, x, y) for i, x, y in zip(items, xs, rates) if i["threads"] == most])
         present = [op for op in STYLES if any(item["op"] == op for item in items)]
         handles = [
             Line2D([], [], linestyle="", marker=STYLES[op][1], color=STYLES[op][0], markersize=7, label=op)
@@ -82,6 +85,10 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
         )  # fmt: skip
         axes.grid(which="major", color="#e8e8e8", linewidth=0.6)
         axes.set_axisbelow(True)
+        figure.canvas.draw()
+        _label_slopes(axes, next(limit for limit in limits if limit["threads"] == most), left)
+        _label_points(axes, [(i, x, y) for i, x, y in zip(items, xs, rates) if i["threads"] == most])
+        figure.set_layout_engine("none")  # what is placed now stays where it is
         for path in paths:
             figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(figure)
@@ -107,54 +114,42 @@ def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bo
     for name, slope in slopes.items():
         ridge = peak / slope
         axes.plot([left, ridge], [left * slope, peak], linestyle="-" if name == "memory" else (0, (4, 2)), **style)
-        if full:
-            start, end = axes.transData.transform([(left, left * slope), (ridge, peak)])
-            angle = _angle(end - start)
-            place = left * 1.25
-            axes.annotate(
-                f"{name} {slope:.0f} GB/s", (place, place * slope), (0, 3), textcoords="offset points",
-                rotation=angle, rotation_mode="anchor", fontsize=8, color=ROOF,
-            )  # fmt: skip
 
 
-def _angle(direction: Any) -> float:
-    import math
-
-    return math.degrees(math.atan2(direction[1], direction[0]))
+def _label_slopes(axes: Any, limit: dict[str, Any], left: float) -> None:
+    """The names of the slopes along them, once the axes have their final size."""
+    for name in ("memory", "cache"):
+        slope = limit[f"{name}_bytes_per_second"]["max"] / 1e9
+        place = max(left, axes.get_ylim()[0] / slope) * 1.3
+        (x0, y0), (x1, y1) = axes.transData.transform([(place, place * slope), (2 * place, 2 * place * slope)])
+        angle = math.degrees(math.atan2(y1 - y0, x1 - x0))
+        above = (-5 * math.sin(math.radians(angle)), 5 * math.cos(math.radians(angle)))
+        axes.annotate(
+            f"{name} {slope:.0f} GB/s", (place, place * slope), above, textcoords="offset points", rotation=angle,
+            rotation_mode="anchor", fontsize=8, color=ROOF,
+        )  # fmt: skip
 
 
 def _label_points(axes: Any, points: Sequence[tuple[dict[str, Any], float, float]]) -> None:
     """The shapes of the linear layers, each where it is free of other labels and points; those without room are left out."""
+    from matplotlib.text import Text
+
     pixels = axes.transData.transform
-    scale = axes.figure.dpi / 72
-    size = 3.6 * scale  # half of a marker
+    size = 4.0 * axes.figure.dpi / 72  # half of a marker
     taken = [(px - size, py - size, px + size, py + size) for px, py in (pixels((x, y)) for _, x, y in points)]
+    renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent()
-    wanted = [(i, x, y) for i, x, y in points if i["op"] in LABELLED]
+    wanted = [(item, x, y) for item, x, y in points if item["op"] in LABELLED]
     for item, x, y in sorted(wanted, key=lambda point: -point[2]):
-        text = "×".join(map(str, item["shape"]))
-        width, height = 4.0 * scale * len(text), 8.5 * scale
-        px, py = pixels((x, y))
-        places = [
-            (7, -3, "left"),
-            (-7, -3, "right"),
-            (0, -14, "center"),
-            (0, 7, "center"),
-            (7, -14, "left"),
-            (-7, -14, "right"),
-        ]
-        places += [(0, -26, "center"), (0, -38, "center"), (0, -50, "center"), (14, -38, "left"), (-14, -26, "right")]
-        for dx, dy, align in places:
-            x0 = px + dx * scale - {"left": 0.0, "right": width, "center": width / 2}[align]
-            y0 = py + dy * scale
-            box = (x0, y0, x0 + width, y0 + height)
+        for dx, dy, align in PLACES:
+            text = axes.annotate(
+                "×".join(map(str, item["shape"])), (x, y), (dx, dy), textcoords="offset points", ha=align, va="center",
+                fontsize=7, color="#555555", zorder=5, arrowprops=LEADER if abs(dy) > 14 else None,
+            )  # fmt: skip
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).extents  # of the text alone, without the line to its point
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1]
-            free = all(box[2] < t[0] or t[2] < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken)
-            if inside and free:
-                leader = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
-                axes.annotate(
-                    text, (x, y), (dx, dy), textcoords="offset points", ha=align, va="bottom", fontsize=7, color="#555555",
-                    arrowprops=leader if dy < -20 else None, zorder=5,
-                )  # fmt: skip
+            if inside and all(box[2] < t[0] or t[2] < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken):
                 taken.append(box)
                 break
+            text.remove()

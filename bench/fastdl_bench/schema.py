@@ -200,8 +200,7 @@ def _compare(tree: Any, value: Any, path: str, found: list[str]) -> None:
         if not isinstance(value, kind):
             found.append(f"{path} is {value!r:.60}, not {'a list' if kind is list else 'an object'}")
             return
-        items = enumerate(value) if kind is list else value.items()
-        for key, item in items:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _compare(inner, item, f"{path}[{key}]" if kind is list else f"{path}.{key}", found)
         return
     if not isinstance(value, dict):

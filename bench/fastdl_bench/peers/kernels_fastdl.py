@@ -9,16 +9,16 @@ import numba
 import numpy as np
 
 import fastdl_kernels as fk
-from fastdl_bench.peers.operations import Operation, serve_operations
+from fastdl_bench.peers.operations import Operation, Timed, serve_operations
 from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STATE, STEP, Arrays
 
 
-def linear_forward(a: Arrays):
+def linear_forward(a: Arrays) -> Timed:
     out = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
     return lambda: fk.linear_forward(a["x"], a["weight"], a["bias"], fk.RELU, 0.0, out), lambda: {"out": out}
 
 
-def linear_backward(a: Arrays):
+def linear_backward(a: Arrays) -> Timed:
     d_x, d_weight = np.empty_like(a["x"]), np.empty_like(a["weight"])
     d_bias = np.empty(d_weight.shape[1], np.float32)
     arguments = (a["x"], a["weight"], a["out"], a["d_out"], fk.RELU, 0.0, d_x, d_weight, d_bias)
@@ -28,7 +28,7 @@ def linear_backward(a: Arrays):
 def _rows(kernel: Callable[..., None]) -> Operation:
     """softmax and log_softmax: one array in, one out."""
 
-    def operation(a: Arrays):
+    def operation(a: Arrays) -> Timed:
         out = np.empty_like(a["logits"])
         return lambda: kernel(a["logits"], out), lambda: {"out": out}
 
@@ -38,7 +38,7 @@ def _rows(kernel: Callable[..., None]) -> Operation:
 def _loss(kernel: Callable[..., float], outputs: str, targets: str) -> Operation:
     """A loss of `outputs` and `targets`, and its gradient."""
 
-    def operation(a: Arrays):
+    def operation(a: Arrays) -> Timed:
         gradient, loss = np.empty_like(a[outputs]), np.empty(())
 
         def call() -> None:
@@ -52,7 +52,7 @@ def _loss(kernel: Callable[..., float], outputs: str, targets: str) -> Operation
 def _step(kernel: Callable[..., None], op: str, *numbers: float) -> Operation:
     """A step of an optimizer; Adam's count of steps stands before its other numbers."""
 
-    def operation(a: Arrays):
+    def operation(a: Arrays) -> Timed:
         arguments = (a["params"], a["grads"], *(a[name] for name in STATE[op]), *numbers)
         return lambda: kernel(*arguments), lambda: a
 

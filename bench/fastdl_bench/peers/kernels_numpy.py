@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdl_bench.peers.operations import serve_operations
+from fastdl_bench.peers.operations import Operation, Timed, serve_operations
 from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STEP, Arrays
 
 
-def linear_forward(a: Arrays):
+def linear_forward(a: Arrays) -> Timed:
     x, weight, bias = a["x"], a["weight"], a["bias"]
     out = np.empty((x.shape[0], weight.shape[1]), np.float32)
 
@@ -20,7 +20,7 @@ def linear_forward(a: Arrays):
     return call, lambda: {"out": out}
 
 
-def linear_backward(a: Arrays):
+def linear_backward(a: Arrays) -> Timed:
     x, weight, out, d_out = a["x"], a["weight"], a["out"], a["d_out"]
     d_z, d_x, d_weight = np.empty_like(d_out), np.empty_like(x), np.empty_like(weight)
     d_bias = np.empty(weight.shape[1], np.float32)
@@ -34,7 +34,7 @@ def linear_backward(a: Arrays):
     return call, lambda: {"d_x": d_x, "d_weight": d_weight, "d_bias": d_bias}
 
 
-def softmax(a: Arrays):
+def softmax(a: Arrays) -> Timed:
     logits = a["logits"]
     out = np.empty_like(logits)
 
@@ -46,7 +46,7 @@ def softmax(a: Arrays):
     return call, lambda: {"out": out}
 
 
-def log_softmax(a: Arrays):
+def log_softmax(a: Arrays) -> Timed:
     logits = a["logits"]
     out, scratch = np.empty_like(logits), np.empty_like(logits)
 
@@ -58,7 +58,7 @@ def log_softmax(a: Arrays):
     return call, lambda: {"out": out}
 
 
-def sigmoid_cross_entropy(a: Arrays):
+def sigmoid_cross_entropy(a: Arrays) -> Timed:
     z, t = a["logits"], a["targets"]
     d_logits, scratch, e = np.empty_like(z), np.empty_like(z), np.empty_like(z)
     loss = np.empty(())
@@ -83,7 +83,7 @@ def sigmoid_cross_entropy(a: Arrays):
     return call, lambda: {"loss": loss, "d_logits": d_logits}
 
 
-def squared_error(a: Arrays):
+def squared_error(a: Arrays) -> Timed:
     p, t = a["predictions"], a["targets"]
     d_predictions, loss = np.empty_like(p), np.empty(())
 
@@ -95,7 +95,7 @@ def squared_error(a: Arrays):
     return call, lambda: {"loss": loss, "d_predictions": d_predictions}
 
 
-def softmax_cross_entropy(a: Arrays):
+def softmax_cross_entropy(a: Arrays) -> Timed:
     logits, labels = a["logits"], a["labels"]
     rows = np.arange(len(labels))
     d_logits = np.empty_like(logits)
@@ -113,7 +113,7 @@ def softmax_cross_entropy(a: Arrays):
     return call, lambda: {"loss": loss, "d_logits": d_logits}
 
 
-def sgd_step(a: Arrays):
+def sgd_step(a: Arrays) -> Timed:
     params, grads = a["params"], a["grads"]
     scratch = np.empty_like(params)
 
@@ -124,7 +124,7 @@ def sgd_step(a: Arrays):
     return call, lambda: a
 
 
-def momentum_step(a: Arrays):
+def momentum_step(a: Arrays) -> Timed:
     params, grads, velocity = a["params"], a["grads"], a["velocity"]
     scratch = np.empty_like(params)
 
@@ -138,7 +138,7 @@ def momentum_step(a: Arrays):
     return call, lambda: a
 
 
-def rmsprop_step(a: Arrays):
+def rmsprop_step(a: Arrays) -> Timed:
     params, grads, mean_square = a["params"], a["grads"], a["mean_square"]
     scratch, step = np.empty_like(params), np.empty_like(params)
 
@@ -156,7 +156,7 @@ def rmsprop_step(a: Arrays):
     return call, lambda: a
 
 
-def adam_step(a: Arrays):
+def adam_step(a: Arrays) -> Timed:
     params, grads, m, v = a["params"], a["grads"], a["m"], a["v"]
     scratch, step = np.empty_like(params), np.empty_like(params)
 
@@ -178,7 +178,7 @@ def adam_step(a: Arrays):
     return call, lambda: a
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Operation] = {
     f.__name__: f
     for f in (
         linear_forward, linear_backward, softmax, log_softmax, softmax_cross_entropy, sigmoid_cross_entropy,

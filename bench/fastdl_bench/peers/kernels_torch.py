@@ -8,17 +8,17 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from fastdl_bench.peers.operations import Operation, serve_operations
+from fastdl_bench.peers.operations import Operation, Timed, serve_operations
 from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STEP, Arrays
 
 
-def linear_forward(a: Arrays):
+def linear_forward(a: Arrays) -> Timed:
     x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
     out = torch.empty(x.shape[0], weight.shape[1])
     return lambda: torch.addmm(bias, x, weight, out=out).relu_(), lambda: {"out": out.numpy()}
 
 
-def linear_backward(a: Arrays):
+def linear_backward(a: Arrays) -> Timed:
     x, weight, out, d_out = (torch.from_numpy(a[name]) for name in ("x", "weight", "out", "d_out"))
     d_x, d_weight, d_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty(weight.shape[1])
 
@@ -31,13 +31,13 @@ def linear_backward(a: Arrays):
     return call, lambda: {"d_x": d_x.numpy(), "d_weight": d_weight.numpy(), "d_bias": d_bias.numpy()}
 
 
-def softmax(a: Arrays):
+def softmax(a: Arrays) -> Timed:
     logits = torch.from_numpy(a["logits"])
     out = torch.empty_like(logits)
     return lambda: torch.softmax(logits, 1, out=out), lambda: {"out": out.numpy()}
 
 
-def log_softmax(a: Arrays):
+def log_softmax(a: Arrays) -> Timed:
     logits = torch.from_numpy(a["logits"])
     out = torch.empty_like(logits)
     return lambda: torch.log_softmax(logits, 1, out=out), lambda: {"out": out.numpy()}
@@ -46,7 +46,7 @@ def log_softmax(a: Arrays):
 def _loss(outputs: str, targets: str, loss_of: Callable[..., torch.Tensor]) -> Operation:
     """A loss and its gradient by autograd."""
 
-    def operation(a: Arrays):
+    def operation(a: Arrays) -> Timed:
         z, t = torch.from_numpy(a[outputs]).requires_grad_(), torch.from_numpy(a[targets])
         found: dict[str, torch.Tensor] = {}
 
@@ -64,13 +64,13 @@ def _sigmoid_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
 
 
-def sgd_step(a: Arrays):
+def sgd_step(a: Arrays) -> Timed:
     params = torch.from_numpy(a["params"]).requires_grad_()
     params.grad = torch.from_numpy(a["grads"])
     return torch.optim.SGD([params], lr=LR, fused=True).step, lambda: a
 
 
-def momentum_step(a: Arrays):
+def momentum_step(a: Arrays) -> Timed:
     """The exponential average as the kernel has it; `torch.optim.SGD` has a sum, which is another quantity."""
     params, grads, velocity = (torch.from_numpy(a[name]) for name in ("params", "grads", "velocity"))
 
@@ -81,7 +81,7 @@ def momentum_step(a: Arrays):
     return call, lambda: a
 
 
-def rmsprop_step(a: Arrays):
+def rmsprop_step(a: Arrays) -> Timed:
     """With eps inside the root; `torch.optim.RMSprop`, which is no more fused than this, has it outside."""
     params, grads, mean_square = (torch.from_numpy(a[name]) for name in ("params", "grads", "mean_square"))
     scratch = torch.empty_like(params)
@@ -94,7 +94,7 @@ def rmsprop_step(a: Arrays):
     return call, lambda: a
 
 
-def adam_step(a: Arrays):
+def adam_step(a: Arrays) -> Timed:
     params = torch.from_numpy(a["params"]).requires_grad_()
     params.grad = torch.from_numpy(a["grads"])
     optimizer = torch.optim.Adam([params], lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)

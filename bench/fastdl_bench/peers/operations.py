@@ -10,8 +10,11 @@ from fastdl_bench.cases import KernelCase
 from fastdl_bench.problems import Arrays, error, expected, inputs, tolerance
 from fastdl_bench.protocol import PeerError, Run, serve
 
-Operation = Callable[[Arrays], tuple[Callable[[], Any], Callable[[], Arrays]]]
-"""Takes the inputs; returns what is timed, and what gives its results by name."""
+Timed = tuple[Callable[[], Any], Callable[[], Arrays]]
+"""What is timed, and what gives its results by name."""
+
+Operation = Callable[[Arrays], Timed]
+"""Takes the inputs of a case."""
 
 
 def setup_for(operations: dict[str, Operation]) -> Callable[[dict[str, Any]], Run]:

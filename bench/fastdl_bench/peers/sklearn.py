@@ -25,7 +25,8 @@ def setup(request: dict[str, Any]) -> Run:
     initial = initial_parameters(workload)
     binary = workload.output == "softmax" and workload.layers[-1] == 2
     if binary:  # softmax of two scores is the sigmoid of their difference
-        initial[-1] = tuple(a[..., 1:] - a[..., :1] for a in initial[-1])
+        weight, bias = initial[-1]
+        initial[-1] = (weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1])
     kind = MLPClassifier if workload.output == "softmax" else MLPRegressor
     # scikit-learn's squared error is half of the others'; Adam does not depend on the scale of the gradient.
     factor = 1 if workload.output == "softmax" else 2
