@@ -44,13 +44,15 @@ LEVELS = {
         model.QUICK,
         Effort(3, 0.006),
         2,
-        Plan(6, 12, 2, 4),
+        Plan(6, 12, 2, 6, 3),
     ),
-    "normal": Level(
-        ("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, Plan(10, 20, 2, 5)
-    ),
+    "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, Plan()),
     "full": Level(
-        ("jax", "torch", "torch-compiled", "numpy", "sklearn"), Effort(15, 0.6), Effort(15, 0.1), 9, Plan(20, 40, 3, 6)
+        ("jax", "torch", "torch-compiled", "numpy", "sklearn"),
+        Effort(15, 0.6),
+        Effort(15, 0.1),
+        9,
+        Plan(20, 40, 3, 9, 6),
     ),
 }
 PARTS: dict[str, list[str]] = {
@@ -269,8 +271,8 @@ def guarded(arguments: argparse.Namespace) -> int:
         new = [name for name in names if name not in sessions] if saved["effort"] == arguments.effort else []
         _warn_if_busy(head)
         run = compare.Run(compare.fastdl_sides(), compare.numpy_sides(), threads, False, say)
-        targets = [known[name] for name in (*wanted, *new) if name in known]
-        judgements = run.judge(targets, limit, plan, sessions)
+        judgements = run.judge([known[name] for name in wanted if name in known], limit, plan, sessions)
+        judgements += [Judgement(name, "new", note="the saved result does not have it") for name in new]
         return _show_judgements([*gone, *judgements], limit, f"{arguments.compare!r} of {saved['date'][:10]}")
     commit = commit_of(arguments.base)
     _warn_if_busy(head)

@@ -222,14 +222,13 @@ class Run:
     def judge(
         self, chosen: Sequence[Target], limit: float, plan: Plan, saved: dict[str, guard.Sessions] | None = None
     ) -> list[Judgement]:
-        """A verdict on each; `saved` are the sessions of an earlier result, where the reference is a yardstick."""
+        """A verdict on each; `saved` are the sessions of an earlier result that has them all, where the reference is a
+        yardstick."""
         first, failures = self.first(chosen, plan.rounds)
         result = []
         for target in chosen:
             if target.name in failures:
                 result.append(_failed(target.name, failures[target.name]))
-            elif saved is not None and target.name not in saved:
-                result.append(Judgement(target.name, "new", note="the saved result does not have it"))
             else:
                 old = None if saved is None else saved[target.name]
                 case = Case(target.name, self.alone(target), first[target.name], old)
@@ -307,9 +306,9 @@ def save(run: Run, chosen: Sequence[Target], plan: Plan, head: dict[str, Any], p
     """Measure against the yardstick, in several sessions, and write the result; returns what could not be measured."""
     sessions: dict[str, list[list[float]]] = {target.name: [] for target in chosen}
     failures: dict[str, str] = {}
-    for number in range(plan.least_sessions + 1):
-        run.say(f"session {number + 1} of {plan.least_sessions + 1}")
-        found, failed = run.first([t for t in chosen if t.name not in failures], plan.rounds)
+    for number in range(plan.saved_sessions):
+        run.say(f"session {number + 1} of {plan.saved_sessions}")
+        found, failed = run.first([t for t in chosen if t.name not in failures], plan.more_rounds)
         failures |= {name: str(failure) for name, failure in failed.items()}
         for name, rounds in found.items():
             sessions[name].append(rounds)

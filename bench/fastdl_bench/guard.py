@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 Sessions = Sequence[Sequence[float]]
 """log(new / reference) of the rounds of each session."""
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 CONFIDENCE = 0.95  # of the two-sided interval: one lower bound in 40 lies above the truth
 
 
@@ -44,12 +44,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: rounds of the first session and of each later one, and how many of these there may be."""
+    """How much is measured.
+
+    rounds : of the first session
+    more_rounds : of each later one
+    least_sessions, most_sessions : how many of these decide. Where two versions are compared, two or three nearly always do
+    saved_sessions : of a result that is saved, `more_rounds` each: what it leaves open, no later run can mend
+    """
 
     rounds: int = 10
     more_rounds: int = 20
     least_sessions: int = 2
-    most_sessions: int = 5
+    most_sessions: int = 8
+    saved_sessions: int = 4
 
 
 @dataclass

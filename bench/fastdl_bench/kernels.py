@@ -78,6 +78,7 @@ def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], thre
     roofs = [roof(case, *both) for both in zip(flop_rates, byte_rates)]
     return {
         "name": case.name,
+        "title": case.name.replace("/", " "),
         "op": case.op,
         "shape": list(case.shape),
         "threads": threads,

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastdl_bench import machine, training
 from fastdl_bench.cases import Workload
-from fastdl_bench.tables import duration
+from fastdl_bench.tables import digits, duration
 from fastdl_bench.training import LIBRARIES, Effort, Say
 from fastdl_bench.versions import UsageError
 
@@ -93,7 +93,7 @@ def summary(result: dict[str, Any]) -> str:
         f"{duration(1e6 / batch * step)} for a million rows, {ours['gflops']:.0f} GFLOP/s."
     )
     others = [
-        f"{r['label']} takes {r['against_fastdl']['median']:.2f} times as long"
+        f"{r['label']} takes {digits(r['against_fastdl']['median'])} times as long"
         for n, r in results.items()
         if n != "fastdl"
     ]

@@ -75,8 +75,10 @@ def prove(
         compare(f"two versions, the same code, {number + 1}", same, same, None, find=False)
     compare(f"two versions, {PLANTED:.2f} times as long", planted, same, None, find=True)
     saved: dict[str, guard.Sessions] = {target.name: [] for target in chosen}
-    for session in range(plan.least_sessions + 1):
-        found, failures = Run(same, yardstick, threads, False, say, 10**6 + session * 1000).first(chosen, plan.rounds)
+    for session in range(plan.saved_sessions):
+        found, failures = Run(same, yardstick, threads, False, say, 10**6 + session * 1000).first(
+            chosen, plan.more_rounds
+        )
         if failures:
             raise next(iter(failures.values()))
         for name, rounds in found.items():

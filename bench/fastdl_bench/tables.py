@@ -35,19 +35,20 @@ def duration(seconds: float) -> str:
     """Three digits and a unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
-            return f"{_digits(seconds * factor)} {unit}"
+            return f"{digits(seconds * factor)} {unit}"
     return f"{seconds * 1e9:.0f} ns"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """Three digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _times(against: dict[str, float]) -> str:
     """How many times as long as fastdl, with the 95 % interval where the rounds leave it wide."""
-    text = f"{_digits(against['median'])}×"
+    text = f"{digits(against['median'])}×"
     if against["high"] - against["low"] > 0.1 * against["median"]:
-        text += f" ({_digits(against['low'])} to {_digits(against['high'])})"
+        text += f" ({digits(against['low'])} to {digits(against['high'])})"
     return text
 
 
@@ -94,8 +95,8 @@ def kernels_table(run: dict[str, Any]) -> Table:
     rows = []
     for item in items:
         ours = item["results"]["fastdl"]
-        row = [item["name"].replace("/", " "), str(item["threads"]), duration(ours["seconds"]["median"])]
-        row += [_digits(ours["gflops"]), _digits(ours["gbytes_per_second"]), f"{ours['share_of_roofline']:.0%}"]
+        row = [item["title"], str(item["threads"]), duration(ours["seconds"]["median"])]
+        row += [digits(ours["gflops"]), digits(ours["gbytes_per_second"]), f"{ours['share_of_roofline']:.0%}"]
         rows.append([*row, *_ratios(item, columns)])
     header = ["kernel", "threads", _ours(items), "GFLOP/s", "GB/s", "of roofline", *_others(items, columns)]
     return Table("Kernels: time per call", header, rows)
