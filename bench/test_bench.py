@@ -10,7 +10,7 @@ import pytest
 
 import fastdl_kernels
 from fastdl_bench import __main__ as command
-from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, startup, tables, training
+from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, tables, training
 from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, WORKLOADS, KernelCase, Workload
 from fastdl_bench.guard import Plan
 from fastdl_bench.peers import kernels_fastdl, kernels_numpy
@@ -228,11 +228,6 @@ def test_a_peer_that_fails_says_so() -> None:
             peer.request("run", epochs=1)
     finally:
         peer.close()
-
-
-def test_startup_programs_run() -> None:
-    results = startup.run(["forward"], threads=1, rounds=1, cold=False, say=print)
-    assert results[0]["results"]["fastdl"]["seconds"]["min"] > 0
 
 
 def test_flop_of_a_step() -> None:

@@ -43,13 +43,19 @@ def test_the_same_code_stays_green_twenty_times(saved: bool) -> None:
         assert [judged(rng, 1.0, saved).failed for _ in range(BENCHMARKS)].count(True) == 0
 
 
-@pytest.mark.parametrize(("saved", "least"), [(False, 95), (True, 85)])
+@pytest.mark.parametrize(("saved", "least"), [(False, 95), (True, 70)])
 def test_a_slowdown_of_15_percent_is_found(saved: bool, least: int) -> None:
     rng = np.random.default_rng(2)
-    # 15 % is 4.4 % above the limit, and sessions alone differ by 2 % here: nearly all are found ...
+    # 15 % is 4.4 % above the limit, and sessions alone differ by 2 % here. The few of a saved result cannot be mended later.
     assert [judged(rng, 1.15, saved).failed for _ in range(100)].count(True) >= least
     # ... and with the noise of a quieter machine all of them.
     assert all(judged(rng, 1.15, saved, scatter=0.03, bias=0.005).failed for _ in range(100))
+
+
+def test_a_machine_that_is_far_too_busy_decides_nothing() -> None:
+    """As measured on two cores with a load of 4: rounds scatter by a factor of 3, and sessions by half."""
+    rng = np.random.default_rng(4)
+    assert [judged(rng, 1.0, scatter=1.0, bias=0.3).failed for _ in range(200)].count(True) <= 2
 
 
 def test_larger_slowdowns_and_gains() -> None:

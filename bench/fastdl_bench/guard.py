@@ -6,12 +6,14 @@ remains is noise with long tails, within a session (the rounds of one pair of pr
 may keep a memory layout that is a few per cent better or worse for as long as it lives. Hence
 
 * a session counts by the median of its rounds, several sessions by the mean of their medians, and the interval comes from
-  drawing rounds again within each session;
+  drawing both anew, sessions and the rounds in each: on a machine so busy that sessions differ more than rounds do, the
+  interval says so;
 * a first session only picks suspects: all whose interval reaches the limit. Nothing of it decides, or the unlucky ones of
   many benchmarks would count with the very noise that picked them;
 * a suspect is measured again in new processes, session by session with more rounds, until the interval of these sessions
-  lies on one side of the limit. It is a regression when the lower bound is above the limit and no session on its own is
-  below half of it.
+  lies on one side of the limit. It is a regression when the lower bound is above the limit, no session on its own is below
+  half of it, and the interval is narrower than twice the limit (or all of it is far beyond): a wider one says that the
+  machine was too busy to tell, and the verdict is "undecided".
 
 Where the reference is not the old version but a yardstick that both were measured with, the change is the difference of
 two such numbers, and the interval draws from both.
@@ -83,11 +85,12 @@ class Judgement:
 
 
 def _medians(sessions: Sessions, rng: np.random.Generator) -> NDArray[np.float64]:
-    """RESAMPLES draws of the mean of the sessions' medians; each draws the rounds of each session with replacement."""
-    total = np.zeros(RESAMPLES)
-    for rounds in sessions:
-        total += np.median(rng.choice(np.asarray(rounds, np.float64), (RESAMPLES, len(rounds))), axis=1)
-    return total / len(sessions)
+    """RESAMPLES draws of the mean of the sessions' medians, with the sessions and the rounds in each drawn anew."""
+    medians = np.stack(
+        [np.median(rng.choice(np.asarray(rounds), (RESAMPLES, len(rounds))), axis=1) for rounds in sessions]
+    )
+    drawn = rng.integers(len(sessions), size=medians.shape)
+    return np.take_along_axis(medians, drawn, axis=0).mean(axis=0)
 
 
 def centre(sessions: Sessions) -> float:
@@ -116,7 +119,9 @@ def verdict(new: Sessions, old: Sessions | None, limit: float) -> tuple[str, Cha
     if found.low > 1 + limit:
         before = 0.0 if old is None else centre(old)
         least = math.log1p(limit) / 2
-        return ("slower" if all(np.median(s) - before > least for s in new) else "undecided"), found
+        narrow = math.log(found.high / found.low) < 2 * math.log1p(limit) or found.low > 1.5 * (1 + limit)
+        agreed = all(np.median(s) - before > least for s in new)
+        return ("slower" if narrow and agreed else "undecided"), found
     if found.high <= 1 + limit:
         return ("faster" if found.high < 1 / (1 + limit) else "same"), found
     return "undecided", found
