@@ -124,7 +124,7 @@ def some(*names: str) -> list[Target]:
     return [compare.targets()[name] for name in names]
 
 
-SHORT = Plan(8, 16, 2, 6, 2)
+SHORT = Plan(8, 30, 2, 6, 4)
 SOME = ("training/digits", "kernels/adam_step/10000")
 
 
