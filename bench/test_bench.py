@@ -8,21 +8,26 @@ from typing import Any
 
 import pytest
 
-from bench import __main__ as command
-from bench import kernels, startup, tables, training
-from bench.cases import KERNEL_CASES, WORKLOADS, KernelCase, Workload
-from bench.problems import error, expected, inputs
-from bench.protocol import Peer, PeerError, closing_all
-from bench.statistics import ratio
-from bench.training import Effort
+import fastdl_kernels
+from fastdl_bench import __main__ as command
+from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, tables, training
+from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, WORKLOADS, KernelCase, Workload
+from fastdl_bench.guard import Plan
+from fastdl_bench.peers import kernels_fastdl, kernels_numpy
+from fastdl_bench.problems import error, expected, inputs
+from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.statistics import ratio
+from fastdl_bench.training import Effort
+from fastdl_bench.versions import UsageError
+from fastdl_kernels.kernel import Kernel
 
-TINY = Effort(rounds=2, seconds=0.001)
-SMALL_KERNELS = [
-    KernelCase("linear_forward", (7, 30, 17)),
-    KernelCase("linear_backward", (7, 30, 17)),
-    KernelCase("softmax_cross_entropy", (32, 10)),
-    KernelCase("adam_step", (1000,)),
-]
+ROOT = Path(__file__).resolve().parent.parent
+TINY = Effort(rounds=2, seconds=0.001, check_steps=2, epoch_flop=0)
+SMALL_SHAPES = {3: (7, 30, 17), 2: (32, 10), 1: (1000,)}
+SMALL_KERNELS = [KernelCase(op, SMALL_SHAPES[len(o.shapes[0])]) for op, o in OPERATIONS.items()]
+# Compilers of other libraries take their time: one workload has them all, the others those that start at once.
+LIGHT = ["fastdl", *(name for name in ("sklearn", "numpy") if training.LIBRARIES[name].available)]
+ALL = [n for n, library in training.LIBRARIES.items() if library.available and n != "torch-compiled"]
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +42,14 @@ def kernel_peers():
         yield peers
 
 
-@pytest.mark.parametrize("name", ["tiny", "digits", "matrix"])
-def test_training(benchmark: Any, training_peers: dict[str, Peer], name: str) -> None:
-    names = [n for n, library in training.LIBRARIES.items() if library.available and n != "torch-compiled"]
-    small = WORKLOADS[name].small()
-    result = benchmark.pedantic(training.measure, (small, names, training_peers, 1, TINY, print), rounds=1)
+@pytest.mark.parametrize(("name", "names"), [("tiny", LIGHT), ("digits", ALL), ("matrix", LIGHT)])
+def test_training(benchmark: Any, training_peers: dict[str, Peer], name: str, names: list[str]) -> None:
+    result = benchmark.pedantic(training.measure, (WORKLOADS[name], names, training_peers, 1, TINY, print), rounds=1)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
     for measured in result["results"].values():
         assert measured["seconds_per_step"]["min"] > 0
+        assert measured["version"]
     benchmark.extra_info.update({n: r["seconds_per_step"]["median"] for n, r in result["results"].items()})
 
 
@@ -55,7 +59,148 @@ def test_kernel(benchmark: Any, kernel_peers: dict[str, Peer], case: KernelCase)
     result = benchmark.pedantic(kernels.measure, (case, names, kernel_peers, 1, TINY), rounds=1)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
-    assert result["peak"]["min"] > 0
+    assert result["flop_per_second"]["max"] > 0
+
+
+def test_every_public_kernel_is_measured() -> None:
+    public = {name for name in fastdl_kernels.__all__ if isinstance(getattr(fastdl_kernels, name), Kernel)}
+    assert public == set(OPERATIONS) == set(kernels_fastdl.OPERATIONS) == set(kernels_numpy.OPERATIONS)
+    assert {case.op for case in KERNEL_CASES.values()} == public
+
+
+def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    """Every part once, through the command: tables, pictures, JSON against bench/SCHEMA.md, and reading it again."""
+    short = command.Level((), TINY, TINY, 1, Plan())
+    monkeypatch.setitem(command.LEVELS, "quick", short)
+    small = {"training": ["tiny"], "kernels": ["linear_forward/7x30x17"], "accuracy": ["digits"], "latency": ["row"],
+             "memory": ["tiny"], "startup": ["forward"]}  # fmt: skip
+    monkeypatch.setattr(command, "PARTS", small)
+    monkeypatch.setattr(command, "QUICK_KERNELS", small["kernels"])
+    monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
+    peers = ",".join(LIGHT[1:]) or "none"
+    assert command.main(["--quick", "--threads", "1", "--peers", peers]) == 0
+    shown = capsys.readouterr().out
+    for word in ("time to accuracy", "peak memory", "prediction", "of roofline", "first time ever"):
+        assert word in shown, word
+    (path,) = tmp_path.glob("*.json")
+    result = schema.read(path)
+    assert schema.problems(result) == []
+    assert set(small) | {"roofline"} <= set(result)
+    assert {p.name for p in tmp_path.iterdir()} >= {"training.png", "roofline.png", "roofline.svg"}
+    digits = result["accuracy"][0]["results"]["fastdl"]
+    assert digits["accuracy"] >= 0.97
+    assert digits["epochs"] <= accuracy.MOST_EPOCHS
+    needed = result["memory"][0]["results"]["fastdl"]
+    assert needed["peak_bytes"] >= needed["imported_bytes"] > 0
+    assert tables.newest("latency")["date"] == result["date"]
+
+    assert command.main(["--from-results"]) == 0
+    assert "linear_forward 7x30x17" in capsys.readouterr().out
+
+
+def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:
+    text = (ROOT / "bench" / "SCHEMA.md").read_text()
+    assert schema.markdown() in text, "python -m fastdl_bench.schema prints the tables of bench/SCHEMA.md"
+    baseline = schema.read(ROOT / "bench" / "baseline.json")
+    path = tmp_path / "x.json"
+    for change, message in (
+        ({"schema": 2}, "expected schema 1, got 2; it was written by another version"),
+        ({"kind": "guard"}, "expected a result of kind benchmark, got 'guard'"),
+        ({"threads": "two"}, "threads is 'two', not integer"),
+        ({"machine": {}}, "machine.cpu is missing"),
+    ):
+        path.write_text(json.dumps({**baseline, **change}))
+        with pytest.raises(schema.SchemaError, match=message):
+            schema.read(path)
+    path.write_text(json.dumps({**baseline, "of_the_future": 1}))
+    assert schema.read(path)["of_the_future"] == 1
+    assert schema.problems(schema.read(path)) == ["of_the_future is not described"]
+    path.write_text("{")
+    with pytest.raises(schema.SchemaError, match="cannot read it"):
+        schema.read(path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "activation", "message"),
+    [
+        ("784", 128, "relu", "--model: expected sizes of layers"),
+        ("784-x-10", 128, "relu", "--model: expected sizes of layers"),
+        ("784-0-10", 128, "relu", "--model: expected sizes of layers"),
+        ("", 128, "relu", "--model: expected sizes of layers"),
+        ("99999-99999-2", 128, "relu", "at most 250 million parameters"),
+        ("784-10", 0, "relu", "--batch: expected the rows of a step"),
+        ("784-10", 1, "swish", "--activation: expected one of relu, tanh"),
+    ],
+)
+def test_models_that_are_none(sizes: str, batch: int, activation: str, message: str, capsys) -> None:
+    with pytest.raises(UsageError, match=message):
+        model.workload_of(sizes, batch, activation)
+    assert command.main(["--model", sizes, "--batch", str(batch), "--activation", activation]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models() -> None:
+    one = model.workload_of("784-256-10", 128)
+    assert (one.layers, one.batch, one.output, one.rows % 128) == ((784, 256, 10), 128, "softmax", 0)
+    assert one.parameters == 785 * 256 + 257 * 10
+    assert model.workload_of("3-1").output == "linear"
+    wide = model.workload_of("1000-1000", 1)  # every class occurs
+    assert wide.rows >= 1000
+    for bad in ({"threads": 0}, {"threads": 10**6}):
+        with pytest.raises(UsageError, match="--threads: expected"):
+            model.check_threads(**bad)
+    with pytest.raises(UsageError, match="--peers: expected some of"):
+        model.libraries("tensorflow", print)
+
+
+def test_fastdl_bench_answers(tmp_path: Path, capsys) -> None:
+    from fastdl import cli
+
+    path = tmp_path / "result.json"
+    arguments = ["bench", "--model", "12-9-3", "--batch", "16", "--peers", "numpy", "--threads", "1", "--quick"]
+    assert cli.main([*arguments, "--json", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert "model 12-9-3, 16" in captured.out
+    assert "NumPy takes" in captured.out
+    assert schema.problems(schema.read(path)) == []
+    assert cli.main(["bench", "--model", "12-"]) == 2
+    assert capsys.readouterr().err.startswith("fastdl: --model: expected sizes of layers")
+
+
+def test_epochs_needed_by_bisection() -> None:
+    class Learner:
+        def request(self, do: str, timeout: float, epochs: int, accuracy: bool) -> dict[str, float]:
+            return {"accuracy": 1 - 1 / epochs}
+
+    for target, wanted in ((0.0, 1), (0.5, 2), (0.9, 10), (0.95, 20)):
+        assert accuracy.epochs_needed(Learner(), 1, target - 1e-9)[0] == wanted  # type: ignore[arg-type]
+    with pytest.raises(PeerError, match="below 99"):
+        accuracy.epochs_needed(Learner(), 1, 0.99)  # type: ignore[arg-type]
+
+
+def test_latency_of_all_that_is_installed() -> None:
+    names = [name for name in latency.PREDICTORS if training.LIBRARIES[name].available]
+    (item,) = latency.run(["rows"], names, 1, TINY, print)
+    assert item["left_out"] == {}
+    assert list(item["results"]) == names
+
+
+def test_memory_sizes() -> None:
+    one = Workload("w", (3, 4, 5), 2, 6)
+    assert memory.data_bytes(one) == 6 * (12 + 8)
+    assert one.parameters == 4 * 4 + 5 * 5
+
+
+def test_roof_is_the_lower_of_two() -> None:
+    case = KernelCase("sgd_step", (1000,))  # 2 operations and 12 bytes for each parameter
+    assert kernels.roof(case, 100.0, 60.0) == 10.0
+    assert kernels.roof(case, 5.0, 60.0) == 5.0
+
+
+def test_names_of_the_guard() -> None:
+    names = compare.targets()
+    assert {name.partition("/")[0] for name in names} == {"training", "kernels"}
+    assert len(names) == len(WORKLOADS) + len(KERNEL_CASES)
 
 
 def test_a_wrong_result_has_no_time() -> None:
@@ -77,17 +222,12 @@ def test_curves_that_differ_are_noticed() -> None:
 
 
 def test_a_peer_that_fails_says_so() -> None:
-    peer = Peer("bench.peers.fastdl", 1)
+    peer = Peer("fastdl_bench.peers.fastdl", 1)
     try:
         with pytest.raises(PeerError, match="expected a successful setup"):
             peer.request("run", epochs=1)
     finally:
         peer.close()
-
-
-def test_startup_programs_run() -> None:
-    results = startup.run(["forward"], threads=1, rounds=1, cold=False, say=print)
-    assert results[0]["results"]["fastdl"]["seconds"]["min"] > 0
 
 
 def test_flop_of_a_step() -> None:
@@ -101,9 +241,9 @@ def test_ratio_of_paired_rounds() -> None:
 
 
 def test_only_picks_by_name() -> None:
-    assert command.chosen("digits")["training"] == ["digits"]
-    assert command.chosen("kernels/adam*") == {"training": [], "kernels": [
-        name for name in KERNEL_CASES if name.startswith("adam")], "startup": []}  # fmt: skip
+    assert command.chosen("training/digits")["training"] == ["digits"]
+    picked = {part: names for part, names in command.chosen("kernels/adam*").items() if names}
+    assert picked == {"kernels": [name for name in KERNEL_CASES if name.startswith("adam")]}
     assert not any(command.chosen("nothing-like-that").values())
 
 
@@ -111,19 +251,37 @@ def test_tables_between_markers(tmp_path: Path) -> None:
     measured = {"median": 2e-5, "min": 2e-5, "samples": [2e-5]}
     against = {"median": 1.0, "low": 1.0, "high": 1.0}
     result = {"label": "fastdl", "seconds_per_step": measured, "gflops": 1.0, "against_fastdl": against}
+    result |= {"epochs_per_round": 1, "loss_difference": 0.0}
     run = {
         "schema": 1,
         "date": "2026-01-01T00:00:00+00:00",
         "threads": 2,
-        "machine": {"cpu": "Some CPU", "usable_cores": 2, "isa": "avx2"},
+        "effort": "quick",
+        "machine": {
+            "cpu": "Some CPU",
+            "usable_cores": 2,
+            "isa": "avx2",
+            "physical_cores": 2,
+            "system": "x",
+            "load_before": None,
+        },
         "versions": {"fastdl": "1", "python": "3", "numba": "0.6", "jax": "9"},
         "training": [
             {
                 "title": "tiny",
                 "workload": WORKLOADS["tiny"].as_dict(),
+                "threads": 2,
+                "steps_per_epoch": 512,
+                "flop_per_step": 1,
+                "left_out": {},
                 "results": {
                     "fastdl": result,
-                    "jax": {**result, "label": "JAX", "against_fastdl": {"median": 5.0, "low": 4.0, "high": 6.0}},
+                    "jax": {
+                        **result,
+                        "label": "JAX",
+                        "version": "9",
+                        "against_fastdl": {"median": 5.0, "low": 4.0, "high": 6.0},
+                    },
                 },
             }
         ],
@@ -133,7 +291,7 @@ def test_tables_between_markers(tmp_path: Path) -> None:
     readme.write_text("before\n<!-- bench:training -->\nold\n<!-- /bench:training -->\nafter\n")
     assert tables.update(readme, tables.newest("training", tmp_path)) == ["training"]
     text = readme.read_text()
-    assert "| tiny | 20.0 us | 1 | 5.00× (4.00 to 6.00) |" in text
+    assert "| tiny | 2 | 20.0 us | 1 | 5.00× (4.00 to 6.00) |" in text
     assert "JAX 9" in text
     assert "Some CPU" in text
     assert text.startswith("before\n")
@@ -146,7 +304,7 @@ def test_tables_between_markers(tmp_path: Path) -> None:
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from bench.picture import draw
+    from fastdl_bench.picture import draw
 
     against = {"against_fastdl": {"median": 3.0}, "label": "JAX"}
     item = {

@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate and inspect.
+"""The command line: train, predict, evaluate, inspect and bench.
 
 Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was
 learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
@@ -238,3 +238,36 @@ def inspect(model: ModelPath) -> None:
     from fastdl import commands
 
     commands.inspect(model, _output())
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str, typer.Option(help="Sizes of the layers from inputs to outputs.", metavar="SIZES")
+    ] = "784-256-10",
+    batch: Annotated[int, typer.Option(help="Rows per step.", metavar="ROWS")] = 128,
+    activation: Annotated[str, typer.Option(help="relu or tanh.", metavar="NAME")] = "relu",
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            help="jax, torch, torch-compiled, numpy, sklearn, or none; several are separated by commas.",
+            metavar="NAMES",
+            show_default="what is installed of jax, torch and sklearn",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="How many threads each gets.", metavar="COUNT", show_default="the usable cores")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few short rounds.")] = False,
+    json: Annotated[str | None, typer.Option(help="File for the result, with all samples.", metavar="FILE")] = None,
+) -> None:
+    """Measure how fast a network trains here, against the libraries that are installed.
+
+    [cyan]fastdl bench --model 784-256-10 --batch 128[/]
+
+    Each library trains in a process of its own, by turns; that all learn the same is checked first.
+    """
+    options = dict(locals())
+    from fastdl import commands
+
+    commands.bench(commands.BenchOptions(**options), _messages())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import math
 import sys
 import time
@@ -223,6 +224,44 @@ def load_model(path: str) -> MLP:
     """The model in a file, or in the folder of a run."""
     folder = Path(path)
     return storage.load(folder / runs.MODEL if (folder / runs.MODEL).is_file() else folder)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of `fastdl bench`, by their names on the command line; None is "not given"."""
+
+    model: str
+    batch: int
+    activation: str
+    peers: str | None
+    threads: int | None
+    quick: bool
+    json: str | None
+
+
+def bench(options: BenchOptions, messages: Console) -> None:
+    """Measure the training of a network here, against the libraries that are installed, and print the answer."""
+    from fastdl_bench import model, show
+    from fastdl_bench.protocol import PeerError
+    from fastdl_bench.versions import UsageError
+
+    def say(text: str) -> None:
+        messages.print(escape(text))
+
+    try:
+        workload = model.workload_of(options.model, options.batch, options.activation)
+        threads = model.check_threads(options.threads)
+        names = model.libraries(options.peers, say)
+        result = model.run(workload, names, threads, model.QUICK if options.quick else model.NORMAL, say)
+    except UsageError as error:
+        raise OptionError(str(error)) from error
+    except PeerError as error:
+        raise InputError(f"the measurement failed: {error}") from error
+    if options.json is not None:
+        with storage.atomic_write(options.json) as file:
+            file.write((json.dumps(result, indent=1) + "\n").encode())
+    show.show(result)
+    print(model.summary(result))
 
 
 @contextlib.contextmanager

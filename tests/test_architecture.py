@@ -172,7 +172,7 @@ def test_no_matrix_product_that_needs_scipy():
 
 def test_files_stay_readable():
     """About 400 lines a file at most."""
-    for folder in ("fastdl", "kernels", "tests"):
+    for folder in ("fastdl", "kernels", "bench", "tests"):
         for path, _ in modules(ROOT / folder):
             assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path
 

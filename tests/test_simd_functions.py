@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from checking import DTYPES
 
-from bench.ulp import FUNCTIONS, finite_numbers, ulp_error
+from fastdl_bench.ulp import FUNCTIONS, finite_numbers, ulp_error
 from fastdl_kernels import simd
 
 LIMITS = {"exp": 1.0, "log": 1.0, "tanh": 2.0, "sigmoid": 2.0}
@@ -44,7 +44,7 @@ EXACT = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "sigmoid": exact_sigmoid
 
 @every_function
 def test_float32_over_all_magnitudes(name):
-    """Two million bit patterns, evenly spread over all finite numbers; `python -m bench.ulp` looks at every one."""
+    """Two million bit patterns, evenly spread over all finite numbers; `python -m fastdl_bench.ulp` looks at every one."""
     error, place = FUNCTIONS[name](finite_numbers(1021, 1 << 32, 2039))
     assert error <= LIMITS[name], place
 

@@ -59,8 +59,8 @@ class Target(NamedTuple):
     """C and its epilogue: data[i * stride + j] = act(sum + bias[j]), then times the derivative of `below`.
 
     `bias`, `below` and `column_sums` may be null. `below` holds outputs of the activation `below_activation`, laid out
-    like the data; with it,
-    `activation` is IDENTITY. `column_sums` [columns] receives the sums of B over the depth from the job that owns row 0.
+    like the data; with it, `activation` is IDENTITY. `column_sums` [columns] receives the sums of B over the depth from
+    the job that owns row 0.
     """
 
     data: Any

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import fastdl
-from bench.cases import Workload
-from bench.data import LEARNING_RATE, SEED, initial_parameters, training_data
-from bench.protocol import Run, serve
+from fastdl_bench.cases import Workload
+from fastdl_bench.data import LEARNING_RATE, SEED, initial_parameters, training_data, validation_data
+from fastdl_bench.protocol import Run, serve
 
 
 def setup(request: dict[str, Any]) -> Run:
@@ -27,7 +27,11 @@ def setup(request: dict[str, Any]) -> Run:
         )
         start = time.perf_counter()
         history = trainer.fit(x, y)
-        return {"seconds": time.perf_counter() - start, "loss": history.loss}
+        answer = {"seconds": time.perf_counter() - start, "loss": history.loss}
+        if request.get("accuracy"):
+            x_valid, y_valid = validation_data(workload)
+            answer["accuracy"] = float((model.predict(x_valid) == y_valid).mean())
+        return answer
 
     return run
 

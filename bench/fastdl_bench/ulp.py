@@ -1,4 +1,4 @@
-"""`python -m bench.ulp`: the largest error of exp, log, tanh and sigmoid over every finite float32, in ULP.
+"""`python -m fastdl_bench.ulp`: the largest error of exp, log, tanh and sigmoid over every finite float32, in ULP.
 
 An error of 1 ULP is the distance between the two float32 numbers around the exact value, which the C library computes
 in float64. It takes some minutes on two cores. `--step N` looks at every Nth bit pattern only.
@@ -99,7 +99,7 @@ def finite_numbers(first: int, last: int, step: int = 1) -> NDArray[np.float32]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(prog="python -m bench.ulp", description=__doc__.partition(":")[2])
+    arguments = argparse.ArgumentParser(prog="python -m fastdl_bench.ulp", description=__doc__.partition(":")[2])
     arguments.add_argument("--step", type=int, default=1, metavar="N", help="every Nth bit pattern (default: all)")
     step = arguments.parse_args().step
     print("| function | largest error, ULP | at | inputs |\n| --- | ---: | ---: | ---: |")

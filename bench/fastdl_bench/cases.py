@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +16,8 @@ class Workload:
         that an epoch is more than a call's overhead, few enough that a round of the slowest peer stays near a second
     activation : "relu" or "tanh", of the hidden layers
     output : "softmax" (classes) or "linear" (squared error)
-    source : "digits" (the embedded ones) or "generated"
+    source : "digits" (the embedded ones, pixels as fractions) or "generated"
+    held_out : rows of the digits that are kept for validation; the others are drawn by a seeded permutation
     """
 
     name: str
@@ -25,6 +27,7 @@ class Workload:
     activation: str = "relu"
     output: str = "softmax"
     source: str = "generated"
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.rows % self.batch:
@@ -47,15 +50,20 @@ class Workload:
         return 2 * self.batch * (3 * sum(products) - products[0])
 
     @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum((i + 1) * o for i, o in zip(self.layers[:-1], self.layers[1:]))
+
+    @property
     def title(self) -> str:
         """As the tables show it: "digits 64-128-10, 64"."""
         suffix = f" {self.activation}" if self.activation != "relu" else ""
         batch = f"all {self.batch:,}" if self.full_batch else f"{self.batch}"
         return f"{self.name} {'-'.join(map(str, self.layers))}{suffix}, {batch}"
 
-    def small(self) -> Workload:
-        """The same with little data: for smoke tests."""
-        return replace(self, rows=self.batch * min(self.steps, 2))
+    def shortened(self, flop: float, least: int = 2) -> Workload:
+        """The same with epochs of at most so many operations, or `least` steps: for quick runs and smoke tests."""
+        return replace(self, rows=self.batch * min(self.steps, max(least, int(flop / self.flop))))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, which `Workload.of` reads."""
@@ -80,6 +88,9 @@ WORKLOADS: dict[str, Workload] = {
     )
 }
 
+ACCURACY = Workload("digits", (64, 128, 10), 64, 22 * 64, source="digits", held_out=389)
+"""What time to accuracy is measured with: 1,408 rows to learn from and the other 389 for validation."""
+
 # (B rows, I inputs, O outputs) of the linear layer: single rows, tails, squares, layers of the workloads, large ones.
 LINEAR_SHAPES: tuple[tuple[int, ...], ...] = (
     (1, 64, 64),
@@ -96,8 +107,55 @@ LINEAR_SHAPES: tuple[tuple[int, ...], ...] = (
     (512, 2048, 1000),
     (1024, 4096, 512),
 )
-LOSS_SHAPES: tuple[tuple[int, ...], ...] = ((256, 10), (512, 1000))
-ADAM_SHAPES: tuple[tuple[int, ...], ...] = ((10_000,), (10_000_000,))
+QUICK_LINEAR: tuple[tuple[int, ...], ...] = ((1, 64, 64), (64, 128, 10), (128, 784, 256), (256, 512, 512))
+ROW_SHAPES: tuple[tuple[int, ...], ...] = ((256, 10), (512, 1000))  # (B rows, N classes, labels or targets)
+BUFFER_SHAPES: tuple[tuple[int, ...], ...] = ((10_000,), (10_000_000,))  # (P parameters,): in the cache, and not
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A public kernel: where it is measured, and the least that it has to do there.
+
+    shapes, quick : all the shapes, and those of `--quick`
+    flop : of a shape; a transcendental function counts as the operations of its polynomial, as the kernel's docstring does
+    bytes : of a shape: float32 arrays that have to be read or written at least once
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    quick: tuple[tuple[int, ...], ...]
+    flop: Callable[..., int]
+    bytes: Callable[..., int]
+
+
+def _rows(flop: int, arrays: int) -> Operation:
+    return Operation(ROW_SHAPES, ROW_SHAPES[1:], lambda b, n: flop * b * n, lambda b, n: 4 * arrays * b * n)
+
+
+def _buffers(flop: int, arrays: int) -> Operation:
+    return Operation(BUFFER_SHAPES, BUFFER_SHAPES, lambda p: flop * p, lambda p: 4 * arrays * p)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "linear_forward": Operation(
+        LINEAR_SHAPES, QUICK_LINEAR, lambda b, i, o: 2 * b * i * o, lambda b, i, o: 4 * (b * i + i * o + o + b * o)
+    ),
+    "linear_backward": Operation(
+        LINEAR_SHAPES,
+        QUICK_LINEAR,
+        lambda b, i, o: 4 * b * i * o,
+        lambda b, i, o: 4 * (2 * b * i + 2 * i * o + o + 2 * b * o),
+    ),
+    "softmax": _rows(25, 2),
+    "log_softmax": _rows(25, 2),
+    "softmax_cross_entropy": _rows(27, 2),
+    "sigmoid_cross_entropy": _rows(45, 3),
+    "squared_error": _rows(4, 3),
+    "sgd_step": _buffers(2, 3),
+    "momentum_step": _buffers(5, 5),
+    "rmsprop_step": _buffers(8, 5),
+    "adam_step": _buffers(12, 7),
+}
+"""Registry: every kernel of `fastdl_kernels.__all__` (a test compares)."""
 
 
 @dataclass(frozen=True)
@@ -114,33 +172,21 @@ class KernelCase:
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of the products; 0 where memory or exponentials are what counts."""
-        if self.op not in ("linear_forward", "linear_backward"):
-            return 0
-        b, i, o = self.shape
-        return (2 if self.op == "linear_forward" else 4) * b * i * o
+        """Floating-point operations."""
+        return OPERATIONS[self.op].flop(*self.shape)
 
     @property
     def bytes(self) -> int:
-        """Bytes of float32 arrays that have to be read and written at least once."""
-        if self.op == "linear_forward":
-            b, i, o = self.shape
-            return 4 * (b * i + i * o + o + b * o)
-        if self.op == "linear_backward":
-            b, i, o = self.shape
-            return 4 * (2 * b * i + 2 * i * o + o + 2 * b * o)
-        if self.op == "softmax_cross_entropy":
-            return 8 * self.shape[0] * self.shape[1]
-        return 28 * self.shape[0]  # adam_step: 4 arrays read, 3 written
+        """Bytes of float32 arrays that have to be read or written at least once."""
+        return OPERATIONS[self.op].bytes(*self.shape)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a matrix product: arithmetic is what counts, and sums are long."""
+        return self.op in ("linear_forward", "linear_backward")
 
 
 KERNEL_CASES: dict[str, KernelCase] = {
-    case.name: case
-    for op, shapes in (
-        ("linear_forward", LINEAR_SHAPES),
-        ("linear_backward", LINEAR_SHAPES),
-        ("softmax_cross_entropy", LOSS_SHAPES),
-        ("adam_step", ADAM_SHAPES),
-    )
-    for case in (KernelCase(op, shape) for shape in shapes)
+    case.name: case for op, o in OPERATIONS.items() for case in (KernelCase(op, shape) for shape in o.shapes)
 }
+QUICK_KERNELS: tuple[str, ...] = tuple(KernelCase(op, shape).name for op, o in OPERATIONS.items() for shape in o.quick)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from fastdl_bench.schema import VERSION
 
 # Distributions whose versions stand in the result where they are installed.
 DISTRIBUTIONS = ("numba", "llvmlite", "numpy", "jax", "jaxlib", "torch", "scikit-learn")
@@ -51,3 +54,16 @@ def versions(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def head(threads: int, effort: str) -> dict[str, Any]:
+    """The fields that all results begin with."""
+    return {
+        "schema": VERSION,
+        "kind": "benchmark",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "effort": effort,
+        "threads": threads,
+        "machine": describe(),
+        "versions": versions(),
+    }

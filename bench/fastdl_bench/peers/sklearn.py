@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from bench.cases import Workload
-from bench.data import LEARNING_RATE, SEED, initial_parameters, training_data
-from bench.protocol import Run, serve
+from fastdl_bench.cases import Workload
+from fastdl_bench.data import LEARNING_RATE, SEED, initial_parameters, training_data, validation_data
+from fastdl_bench.protocol import Run, serve
 
 
 def setup(request: dict[str, Any]) -> Run:
@@ -25,7 +25,8 @@ def setup(request: dict[str, Any]) -> Run:
     initial = initial_parameters(workload)
     binary = workload.output == "softmax" and workload.layers[-1] == 2
     if binary:  # softmax of two scores is the sigmoid of their difference
-        initial[-1] = tuple(a[..., 1:] - a[..., :1] for a in initial[-1])
+        weight, bias = initial[-1]
+        initial[-1] = (weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1])
     kind = MLPClassifier if workload.output == "softmax" else MLPRegressor
     # scikit-learn's squared error is half of the others'; Adam does not depend on the scale of the gradient.
     factor = 1 if workload.output == "softmax" else 2
@@ -45,7 +46,10 @@ def setup(request: dict[str, Any]) -> Run:
         start = time.perf_counter()
         estimator.fit(x, y)
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "loss": [factor * float(loss) for loss in estimator.loss_curve_]}
+        answer = {"seconds": seconds, "loss": [factor * float(loss) for loss in estimator.loss_curve_]}
+        if request.get("accuracy"):
+            answer["accuracy"] = float(estimator.score(*validation_data(workload)))
+        return answer
 
     return run
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
-from bench.cases import Workload
-from bench.protocol import Peer, PeerError, closing_all
-from bench.statistics import ratio, summary
+from fastdl_bench.cases import Workload
+from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.statistics import ratio, summary
 
 Say = Callable[[str], None]
 
@@ -44,37 +46,51 @@ class Library:
 
 
 LIBRARIES: dict[str, Library] = {
-    "fastdl": Library("fastdl", "fastdl", "fastdl", "bench.peers.fastdl"),
-    "jax": Library("jax", "JAX, one scan per epoch", "jax", "bench.peers.jax"),
+    "fastdl": Library("fastdl", "fastdl", "fastdl", "fastdl_bench.peers.fastdl"),
+    "jax": Library("jax", "JAX, one scan per epoch", "jax", "fastdl_bench.peers.jax"),
     "torch": Library(
         "torch",
         "PyTorch, fused Adam",
         "torch --index-url https://download.pytorch.org/whl/cpu",
-        "bench.peers.torch",
+        "fastdl_bench.peers.torch",
     ),
     "torch-compiled": Library(
         "torch",
         "PyTorch, compiled",
         "torch --index-url https://download.pytorch.org/whl/cpu",
-        "bench.peers.torch",
+        "fastdl_bench.peers.torch",
         ("--compile",),
         seconds=180.0,
     ),
+    "numpy": Library("numpy", "NumPy", "numpy", "fastdl_bench.peers.numpy"),
     "sklearn": Library(
-        "sklearn", "scikit-learn", "scikit-learn", "bench.peers.sklearn", tolerance=0.1, last_loss_only=True
+        "sklearn", "scikit-learn", "scikit-learn", "fastdl_bench.peers.sklearn", tolerance=0.1, last_loss_only=True
     ),
 }
-
-# Steps over which loss curves are compared, in whole epochs: short enough that rounding has not been amplified.
-CHECK_STEPS = 12
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: rounds of `seconds` each for every peer."""
+    """How long to measure: rounds of `seconds` each for every peer.
+
+    check_steps : steps over which loss curves are compared, in whole epochs: few enough that rounding has not been
+        amplified
+    epoch_flop : operations that an epoch is shortened to; None leaves the workloads as they are
+    """
 
     rounds: int
     seconds: float
+    check_steps: int = 12
+    epoch_flop: float | None = None
+
+
+def version_of(package: str) -> str:
+    """The installed version of an imported package, "" if it does not say; a local part such as +cpu is left out."""
+    distribution = {"sklearn": "scikit-learn", "fastdl_kernels": "fastdl"}.get(package, package)
+    try:
+        return metadata.version(distribution).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return str(getattr(importlib.import_module(distribution), "__version__", ""))
 
 
 def disagreement(library: Library, loss: Sequence[float], reference: Sequence[float]) -> float:
@@ -85,10 +101,10 @@ def disagreement(library: Library, loss: Sequence[float], reference: Sequence[fl
     return max(abs(a - b) / abs(b) for a, b in pairs)
 
 
-def _epochs_for(peer: Peer, library: Library, effort: Effort, check_epochs: int) -> int:
-    """How many epochs make a round, from a second run of the first ones, which has nothing to compile."""
-    answer = peer.request("run", library.seconds, epochs=check_epochs)
-    return max(1, math.ceil(effort.seconds / answer["seconds"] * check_epochs))
+def _epochs_for(peer: Peer, library: Library, effort: Effort) -> int:
+    """How many epochs make a round, from one that has nothing to compile."""
+    answer = peer.request("run", library.seconds, epochs=1)
+    return max(1, math.ceil(effort.seconds / answer["seconds"]))
 
 
 def measure(
@@ -99,7 +115,10 @@ def measure(
     `peers` keeps the processes for the next workload. A peer that fails or disagrees is left out and named with the
     reason under "left_out".
     """
-    check_epochs = max(2, math.ceil(CHECK_STEPS / workload.steps))
+    if effort.epoch_flop is not None:
+        workload = workload.shortened(effort.epoch_flop)
+    check_epochs = max(2, math.ceil(effort.check_steps / workload.steps))
+    notes: dict[str, dict[str, Any]] = {}
     epochs: dict[str, int] = {}
     errors: dict[str, float] = {}
     left_out: dict[str, str] = {}
@@ -109,14 +128,14 @@ def measure(
         try:
             if name not in peers:
                 peers[name] = Peer(library.module, threads, library.arguments)
-            peers[name].request("setup", library.seconds, workload=workload.as_dict())
+            notes[name] = peers[name].request("setup", library.seconds, workload=workload.as_dict())
             loss = peers[name].request("run", library.seconds, epochs=check_epochs)["loss"]
             reference = reference or loss
             errors[name] = disagreement(library, loss, reference)
             if errors[name] > library.tolerance:
                 raise PeerError(f"its losses {loss} are not those of {names[0]}, {reference}")
-            epochs[name] = _epochs_for(peers[name], library, effort, check_epochs)
-            if name == "jax" and workload.full_batch:  # compiled for the number of epochs: not in a timed round
+            epochs[name] = _epochs_for(peers[name], library, effort)
+            if name == "jax" and workload.full_batch:  # it is compiled for the number of epochs: not in a timed round
                 peers[name].request("run", library.seconds, epochs=epochs[name])
         except PeerError as error:
             if name == names[0]:
@@ -126,8 +145,8 @@ def measure(
             if name in peers:
                 peers.pop(name).close()
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
-    for _ in range(effort.rounds):
-        for name, count in epochs.items():
+    for k in range(effort.rounds):
+        for name, count in list(epochs.items())[:: 1 if k % 2 == 0 else -1]:
             answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=count)
             seconds[name].append(answer["seconds"] / (count * workload.steps))
     first = seconds[names[0]]
@@ -141,6 +160,9 @@ def measure(
         "results": {
             name: {
                 "label": LIBRARIES[name].label,
+                "version": version_of(LIBRARIES[name].package),
+                "threads": threads,
+                "notes": notes[name],
                 "epochs_per_round": epochs[name],
                 "seconds_per_step": summary(samples),
                 "gflops": workload.flop / summary(samples)["median"] / 1e9,

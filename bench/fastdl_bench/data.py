@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cases import Workload
+from fastdl_bench.cases import Workload
 
 SEED = 0
 LEARNING_RATE = 1e-3
@@ -14,10 +14,8 @@ LEARNING_RATE = 1e-3
 def training_data(workload: Workload) -> tuple[NDArray[np.float32], NDArray]:
     """X float32 [rows, I]; y int64 [rows] for softmax, float32 [rows, O] for linear output."""
     if workload.source == "digits":
-        from fastdl.datasets import load_digits
-
-        x, y = load_digits()
-        return np.ascontiguousarray(x[: workload.rows] / np.float32(16)), y[: workload.rows]
+        x, y = _digits(workload)
+        return np.ascontiguousarray(x[: workload.rows]), y[: workload.rows]
     rng = np.random.default_rng(SEED)
     n_in, n_out = workload.layers[0], workload.layers[-1]
     x = rng.standard_normal((workload.rows, n_in), np.float32)
@@ -29,6 +27,22 @@ def training_data(workload: Workload) -> tuple[NDArray[np.float32], NDArray]:
             y[:n_out] = np.arange(n_out)
         return x, y
     return x, np.tanh(scores)
+
+
+def validation_data(workload: Workload) -> tuple[NDArray[np.float32], NDArray]:
+    """The rows of the digits that `training_data` holds out."""
+    x, y = _digits(workload)
+    first = len(x) - workload.held_out
+    return np.ascontiguousarray(x[first:]), y[first:]
+
+
+def _digits(workload: Workload) -> tuple[NDArray[np.float32], NDArray]:
+    """All the digits with pixels from 0 to 1; mixed where rows are held out, because writers come one after another."""
+    from fastdl.datasets import load_digits
+
+    x, y = load_digits()
+    order = np.random.default_rng(SEED).permutation(len(x)) if workload.held_out else slice(None)
+    return x[order] / np.float32(16), y[order]
 
 
 def initial_parameters(workload: Workload) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

@@ -13,6 +13,11 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     return {"median": float(np.median(samples)), "min": float(min(samples)), "samples": [float(s) for s in samples]}
 
 
+def rates(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, maximum and all the samples of a rate."""
+    return {"median": float(np.median(samples)), "max": float(max(samples)), "samples": [float(s) for s in samples]}
+
+
 def ratio(samples: Sequence[float], base: Sequence[float], resamples: int = 1000) -> dict[str, float]:
     """samples / base, round by round: the median, and a 95 % bootstrap interval of it.
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.cases import Workload
-from bench.data import LEARNING_RATE, epoch_order, initial_parameters, training_data
-from bench.protocol import Run, serve
+from fastdl_bench.cases import Workload
+from fastdl_bench.data import LEARNING_RATE, epoch_order, initial_parameters, training_data, validation_data
+from fastdl_bench.protocol import Run, serve
 
 
 def setup(request: dict[str, Any]) -> Run:
@@ -55,7 +55,12 @@ def setup(request: dict[str, Any]) -> Run:
                 optimizer.step()
                 losses.append(loss.detach())
             curve.append(torch.stack(losses).mean())
-        return {"seconds": time.perf_counter() - start, "loss": [float(loss) for loss in curve]}
+        answer = {"seconds": time.perf_counter() - start, "loss": [float(loss) for loss in curve]}
+        if request.get("accuracy"):
+            x_valid, y_valid = map(torch.from_numpy, validation_data(workload))
+            with torch.inference_mode():
+                answer["accuracy"] = float((network(x_valid).argmax(1) == y_valid).double().mean())
+        return answer
 
     return run
 

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.cases import KernelCase
-from bench.problems import Arrays, error, expected, inputs, tolerance
-from bench.protocol import PeerError, Run, serve
+from fastdl_bench.cases import KernelCase
+from fastdl_bench.problems import Arrays, error, expected, inputs, tolerance
+from fastdl_bench.protocol import PeerError, Run, serve
 
-Operation = Callable[[Arrays], tuple[Callable[[], Any], Callable[[], Arrays]]]
-"""Takes the inputs; returns what is timed, and what gives its results by name."""
+Timed = tuple[Callable[[], Any], Callable[[], Arrays]]
+"""What is timed, and what gives its results by name."""
+
+Operation = Callable[[Arrays], Timed]
+"""Takes the inputs of a case."""
 
 
-def serve_operations(operations: dict[str, Operation]) -> None:
-    """Answer requests for the operations by name; a wrong result is an error."""
+def setup_for(operations: dict[str, Operation]) -> Callable[[dict[str, Any]], Run]:
+    """Sets an operation up by its name; a wrong result is an error."""
 
     def setup(request: dict[str, Any]) -> Run:
         case = KernelCase(request["op"], tuple(request["shape"]))
@@ -34,7 +37,12 @@ def serve_operations(operations: dict[str, Operation]) -> None:
                 call()
             return {"seconds": time.perf_counter() - start}
 
-        run.notes = {"difference": found}
+        run.notes = {"difference": found}  # type: ignore[attr-defined]
         return run
 
-    serve(setup)
+    return setup
+
+
+def serve_operations(operations: dict[str, Operation]) -> None:
+    """Answer requests for the operations by name."""
+    serve(setup_for(operations))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,14 +10,14 @@ from collections.abc import Sequence
 from importlib import util
 from typing import Any
 
-from bench.protocol import ROOT, THREAD_VARIABLES, on_cores
-from bench.statistics import ratio, summary
-from bench.training import Say
+from fastdl_bench.protocol import CHECKOUT, PACKAGE, environment_for, on_cores
+from fastdl_bench.statistics import ratio, summary
+from fastdl_bench.training import Say
 
 _DIGITS_TORCH = """
 import torch
-from bench.data import epoch_order, training_data
-from bench.cases import WORKLOADS
+from fastdl_bench.data import epoch_order, training_data
+from fastdl_bench.cases import WORKLOADS
 x, y = map(torch.from_numpy, training_data(WORKLOADS["digits"]))
 network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
@@ -29,8 +28,8 @@ for rows in torch.from_numpy(epoch_order(0, len(x))).split(64):
 """
 _DIGITS_FASTDL = """
 import fastdl
-from bench.data import training_data
-from bench.cases import WORKLOADS
+from fastdl_bench.data import training_data
+from fastdl_bench.cases import WORKLOADS
 x, y = training_data(WORKLOADS["digits"])
 fastdl.Trainer(fastdl.MLP([64, 128, 10]), fastdl.Adam(lr=1e-3), batch_size=64, epochs=1).fit(x, y)
 """
@@ -50,14 +49,18 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
 
 def _seconds(source: str, threads: int, cache: str | None = None) -> float:
     """Wall time of one process that runs the source; it must end well."""
-    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    paths = [str(ROOT), str(ROOT / "kernels"), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment = environment_for(threads)
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     with on_cores(threads):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", source], check=True, cwd=ROOT, env=environment, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", source],
+            check=True,
+            cwd=CHECKOUT or PACKAGE.parent,
+            env=environment,
+            capture_output=True,
+        )
         return time.perf_counter() - start
 
 

@@ -2,6 +2,7 @@
 
     {"do": "setup", ...}   build the problem; the answer is {} and whatever the peer has to say about it
     {"do": "run", ...}     run it; the answer has "seconds" and, for a training, the "loss" of each epoch
+    {"do": "memory"}       the answer has the process's "peak_bytes", and "imported_bytes" before the first request
     {"do": "quit"}         or the end of stdin
 
 An answer with "error" means that the request failed. While one peer runs, the others are stopped by a signal where the
@@ -12,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import queue
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -25,7 +28,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+import psutil
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent.parent if (PACKAGE.parent.parent / "scripts" / "bench").is_file() else None
+"""The checkout that this package is part of; None where it is installed without one."""
+
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "BLIS_NUM_THREADS",
@@ -36,6 +44,43 @@ Run = Callable[[dict[str, Any]], dict[str, Any]]
 
 class PeerError(RuntimeError):
     """A peer that could not be started, failed, or took too long."""
+
+
+def search_path(library: Path | None = None) -> list[str]:
+    """Where a process finds fastdl, its kernels and these benchmarks.
+
+    library : a tree that holds `fastdl` and `kernels/fastdl_kernels`; the benchmarks stay those that run now, so that
+        two versions of the library are measured by the same programs. None means the library that this process has
+    """
+    if library is not None:
+        return [str(library), str(library / "kernels"), str(PACKAGE.parent)]
+    found = [importlib.util.find_spec(name) for name in ("fastdl", "fastdl_kernels")]
+    folders = [str(Path(spec.origin).parent.parent) for spec in found if spec is not None and spec.origin]
+    installed = {str(Path(folder)) for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    # What is installed is found anyway, and must not come before the standard library.
+    return [folder for folder in dict.fromkeys([*folders, str(PACKAGE.parent)]) if folder not in installed]
+
+
+def environment_for(threads: int, library: Path | None = None) -> dict[str, str]:
+    """The environment of a process that is measured: so many threads for every library, and where to find fastdl."""
+    result = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    result["PYTHONPATH"] = os.pathsep.join(filter(None, [*search_path(library), result.get("PYTHONPATH", "")]))
+    return result
+
+
+def resident_bytes(kind: str) -> int:
+    """Memory of this process now ("VmRSS") or at its highest ("VmHWM"), in bytes; 0 where the system does not say.
+
+    Linux gives both for the program that runs; `getrusage` would count what the parent had at the time of the fork.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(kind + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", 0) if kind == "VmHWM" else memory.rss)
 
 
 def first_cores(n: int) -> set[int]:
@@ -75,6 +120,7 @@ def serve(setup: Callable[[dict[str, Any]], Run]) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints does not belong among the answers
+    imported = resident_bytes("VmRSS")
     run: Run | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -85,6 +131,8 @@ def serve(setup: Callable[[dict[str, Any]], Run]) -> None:
                 run = None  # free what the problem before it held
                 run = setup(request)
                 answer = dict(getattr(run, "notes", {}))
+            elif request["do"] == "memory":
+                answer = {"peak_bytes": resident_bytes("VmHWM"), "imported_bytes": imported}
             elif run is None:
                 raise PeerError("run: expected a successful setup before it")
             else:
@@ -100,22 +148,20 @@ class Peer:
 
     Parameters
     ----------
-    module : for example "bench.peers.jax"
+    module : for example "fastdl_bench.peers.jax"
     threads : how many threads, and cores where the system can limit them, the process gets
     arguments : of the program
-    root : the checkout whose code it runs
+    library : the tree whose fastdl it runs, see `search_path`
     """
 
-    def __init__(self, module: str, threads: int, arguments: tuple[str, ...] = (), root: Path = ROOT) -> None:
+    def __init__(self, module: str, threads: int, arguments: tuple[str, ...] = (), library: Path | None = None) -> None:
         self.module = module
-        environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-        paths = [str(root), str(root / "kernels"), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         with on_cores(threads):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._log, text=True, bufsize=1, cwd=root, env=environment,
+                stderr=self._log, text=True, bufsize=1, cwd=library or CHECKOUT or PACKAGE.parent,
+                env=environment_for(threads, library),
             )  # fmt: skip
         self._answers: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)

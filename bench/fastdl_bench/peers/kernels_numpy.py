@@ -1,0 +1,190 @@
+"""The same in NumPy, with its BLAS, writing into arrays that exist."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdl_bench.peers.operations import Operation, Timed, serve_operations
+from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STEP, Arrays
+
+
+def linear_forward(a: Arrays) -> Timed:
+    x, weight, bias = a["x"], a["weight"], a["bias"]
+    out = np.empty((x.shape[0], weight.shape[1]), np.float32)
+
+    def call() -> None:
+        np.matmul(x, weight, out=out)
+        np.add(out, bias, out=out)
+        np.maximum(out, 0, out=out)
+
+    return call, lambda: {"out": out}
+
+
+def linear_backward(a: Arrays) -> Timed:
+    x, weight, out, d_out = a["x"], a["weight"], a["out"], a["d_out"]
+    d_z, d_x, d_weight = np.empty_like(d_out), np.empty_like(x), np.empty_like(weight)
+    d_bias = np.empty(weight.shape[1], np.float32)
+
+    def call() -> None:
+        np.multiply(d_out, out > 0, out=d_z)
+        np.matmul(d_z, weight.T, out=d_x)
+        np.matmul(x.T, d_z, out=d_weight)
+        d_z.sum(axis=0, out=d_bias)
+
+    return call, lambda: {"d_x": d_x, "d_weight": d_weight, "d_bias": d_bias}
+
+
+def softmax(a: Arrays) -> Timed:
+    logits = a["logits"]
+    out = np.empty_like(logits)
+
+    def call() -> None:
+        np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
+        np.exp(out, out=out)
+        np.divide(out, out.sum(axis=1, keepdims=True), out=out)
+
+    return call, lambda: {"out": out}
+
+
+def log_softmax(a: Arrays) -> Timed:
+    logits = a["logits"]
+    out, scratch = np.empty_like(logits), np.empty_like(logits)
+
+    def call() -> None:
+        np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
+        np.exp(out, out=scratch)
+        np.subtract(out, np.log(scratch.sum(axis=1, keepdims=True)), out=out)
+
+    return call, lambda: {"out": out}
+
+
+def sigmoid_cross_entropy(a: Arrays) -> Timed:
+    z, t = a["logits"], a["targets"]
+    d_logits, scratch, e = np.empty_like(z), np.empty_like(z), np.empty_like(z)
+    loss = np.empty(())
+
+    def call() -> None:
+        # With e = exp(-|z|): softplus(z) = max(z, 0) + log1p(e), and sigmoid(z) = 1 / (1 + e) or e / (1 + e).
+        np.abs(z, out=e)
+        np.negative(e, out=e)
+        np.exp(e, out=e)
+        np.log1p(e, out=scratch)
+        total = scratch.sum(dtype=np.float64)
+        np.maximum(z, 0, out=scratch)
+        total += scratch.sum(dtype=np.float64) - np.vdot(t, z)
+        loss[()] = total / len(z)
+        np.copyto(d_logits, e)
+        np.copyto(d_logits, 1, where=z >= 0)
+        np.add(e, 1, out=e)
+        np.divide(d_logits, e, out=d_logits)
+        np.subtract(d_logits, t, out=d_logits)
+        np.multiply(d_logits, np.float32(1 / len(z)), out=d_logits)
+
+    return call, lambda: {"loss": loss, "d_logits": d_logits}
+
+
+def squared_error(a: Arrays) -> Timed:
+    p, t = a["predictions"], a["targets"]
+    d_predictions, loss = np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=d_predictions)
+        loss[()] = np.vdot(d_predictions, d_predictions) / p.size
+        np.multiply(d_predictions, np.float32(2 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def softmax_cross_entropy(a: Arrays) -> Timed:
+    logits, labels = a["logits"], a["labels"]
+    rows = np.arange(len(labels))
+    d_logits = np.empty_like(logits)
+    loss = np.empty(())
+
+    def call() -> None:
+        np.subtract(logits, logits.max(axis=1, keepdims=True), out=d_logits)
+        right = d_logits[rows, labels]
+        np.exp(d_logits, out=d_logits)
+        total = d_logits.sum(axis=1, keepdims=True)
+        loss[()] = (np.log(total[:, 0]) - right).mean()
+        np.divide(d_logits, total * len(rows), out=d_logits)
+        d_logits[rows, labels] -= 1 / len(rows)
+
+    return call, lambda: {"loss": loss, "d_logits": d_logits}
+
+
+def sgd_step(a: Arrays) -> Timed:
+    params, grads = a["params"], a["grads"]
+    scratch = np.empty_like(params)
+
+    def call() -> None:
+        np.multiply(grads, LR, out=scratch)
+        np.subtract(params, scratch, out=params)
+
+    return call, lambda: a
+
+
+def momentum_step(a: Arrays) -> Timed:
+    params, grads, velocity = a["params"], a["grads"], a["velocity"]
+    scratch = np.empty_like(params)
+
+    def call() -> None:
+        np.multiply(velocity, BETA1, out=velocity)
+        np.multiply(grads, 1 - BETA1, out=scratch)
+        np.add(velocity, scratch, out=velocity)
+        np.multiply(velocity, LR, out=scratch)
+        np.subtract(params, scratch, out=params)
+
+    return call, lambda: a
+
+
+def rmsprop_step(a: Arrays) -> Timed:
+    params, grads, mean_square = a["params"], a["grads"], a["mean_square"]
+    scratch, step = np.empty_like(params), np.empty_like(params)
+
+    def call() -> None:
+        np.multiply(mean_square, BETA1, out=mean_square)
+        np.multiply(grads, grads, out=scratch)
+        np.multiply(scratch, 1 - BETA1, out=scratch)
+        np.add(mean_square, scratch, out=mean_square)
+        np.add(mean_square, EPS, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        np.multiply(grads, LR, out=step)
+        np.divide(step, scratch, out=step)
+        np.subtract(params, step, out=params)
+
+    return call, lambda: a
+
+
+def adam_step(a: Arrays) -> Timed:
+    params, grads, m, v = a["params"], a["grads"], a["m"], a["v"]
+    scratch, step = np.empty_like(params), np.empty_like(params)
+
+    def call() -> None:
+        np.multiply(m, BETA1, out=m)
+        np.multiply(grads, 1 - BETA1, out=scratch)
+        np.add(m, scratch, out=m)
+        np.multiply(v, BETA2, out=v)
+        np.multiply(grads, grads, out=scratch)
+        np.multiply(scratch, 1 - BETA2, out=scratch)
+        np.add(v, scratch, out=v)
+        np.multiply(v, 1 / (1 - BETA2**STEP), out=scratch)
+        np.sqrt(scratch, out=scratch)
+        np.add(scratch, EPS, out=scratch)
+        np.multiply(m, LR / (1 - BETA1**STEP), out=step)
+        np.divide(step, scratch, out=step)
+        np.subtract(params, step, out=params)
+
+    return call, lambda: a
+
+
+OPERATIONS: dict[str, Operation] = {
+    f.__name__: f
+    for f in (
+        linear_forward, linear_backward, softmax, log_softmax, softmax_cross_entropy, sigmoid_cross_entropy,
+        squared_error, sgd_step, momentum_step, rmsprop_step, adam_step,
+    )
+}  # fmt: skip
+
+if __name__ == "__main__":
+    serve_operations(OPERATIONS)
