@@ -20,10 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a user can read in the README: written down here once more, so that a rule that got lost is noticed.
 OUTPUTS = {
     "adam_step": {"params", "m", "v"},
+    "adamw_step": {"params", "m", "v"},
     "linear_backward": {"d_x", "d_weight", "d_bias"},
     "linear_forward": {"out"},
     "log_softmax": {"out"},
     "momentum_step": {"params", "velocity"},
+    "nesterov_step": {"params", "velocity"},
     "rmsprop_step": {"params", "mean_square"},
     "sgd_step": {"params"},
     "sigmoid_cross_entropy": {"d_logits"},

@@ -8,23 +8,32 @@ import numba
 import numpy as np
 import pytest
 
-from fastdl_kernels.team import STATE_SIZE, atomic_add, atomic_load, atomic_or, atomic_store, barrier, check_in, claim
+from fastdl_kernels.team import (
+    STATE_SIZE,
+    atomic_add,
+    atomic_load,
+    atomic_or,
+    atomic_store,
+    barrier,
+    check_in,
+    claim,
+    first_job,
+)
 
 ROUNDS, JOBS = 40, 13
 
 
 @numba.njit
-def round_of_jobs(state, size, r, times, values):
+def round_of_jobs(state, rank, size, r, times, values):
     """Each job adds up what all jobs of the round before have written."""
-    while True:
-        job = claim(state, size)
-        if job >= values.shape[1]:
-            break
+    job = first_job(state, rank)
+    while job < values.shape[1]:
         atomic_add(times, r * values.shape[1] + job, 1)
         total = 1 + job
         for k in range(values.shape[1]):
             total += values[r - 1, k]
         values[r, job] = total % 1_000_003
+        job = claim(state, size)
     barrier(state, size)
 
 
@@ -33,7 +42,7 @@ def member(state, wanted, times, values):
     rank, size = check_in(state, wanted)
     if rank >= 0:
         for r in range(1, len(values)):
-            round_of_jobs(state, size, r, times, values)
+            round_of_jobs(state, rank, size, r, times, values)
     return rank, size
 
 
@@ -45,7 +54,7 @@ def region(n_threads, state, times, values, ranks):
         ranks[t, 0], ranks[t, 1] = rank, size
         if rank >= 0:
             for r in range(1, len(values)):
-                round_of_jobs(state, size, r, times, values)
+                round_of_jobs(state, rank, size, r, times, values)
 
 
 def expected_values():

@@ -17,7 +17,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from fastdl_kernels import simd
-from fastdl_kernels.serial import jit, parallel_jit
+from fastdl_kernels._jit import jit, parallel_jit
 
 LANES = simd.lanes(np.float32)
 PIECE = 1 << 12  # numbers that one thread takes at a time: they stay in its first data cache
@@ -26,28 +26,28 @@ CHUNK = 1 << 24
 
 # Not compiled functions: one in a closure keeps the function around it out of the cache.
 @register_jitable
-def _exact_sigmoid(x):
+def _exact_sigmoid(x: float) -> float:
     e = math.exp(-abs(x))
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
 @register_jitable
-def _exact_log(x):
+def _exact_log(x: float) -> float:
     return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
 
 
 @register_jitable
-def _exact_exp(x):
+def _exact_exp(x: float) -> float:
     return math.exp(x)
 
 
 @register_jitable
-def _exact_tanh(x):
+def _exact_tanh(x: float) -> float:
     return math.tanh(x)
 
 
 @jit
-def ulp_error(got, exact):
+def ulp_error(got: float, exact: float) -> float:
     """|got - exact| in units of float32's spacing at `exact`; infinity counts as 2^128, the next number there would be."""
     if math.isnan(exact) or math.isnan(got):
         return 0.0 if math.isnan(exact) and math.isnan(got) else math.inf
@@ -62,7 +62,7 @@ def _measurement(function: Any, exact: Any) -> Callable[[NDArray[np.float32]], t
     """worst(x) -> (largest error in ULP, input) of a function of one vector against a function of one number."""
 
     @parallel_jit
-    def pieces(x, y, errors, places):
+    def pieces(x: NDArray, y: NDArray, errors: NDArray, places: NDArray) -> None:
         for p in numba.prange(len(errors)):
             first, last = p * PIECE, min(x.size, (p + 1) * PIECE)
             for i in range(first, last, LANES):

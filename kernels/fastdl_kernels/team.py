@@ -121,6 +121,7 @@ def check_in(state, wanted):
             pause()
             rounds += 1
         size = min(atomic_or(state, _DOOR, _CLOSED), wanted)
+        atomic_store(state, _NEXT, size)
         atomic_store(state, _SIZE, size)
         return 0, size
     size = atomic_load(state, _SIZE)

@@ -346,9 +346,9 @@ def _packing_tile(packs_a: bool, packs_b: bool) -> Any:
 
         def codegen(context, builder, sig, args):
             columns = _constant(NV * vec_type(element).count)
-            *rest, to_a, to_b = [*args[:8], columns, *args[8:]]
             function = _tile_function(builder.module, element, MR, NV, packs_a, packs_b)
-            builder.call(function, [*rest, *[to_a] * packs_a, *[to_b] * packs_b])
+            to = [args[-2]] * packs_a + [args[-1]] * packs_b
+            builder.call(function, [*args[:8], columns, *args[8:-2], *to])
             return context.get_dummy_value()
 
         return sig, codegen
