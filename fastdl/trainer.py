@@ -221,7 +221,12 @@ class Trainer:
         )
 
     def _order(self, n_rows: int) -> NDArray[np.int64]:
-        """The order of the rows in the coming epoch: a function of the seed and the number of epochs done."""
+        """The order of the rows in the coming epoch: a function of the seed and the number of epochs done.
+
+        A batch of all rows is read as it stands.
+        """
+        if self.batch_size >= n_rows:
+            return np.arange(n_rows)
         return np.random.default_rng((self.seed, self.epochs_done)).permutation(n_rows)
 
     def _prepare_validation(self, data: tuple[ArrayLike, ArrayLike] | None) -> tuple[NDArray, NDArray] | None:

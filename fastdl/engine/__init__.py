@@ -91,6 +91,9 @@ class Engine:
         self.alphas = np.array([alpha for _, alpha in activations], model.dtype)
         self._pace = Pace()  # of predictions, in rounds of a chunk for each thread
         self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
+        self._widest = max(self.strides[1:])
+        self._work_per_row = sum(i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True))
+        self._plans: dict[int, NDArray[np.int64]] = {}
 
     def plan(self, rows: int, dropout: Sequence[float] = ()) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows: see `layout.N_IN` and the columns after it."""
@@ -113,26 +116,33 @@ class Engine:
             return 1
         if isinstance(n_threads, int):
             return n_threads
-        work = rows * sum(i * o for i, o in zip(self.model.layers[:-1], self.model.layers[1:], strict=True))
-        return max(1, min(usable_cores(), numba.config.NUMBA_NUM_THREADS, work // (phases * WORK_PER_PHASE)))
+        busy = rows * self._work_per_row // (phases * WORK_PER_PHASE)
+        return 1 if busy < 2 else min(usable_cores(), numba.config.NUMBA_NUM_THREADS, busy)
 
     def forward(self, x: NDArray, n_threads: int | str = "auto") -> NDArray:
         """Raw outputs [N, O] of prepared inputs [N, I]."""
-        raw = np.empty((len(x), self.model.layers[-1]), self.model.dtype)
-        if len(x) == 0:
-            return raw
-        chunk = min(len(x), CHUNK_ROWS)
-        threads = min(self.threads_for(len(x), n_threads), -(-len(x) // chunk))
-        work = np.empty((threads, 2, chunk * max(self.strides[1:])), self.model.dtype)
-        plan, done = self.plan(chunk), 0
-        while done < len(x):
+        rows, dtype = len(x), self.model.dtype
+        raw = np.empty((rows, self.model.layers[-1]), dtype)
+        chunk = min(rows, CHUNK_ROWS)
+        threads = min(self.threads_for(rows, n_threads), -(-rows // max(1, chunk)))
+        # Plans are kept: a single row takes 10 us in all.
+        plan = self._plans.get(chunk)
+        if plan is None:
+            plan = self._plans[chunk] = self.plan(chunk)
+        work = np.empty((threads, 2, chunk * self._widest), dtype)
+        done = 0
+        while done < rows:
             # Calls end where chunks end, so that they cut the rows as one call would.
-            count = min(self._pace.count, -(-(len(x) - done) // (threads * chunk)))
-            part = slice(done, done + count * threads * chunk)
+            count = min(self._pace.count, -(-(rows - done) // (threads * chunk)))
+            stop = done + count * threads * chunk
+            whole = done == 0 and stop >= rows
             start = time.perf_counter()
-            steps.forward_chunks(threads, chunk, plan, self.alphas, self.model.parameters, x[part], work, raw[part])
+            steps.forward_chunks(
+                threads, chunk, plan, self.alphas, self.model.parameters, x if whole else x[done:stop], work,
+                raw if whole else raw[done:stop],
+            )  # fmt: skip
             self._pace.took(count, time.perf_counter() - start)
-            done = part.stop
+            done = stop
         return raw
 
     def probabilities(self, raw: NDArray) -> NDArray:
@@ -223,10 +233,7 @@ class Training:
         self.clock = np.zeros((self.n_threads if clocked else 0, layout.CLOCK_COLUMNS), np.int64)
         self._outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
         self._d_outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
-        self._x = np.zeros((2, batch_size, engine.strides[0]), model.dtype)
-        classes = model.output == "softmax"
-        self._labels = np.zeros((2, batch_size if classes else 0), np.int64)
-        self._targets = np.zeros((2, 0 if classes else batch_size, model.layers[-1]), model.dtype)
+        self._gathered: tuple[NDArray, ...] = ()
         self._parts = np.zeros(-(-batch_size // TILE_ROWS))
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._result = np.zeros(layout.RESULT_SIZE)
@@ -252,7 +259,7 @@ class Training:
         empty = np.zeros(0, dtype)
         labels, targets = self.engine.split_targets(y)
         weights = empty if weight is None else weight
-        batch_weights = np.zeros((2, 0 if weight is None else self.batch_size), dtype)
+        batches = self._batches(x, labels, targets, weights, len(order) <= self.batch_size)
         n_batches = -(-len(order) // self.batch_size)
         batch = 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
@@ -262,7 +269,7 @@ class Training:
             self._state[:] = 0
             self._result[layout.STEPS_DONE] = 0
             start = time.perf_counter()
-            call = functools.partial(self._call, batch, count, order, rates, x, labels, targets, weights, batch_weights)
+            call = functools.partial(self._call, batch, count, order, rates, x, labels, targets, weights, batches)
             if self._slow:
                 run_interruptibly(call, self._stop)
             else:
@@ -279,6 +286,22 @@ class Training:
                 on_progress(min(batch * self.batch_size, len(order)))
         return float(self._result[layout.LOSS_SUM]) / len(order), -1
 
+    def _batches(
+        self, x: NDArray, labels: NDArray, targets: NDArray, weights: NDArray, whole: bool
+    ) -> tuple[NDArray, ...]:
+        """Where steps read (inputs, labels, targets, weights): two places by turns, or the data themselves if they are
+        `whole` one batch."""
+        if whole:
+            return x[None], labels[None], targets[None], weights[None]
+        if not self._gathered or self._gathered[3].shape[1] != min(len(weights), self.batch_size):
+            self._gathered = (
+                np.zeros((2, self.batch_size, self.engine.strides[0]), x.dtype),
+                np.zeros((2, min(len(labels), self.batch_size)), np.int64),
+                np.zeros((2, min(len(targets), self.batch_size), targets.shape[1]), x.dtype),
+                np.zeros((2, min(len(weights), self.batch_size)), x.dtype),
+            )
+        return self._gathered
+
     def _call(
         self,
         batch: int,
@@ -289,15 +312,14 @@ class Training:
         labels: NDArray[np.int64],
         targets: NDArray,
         weights: NDArray,
-        batch_weights: NDArray,
+        batches: tuple[NDArray, ...],
     ) -> None:
         """One native call: `count` batches from `batch` on."""
         steps.train_batches(
             self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
             self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
             self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
-            self._x, self._labels, self._targets, batch_weights, self._outputs, self._d_outputs,
-            self._parts, self._squares, self.clock, self._result,
+            *batches, self._outputs, self._d_outputs, self._parts, self._squares, self.clock, self._result,
         )  # fmt: skip
 
     def _stop(self) -> None:

@@ -25,6 +25,7 @@ from fastdl.engine.layout import (
     RMSPROP,
     ROWS,
     STRIDE,
+    UPDATE_COLUMNS,
     WEIGHT,
     WEIGHT_DECAY,
     WORK_PER_JOB,
@@ -106,27 +107,37 @@ def backward(job, parts, plan, alphas, layer, rows, params, d_above, below, d_be
 
 
 @jit
-def _apply(code, hyper, lr, step, params, grads, state1, state2, at, n, l2, weight_decay):
-    """One optimizer step on n parameters from `at` on; `grads` points to their gradients."""
+def step_rates(hyper, lr, step):
+    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step)), computed once for all blocks of a step."""
+    return lr, 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step)
+
+
+@jit
+def _apply(code, hyper, rates, params, grads, state1, state2, at, rows, stride, n, l2, weight_decay):
+    """One optimizer step on `rows` pieces of n parameters, `stride` apart from `at` on; `grads` points to their gradients,
+    one piece behind the other."""
     noinline()
     one = params[0]
-    rate, decay = number_like(one, lr), number_like(one, l2)
+    rate, decay = number_like(one, rates[0]), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
     beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
     eps = number_like(one, hyper[EPS])
-    p, g = pointer(params, at), grads
-    if code == ADAM:
-        keep = number_like(one, 1.0 - lr * weight_decay)
-        unbias1 = number_like(one, 1.0 / (1.0 - hyper[BETA1] ** step))
-        unbias2 = number_like(one, 1.0 / (1.0 - hyper[BETA2] ** step))
-        m, v = pointer(state1, at), pointer(state2, at)
-        adam_range(p, g, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
-    elif code == RMSPROP:
-        rmsprop_range(p, g, pointer(state1, at), 0, n, decay, rate, beta1, rest1, eps)
-    elif code == MOMENTUM:
-        momentum_range(p, g, pointer(state1, at), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
-    else:
-        sgd_range(p, g, 0, n, decay, rate)
+    keep = number_like(one, 1.0 - rates[0] * weight_decay)
+    unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
+    if stride == n:
+        rows, n = 1, rows * n
+    for r in range(rows):
+        i = at + r * stride
+        p, g = pointer(params, i), pointer(grads, r * n)
+        if code == ADAM:
+            m, v = pointer(state1, i), pointer(state2, i)
+            adam_range(p, g, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+        elif code == RMSPROP:
+            rmsprop_range(p, g, pointer(state1, i), 0, n, decay, rate, beta1, rest1, eps)
+        elif code == MOMENTUM:
+            momentum_range(p, g, pointer(state1, i), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
+        else:
+            sgd_range(p, g, 0, n, decay, rate)
 
 
 @jit
@@ -148,7 +159,7 @@ def gradient_sizes(plan, itemsize):
     for layer in range(plan.shape[0]):
         jobs += update_jobs(plan, layer, itemsize, CLIP_PARTS)
         row_size = grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize, 1, True)[1]
-        n_out = plan[layer, N_OUT]
+        n_out = min(plan[layer, N_OUT], UPDATE_COLUMNS)
         room = max(room, _slot_bias(row_size, n_out) + n_out)
     # Slots of two threads share no cache line, nor its neighbour.
     return jobs, (room + 31) // 32 * 32
@@ -156,50 +167,55 @@ def gradient_sizes(plan, itemsize):
 
 @jit
 def update(
-    job, parts, plan, alphas, layer, rows, params, grads, slot, state1, state2, code, hyper, lr, step,
+    job, parts, plan, alphas, layer, rows, params, grads, slot, state1, state2, code, hyper, rates,
     below, below_stride, d_above, squares, square,
 ):  # fmt: skip
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
-    The gradient goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted, with NO_UPDATE or a
+    The gradient of some columns goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted, with NO_UPDATE or a
     limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the limit, the L2
     penalty is added to it and squares[square] = Σ g².
     """
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    _, row_size, column_blocks, column_size = grid(n_in, n_out, params.itemsize, parts, True)
+    row_size = grid(n_in, n_out, params.itemsize, parts, True)[1]
     m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
     alpha = alphas[layer]
     nothing = null(alpha)
     whole = code == NO_UPDATE or hyper[CLIP] > 0.0
-    at, n = plan[layer, WEIGHT] + m0 * n_out, (m1 - m0) * n_out
-    weight_at = at if whole else slot
-    bias_at = plan[layer, BIAS] if whole else slot + _slot_bias(row_size, n_out)
-    d_weight, d_bias = pointer(grads, weight_at), pointer(grads, bias_at)
+    at, bias = plan[layer, WEIGHT] + m0 * n_out, plan[layer, BIAS]
     a = Operand(below, below_stride, True)
     b = Operand(d_above, plan[layer, STRIDE], True)
-    # A product counts rows from the matrix's first.
-    first_row = pointer(grads, weight_at - m0 * n_out)
-    c = Target(first_row, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias)
-    for block in range(column_blocks):
-        n0 = block * column_size
-        product_job(m0, m1, n0, min(n_out, n0 + column_size), rows, a, b, c)
-    if code == NO_UPDATE:
-        return
-    mode = flush_subnormals()
-    if whole:
+    for n0 in range(0, n_out, UPDATE_COLUMNS):
+        n = min(UPDATE_COLUMNS, n_out - n0)
+        # Where the block's gradient goes, and how far its rows are apart.
+        weight_at, stride = (at + n0, n_out) if whole else (slot, n)
+        bias_at = bias + n0 if whole else slot + _slot_bias(row_size, n)
+        # A product counts rows and columns from the matrix's first.
+        first, first_bias = pointer(grads, weight_at - m0 * stride - n0), pointer(grads, bias_at - n0)
+        c = Target(first, stride, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, first_bias)
+        product_job(m0, m1, n0, n0 + n, rows, a, b, c)
+        if not whole:
+            mode = flush_subnormals()
+            d_weight, d_bias = pointer(grads, weight_at), pointer(grads, bias_at)
+            decay, weight_decay = hyper[L2], hyper[WEIGHT_DECAY]
+            _apply(
+                code, hyper, rates, params, d_weight, state1, state2, at + n0, m1 - m0, n_out, n, decay, weight_decay
+            )
+            if m0 == 0:
+                _apply(code, hyper, rates, params, d_bias, state1, state2, bias + n0, 1, n, n, 0.0, 0.0)
+            restore_mode(mode)
+    if whole and code != NO_UPDATE:
+        mode = flush_subnormals()
+        d_weight, n = pointer(grads, at), (m1 - m0) * n_out
         if hyper[L2] > 0.0:
             _add_multiple(d_weight, pointer(params, at), number_like(alpha, hyper[L2]), n)
-        squares[square] = square_sum(d_weight, n) + (square_sum(d_bias, n_out) if m0 == 0 else 0.0)
-    else:
-        _apply(code, hyper, lr, step, params, d_weight, state1, state2, at, n, hyper[L2], hyper[WEIGHT_DECAY])
-        if m0 == 0:
-            _apply(code, hyper, lr, step, params, d_bias, state1, state2, plan[layer, BIAS], n_out, 0.0, 0.0)
-    restore_mode(mode)
+        squares[square] = square_sum(d_weight, n) + (square_sum(pointer(grads, bias), n_out) if m0 == 0 else 0.0)
+        restore_mode(mode)
 
 
 @jit
-def clipped_update(job, plan, layer, params, grads, state1, state2, code, hyper, lr, step, factor):
+def clipped_update(job, plan, layer, params, grads, state1, state2, code, hyper, rates, factor):
     """The optimizer on the block of an `update` job, whose gradient is first multiplied by factor <= 1."""
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
@@ -210,11 +226,11 @@ def clipped_update(job, plan, layer, params, grads, state1, state2, code, hyper,
     mode = flush_subnormals()
     if factor != 1.0:  # a NaN, too
         _scale(d_weight, number_like(params[0], factor), n)
-    _apply(code, hyper, lr, step, params, d_weight, state1, state2, at, n, 0.0, hyper[WEIGHT_DECAY])
+    _apply(code, hyper, rates, params, d_weight, state1, state2, at, 1, n, n, 0.0, hyper[WEIGHT_DECAY])
     if m0 == 0:
         if factor != 1.0:
             _scale(d_bias, number_like(params[0], factor), n_out)
-        _apply(code, hyper, lr, step, params, d_bias, state1, state2, plan[layer, BIAS], n_out, 0.0, 0.0)
+        _apply(code, hyper, rates, params, d_bias, state1, state2, plan[layer, BIAS], 1, n_out, n_out, 0.0, 0.0)
     restore_mode(mode)
 
 

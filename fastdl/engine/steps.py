@@ -39,7 +39,17 @@ from fastdl.engine.layout import (
     TOTAL,
     UPDATE,
 )
-from fastdl.engine.phases import backward, clipped_update, forward, gather, loss_rows, parts_of, update, update_jobs
+from fastdl.engine.phases import (
+    backward,
+    clipped_update,
+    forward,
+    gather,
+    loss_rows,
+    parts_of,
+    step_rates,
+    update,
+    update_jobs,
+)
 from fastdl_kernels.serial import (
     SQUARED_ERROR,
     TILE_ROWS,
@@ -105,15 +115,17 @@ def _work(
     n_layers = plan.shape[0]
     last = n_layers - 1
     n_out = plan[last, N_OUT]
-    gathers = (batch_size + ROWS - 1) // ROWS
+    # A batch that is all of the data is read where it is: then there is one place for batches and nothing to gather.
+    places = x.shape[0]
+    gathers = (batch_size + ROWS - 1) // ROWS if places > 1 else 0
     for job in range(rank, gathers, size):
         gather(
             job, batch, batch_size, order, data, labels, targets, weights, x[0], y_labels[0], y_targets[0], y_weights[0]
         )
     barrier(state, size)
     for i in range(n_batches):
-        here, there = i % 2, 1 - i % 2
-        lr, key = rates[batch + i], mix(seed, step + i)
+        here, there = i % places, (i + 1) % places
+        now, key = step_rates(hyper, rates[batch + i], step + i), mix(seed, step + i)
         rows = min(batch_size, order.size - (batch + i) * batch_size)
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
         divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
@@ -187,7 +199,7 @@ def _work(
                     below_stride = x.shape[2] if updated == 0 else plan[updated - 1, STRIDE]
                     update(
                         job - others, needed_up, plan, alphas, updated, rows, params, grads, slot, state1, state2, code,
-                        hyper, lr, step + i, below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]), squares,
+                        hyper, now, below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]), squares,
                         blocks + job - others,
                     )  # fmt: skip
                     _stop(clocked, times, UPDATE, start)
@@ -216,7 +228,7 @@ def _work(
                 while block >= update_jobs(plan, layer, itemsize, CLIP_PARTS):
                     block -= update_jobs(plan, layer, itemsize, CLIP_PARTS)
                     layer -= 1
-                clipped_update(block, plan, layer, params, grads, state1, state2, code, hyper, lr, step + i, factor)
+                clipped_update(block, plan, layer, params, grads, state1, state2, code, hyper, now, factor)
                 _stop(clocked, times, UPDATE, start)
                 job = claim(state, size)
             barrier(state, size)
