@@ -172,9 +172,9 @@ def update(
 ):  # fmt: skip
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
-    The gradient of some columns goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted, with NO_UPDATE or a
-    limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the limit, the L2
-    penalty is added to it and squares[square] = Σ g².
+    The gradient of UPDATE_COLUMNS goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted,
+    with NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With
+    the limit, the L2 penalty is added to it and squares[square] = Σ g².
     """
     noinline()
     n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
