@@ -37,6 +37,7 @@ from fastdl_kernels.serial import (
     Operand,
     Target,
     adam_range,
+    entry,
     grid,
     jit,
     job_block,
@@ -152,7 +153,7 @@ def _slot_bias(rows, n_out):
     return (rows * n_out + 15) // 16 * 16
 
 
-@jit
+@entry
 def gradient_sizes(plan, itemsize):
     """(jobs of all updates together, numbers in the slot that has room for the gradient of any one of them)."""
     jobs = room = 0

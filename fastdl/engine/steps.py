@@ -56,6 +56,7 @@ from fastdl_kernels.serial import (
     barrier,
     check_in,
     claim,
+    entry,
     first_job,
     grid,
     jit,
@@ -237,7 +238,7 @@ def _work(
     _stop(clocked, times, TOTAL, begin)
 
 
-@jit
+@entry
 def train_batches(
     n_threads, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
     n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
@@ -254,7 +255,7 @@ def train_batches(
     )  # fmt: skip
 
 
-@jit
+@entry
 def total_loss(loss, outputs, labels, targets, weights, scratch):
     """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
 
@@ -289,7 +290,7 @@ def _forward_chunks(t, n_threads, chunk, plan, alphas, params, data, work, raw):
         _forward_chunk(c, chunk, plan, alphas, params, data, work[t], raw)
 
 
-@jit
+@entry
 def forward_chunks(n_threads, chunk, plan, alphas, params, data, work, raw):
     """raw = outputs of the last layer for all rows of data; work [n_threads, 2, chunk * widest] is scratch."""
     run_jobs(_forward_chunks, n_threads, n_threads > 1, (n_threads, chunk, plan, alphas, params, data, work, raw))

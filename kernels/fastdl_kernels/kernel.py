@@ -17,7 +17,7 @@ from numba.core import errors, types
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic, typeof_impl
 
-from fastdl_kernels._jit import is_current, jit
+from fastdl_kernels._jit import entry, is_current, jit
 from fastdl_kernels.arguments import Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
@@ -51,7 +51,7 @@ class Kernel:
         self._signature = inspect.signature(function)
         dims = {name: text.split() for name, text in shapes.items()}
         self.rules = Rules(self.__name__, list(self._signature.parameters), dims, outputs, optional, integers)
-        self.dispatcher = self._guarded(jit(function))
+        self.dispatcher = self._guarded(entry(function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:

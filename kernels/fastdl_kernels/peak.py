@@ -8,7 +8,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastdl_kernels._jit import jit
+from fastdl_kernels._jit import entry, jit
 from fastdl_kernels.host import host
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import hsum
@@ -47,7 +47,7 @@ def _fma_job(t, n, x, sums):
     sums[t] = hsum(_fma_loop(n, x))
 
 
-@jit
+@entry
 def fma_loops(n_threads, n, x, sums):
     """The loop on each of `n_threads` threads; sums [n_threads] of x's dtype is overwritten."""
     run_jobs(_fma_job, n_threads, n_threads > 1, (n, x, sums))

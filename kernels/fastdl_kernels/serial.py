@@ -5,7 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import jit, noinline
+from fastdl_kernels._jit import entry, inlined, jit, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
@@ -42,10 +42,12 @@ __all__ = [
     "barrier",
     "check_in",
     "claim",
+    "entry",
     "first_job",
     "fma_flop",
     "grid",
     "host",
+    "inlined",
     "jit",
     "job_block",
     "mix",
