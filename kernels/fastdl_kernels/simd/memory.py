@@ -6,7 +6,6 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import jit
 from fastdl_kernels.simd.vector import (
     VecType,
     element_of,
@@ -263,21 +262,35 @@ def is_null(typingctx, p):
     return types.boolean(p), codegen
 
 
-@jit
-def load_up_to(a, i, n):
+@intrinsic
+def load_up_to(typingctx, a, i, n):
     """A vector from a[i] on: full where n allows, else the first n lanes and 0 in the others."""
-    if n >= lanes_of(a):
-        return load(a, i)
-    return load_first(a, i, n)
+    element = element_of(a)
+    if element is None or not isinstance(i, types.Integer) or not isinstance(n, types.Integer):
+        return None
+    result = vec_type(element)
+
+    def codegen(context, builder, sig, args):
+        index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2))
+        address = element_pointer(context, builder, sig.args[0], args[0], index)
+        ty = context.get_value_type(result)
+        with builder.if_else(builder.icmp_signed(">=", n_, ir.Constant(n_.type, result.count))) as (then, otherwise):
+            with then:
+                full = unaligned(builder.load(builder.bitcast(address, ty.as_pointer())), element)
+                then_end = builder.block
+            with otherwise:
+                part = masked_load(builder, ty, address, first_mask(builder, result.count, n_))
+                otherwise_end = builder.block
+        value = builder.phi(ty)
+        value.add_incoming(full, then_end)
+        value.add_incoming(part, otherwise_end)
+        return value
+
+    return result(a, i, n), codegen
 
 
-@jit
-def store_up_to(a, i, v, n):
-    """The lanes of v that n allows: all of them, or the first n."""
-    if n >= lanes_of(a):
-        store(a, i, v)
-    else:
-        store_first(a, i, v, n)
+store_up_to = store_first
+"""The lanes of v that n allows: all of them, or the first n."""
 
 
 @intrinsic
