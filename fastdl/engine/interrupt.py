@@ -2,47 +2,55 @@
 
 Python handles a signal when its main thread runs Python code again, which during a native call it does not. Most calls
 take 50 ms; a single step of a large network can take seconds. Such a call runs on a thread of its own, while the main
-thread waits where a signal wakes it.
+thread waits where a signal wakes it. It is the same thread for all calls: OpenMP gives each Python thread a pool of its
+own, whose threads would otherwise be started for every call and come too late for the team.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 
 import numba
+
+_worker: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def _submit(work: Callable[[], None]) -> Future[None]:
+    """Run `work` on the one thread; a child of fork starts its own."""
+    global _worker
+    if _worker is None or _worker[0] != os.getpid():
+        _worker = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="fastdl")
+    return _worker[1].submit(work)
 
 
 def run_interruptibly(call: Callable[[], None], stop: Callable[[], None]) -> None:
     """Run `call`; on Ctrl-C tell it to `stop`, wait until it has, and raise KeyboardInterrupt.
 
-    Starting a thread takes 0.1 ms, so this is for calls of 20 ms and more. Off the main thread, where no signal arrives,
-    it is a plain call.
+    Handing a call to the thread takes 0.1 ms, so this is for calls of 20 ms and more. Off the main thread, where no signal
+    arrives, it is a plain call.
     """
     if threading.current_thread() is not threading.main_thread():
         call()
-        return
-    errors: list[BaseException] = []
+        return None
     n_threads = numba.get_num_threads()  # a setting of the thread
 
     def work() -> None:
-        try:
-            numba.set_num_threads(n_threads)
-            call()
-        except BaseException as error:
-            errors.append(error)
+        numba.set_num_threads(n_threads)
+        call()
 
-    thread = threading.Thread(target=work, name="fastdl", daemon=True)
+    running = _submit(work)
     try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.1)  # without a timeout, Windows would not let the signal through
+        while True:
+            with contextlib.suppress(NotYet):
+                return running.result(0.1)  # without a timeout, Windows would not let the signal through
     except BaseException:
         stop()
-        while thread.is_alive():
-            with contextlib.suppress(KeyboardInterrupt):
-                thread.join()
+        while not running.done():
+            with contextlib.suppress(KeyboardInterrupt, Exception):
+                running.result()
         raise
-    if errors:
-        raise errors[0]

@@ -28,8 +28,9 @@ STATE_SIZE = 16 * 6
 _NO_JOB = 1 << 62
 
 _CLOSED = 1 << 32
-# Rounds of waiting for the others to check in: about 0.2 ms, against the 50 ms of work that a region is entered for.
-_PATIENCE = 5_000
+# Rounds of waiting for the others to check in: about 1 ms, against the 50 ms of work that a region is entered for. A
+# thread that has to be started first takes 0.1 ms or more.
+_PATIENCE = 25_000
 # Rounds of spinning at a barrier before the thread lets others run: with more threads than cores they need its core.
 _SPINS = 2_000
 
