@@ -11,20 +11,26 @@ from problems import make_data, make_model
 import fastdl
 from fastdl.engine import Engine, Training
 from fastdl.engine.dropout import UNITS, drop
-from fastdl_kernels.serial import jit, mix
+from fastdl_kernels.serial import entry, mix
 from fastdl_kernels.simd import pointer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@jit
+@entry
 def dropped_block(data, m0, m1, n0, n1, share, key):
     """`drop` on a block of an array."""
     drop(pointer(data, 0), data.shape[1], m0, m1, n0, n1, share, key)
 
 
+@entry
+def key_of(seed, step, layer):
+    return mix(mix(seed, step), layer)
+
+
 def layer_key(seed, step, layer):
-    return np.uint64(mix(np.uint64(mix(seed, step)), layer))
+    """The key that the engine gives to `drop`."""
+    return np.uint64(key_of(seed, step, layer))
 
 
 def mask(rows, units, share, seed=0, step=1, layer=0, dtype="float64"):

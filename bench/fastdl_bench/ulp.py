@@ -17,7 +17,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from fastdl_kernels import simd
-from fastdl_kernels._jit import jit, parallel_jit
+from fastdl_kernels._jit import entry, parallel_jit
 
 LANES = simd.lanes(np.float32)
 PIECE = 1 << 12  # numbers that one thread takes at a time: they stay in its first data cache
@@ -46,7 +46,7 @@ def _exact_tanh(x: float) -> float:
     return math.tanh(x)
 
 
-@jit
+@entry
 def ulp_error(got: float, exact: float) -> float:
     """|got - exact| in units of float32's spacing at `exact`; infinity counts as 2^128, the next number there would be."""
     if math.isnan(exact) or math.isnan(got):

@@ -37,7 +37,7 @@ def report() -> str:
         "threads": f"{numba.get_num_threads()} of Numba, threading layer {layer}",
         "register tile": f"{MR} rows x {NV} vectors: {panel_width(np.float32)} columns of float32, "
         f"{panel_width(np.float64)} of float64",
-        "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of each operand packed",
+        "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of the left operand packed",
         "compiled cache": str(cache.cache_path)
         if isinstance(cache, KernelCache)
         else "not in use: no folder can be written",

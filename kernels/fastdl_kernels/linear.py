@@ -132,7 +132,8 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
 
     Raises as `linear_forward` does. All arrays are C-contiguous and of one dtype, float32 or float64.
 
-    Cost: 4 B I O flop (2 B I O without d_x); itemsize (3 I O + 2 B I + 4 B O) bytes.
+    Cost: 4 B I O flop (2 B I O without d_x); itemsize (3 I O + 2 B I + 6 B O) bytes; d_z takes B O numbers of scratch
+    memory, unless the activation is IDENTITY.
     Numerics: as `linear_forward`; error about eps sqrt(O) in d_x, eps sqrt(B) in d_weight and d_bias.
     Edges: B = 0 sets d_weight and d_bias to 0; NaN propagates.
     """

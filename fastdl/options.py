@@ -1,0 +1,173 @@
+"""The options of `fastdl train`: text as it was typed, made into what the library takes, or one sentence about it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fastdl import activations, checks, schedules
+from fastdl.errors import InputError, OptionError
+from fastdl.optimizers import OPTIMIZERS, Optimizer
+from fastdl.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `fastdl train`, by their names on the command line; None is "not given"."""
+
+    data: list[str]
+    target: str | None
+    task: str | None
+    categorical: str
+    ignore: str
+    validation: float
+    hidden: str
+    activation: str
+    leaky_alpha: float | None
+    dtype: str
+    optimizer: str
+    lr: float | None
+    batch_size: int | None
+    epochs: int
+    l2: float
+    weight_decay: float | None
+    nesterov: bool
+    schedule: str
+    warmup: int
+    clip_norm: float | None
+    dropout: str
+    early_stopping: int | None
+    seed: int
+    threads: str
+    explain: bool
+    out: str | None
+    force: bool
+
+
+@contextlib.contextmanager
+def _option(prefix: str = "") -> Iterator[None]:
+    """An `InputError` in the block is about an option."""
+    try:
+        yield
+    except InputError as error:
+        raise OptionError(f"{prefix}{error}") from error
+
+
+def check_numbers(options: TrainOptions) -> None:
+    """Refuse numbers that are out of range."""
+    with _option():
+        checks.count(options.epochs, "--epochs", 1, "the passes over the data")
+        checks.count(options.seed, "--seed", 0, "the seed of split, weights and shuffling")
+        if options.batch_size is not None:
+            checks.count(options.batch_size, "--batch-size", 1, "the rows of a step")
+        checks.count(options.warmup, "--warmup", 0, "the steps in which the learning rate rises")
+        if options.early_stopping is not None:
+            checks.count(options.early_stopping, "--early-stopping", 1, "the epochs to wait for a lower loss")
+    if options.early_stopping is not None and options.validation == 0:
+        raise OptionError("--early-stopping: expected validation rows to watch, got --validation 0")
+    clip_norm = options.clip_norm
+    if clip_norm is not None and not (math.isfinite(clip_norm) and clip_norm > 0):
+        raise OptionError(f"--clip-norm: expected a finite number above 0, such as 1, got {clip_norm:g}")
+    if not (math.isfinite(options.l2) and options.l2 >= 0):
+        raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
+
+
+def one_of(option: str, value: str, choices: Sequence[str]) -> str:
+    """The value, which must be one of the choices."""
+    if value not in choices:
+        raise OptionError(
+            f"{option}: expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}"
+        )
+    return value
+
+
+def hidden_sizes(text: str) -> list[int]:
+    """The sizes of `256,128`, or none."""
+    if text.strip().lower() in ("", "none"):
+        return []
+    sizes = [size.strip() for size in text.split(",")]
+    if not all(size.isascii() and size.isdecimal() and int(size) > 0 for size in sizes):
+        raise OptionError(
+            f"--hidden: expected sizes of layers such as 256,128, or none for a linear model, got {text!r}"
+        )
+    return [int(size) for size in sizes]
+
+
+def hidden_activations(options: TrainOptions, n_hidden: int) -> list[activations.Activation]:
+    """One activation for each hidden layer."""
+    names = [name.strip().replace("-", "_") for name in options.activation.split(",")]
+    alpha = options.leaky_alpha
+    if alpha is not None and "leaky_relu" not in names:
+        raise OptionError(f"--leaky-alpha: expected --activation leaky_relu with it, got {options.activation!r}")
+    for name in names:
+        one_of("--activation", name, list(activations.ACTIVATIONS))
+    with _option("--leaky-alpha: "):
+        leaky = activations.LeakyReLU(0.01 if alpha is None else alpha)
+    units = [leaky if name == "leaky_relu" else activations.Activation(name) for name in names]
+    if len(units) not in (1, n_hidden):
+        raise OptionError(
+            f"--activation: expected one name, or one for each of {n_hidden} hidden layers, got {len(names)}: "
+            f"{options.activation}"
+        )
+    return units * n_hidden if len(units) == 1 else units
+
+
+def optimizer_of(options: TrainOptions) -> Optimizer:
+    """The optimizer with the options that belong to it."""
+    name, lr, decay = options.optimizer, options.lr, options.weight_decay
+    kind: Callable[..., Optimizer] = OPTIMIZERS[one_of("--optimizer", name, list(OPTIMIZERS))]
+    if lr is not None and not (math.isfinite(lr) and lr > 0):
+        raise OptionError(f"--lr: expected a learning rate above 0, such as 0.001, got {lr:g}")
+    if decay is not None and name != "adamw":
+        raise OptionError(f"--weight-decay: expected --optimizer adamw with it, got {name!r}; others have --l2")
+    if decay is not None and not (math.isfinite(decay) and decay >= 0):
+        raise OptionError(f"--weight-decay: expected a finite number of 0 or more, such as 0.01, got {decay:g}")
+    if options.nesterov and name != "momentum":
+        raise OptionError(f"--nesterov: expected --optimizer momentum with it, got {name!r}")
+    given = {"lr": lr, "weight_decay": decay, "nesterov": options.nesterov or None}
+    return kind(**{key: value for key, value in given.items() if value is not None})
+
+
+def schedule_of(text: str, warmup: int) -> schedules.Schedule:
+    """The schedule of `cosine` or `step:1000,0.5`, behind a warm-up."""
+    name, _, numbers = text.partition(":")
+    kind: Callable[..., schedules.Schedule] = schedules.SCHEDULES[one_of("--schedule", name, list(schedules.SCHEDULES))]
+    arguments = [number.strip() for number in numbers.split(",")] if numbers else []
+    with _option("--schedule: "):
+        if name in ("step", "exponential"):
+            try:
+                every, factor = int(arguments[0]), float(arguments[1])
+            except (IndexError, ValueError):
+                raise InputError(f"expected steps and a factor, such as {name}:1000,0.5, got {text!r}") from None
+            schedule = kind(every, factor)
+        elif arguments:
+            raise InputError(f"expected {name} alone, got {text!r}")
+        else:
+            schedule = kind()
+    return schedules.Warmup(warmup, schedule) if warmup > 0 else schedule
+
+
+def dropout_shares(text: str, n_hidden: int) -> list[float]:
+    """One share for each hidden layer."""
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--dropout: expected shares such as 0.2 or 0.2,0.5, got {text!r}") from None
+    if not all(0 <= share < 1 for share in shares):
+        raise OptionError(f"--dropout: expected shares in [0, 1), got {text!r}")
+    if len(shares) not in (1, n_hidden):
+        raise OptionError(f"--dropout: expected one share, or one for each of {n_hidden} hidden layers, got {text!r}")
+    if n_hidden == 0 and any(shares):
+        raise OptionError(f"--dropout: expected hidden layers to drop outputs of, got --hidden none and {text!r}")
+    return shares * n_hidden if len(shares) == 1 else shares
+
+
+def thread_count(text: str) -> int | str:
+    """The number, or "auto"."""
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise OptionError(f"--threads: expected auto or a number of at least 1, got {text!r}")
+    return int(text)
