@@ -131,8 +131,8 @@ def _rows(flop: int, arrays: int) -> Operation:
     return Operation(ROW_SHAPES, ROW_SHAPES[1:], lambda b, n: flop * b * n, lambda b, n: 4 * arrays * b * n)
 
 
-def _buffers(flop: int, arrays: int) -> Operation:
-    return Operation(BUFFER_SHAPES, BUFFER_SHAPES, lambda p: flop * p, lambda p: 4 * arrays * p)
+def _buffers(flop: int, arrays: int, quick: int = 2) -> Operation:
+    return Operation(BUFFER_SHAPES, BUFFER_SHAPES[:quick], lambda p: flop * p, lambda p: 4 * arrays * p)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -152,8 +152,10 @@ OPERATIONS: dict[str, Operation] = {
     "squared_error": _rows(4, 3),
     "sgd_step": _buffers(2, 3),
     "momentum_step": _buffers(5, 5),
+    "nesterov_step": _buffers(7, 5, quick=1),
     "rmsprop_step": _buffers(8, 5),
     "adam_step": _buffers(12, 7),
+    "adamw_step": _buffers(13, 7, quick=1),
 }
 """Registry: every kernel of `fastdl_kernels.__all__` (a test compares)."""
 

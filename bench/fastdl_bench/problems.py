@@ -9,15 +9,17 @@ from fastdl_bench.cases import KernelCase
 
 Arrays = dict[str, NDArray]
 
-LR, BETA1, BETA2, EPS, STEP = 1e-3, 0.9, 0.999, 1e-8, 10
+LR, BETA1, BETA2, EPS, STEP, DECAY = 1e-3, 0.9, 0.999, 1e-8, 10, 0.01
 TOLERANCE = 1e-5  # greatest error, relative to the greatest result, times the root of the length of the sums
 
 
 STATE: dict[str, tuple[str, ...]] = {
     "sgd_step": (),
     "momentum_step": ("velocity",),
+    "nesterov_step": ("velocity",),
     "rmsprop_step": ("mean_square",),
     "adam_step": ("m", "v"),
+    "adamw_step": ("m", "v"),
 }
 """The state that an optimizer keeps for each parameter, by the names of the kernels' arguments."""
 
@@ -64,16 +66,18 @@ def expected(case: KernelCase, a: Arrays) -> Arrays:
     p, g = a["params"], a["grads"]
     if case.op == "sgd_step":
         return {"params": p - LR * g}
-    if case.op == "momentum_step":
+    if case.op in ("momentum_step", "nesterov_step"):
         velocity = BETA1 * a["velocity"] + (1 - BETA1) * g
-        return {"params": p - LR * velocity, "velocity": velocity}
+        update = velocity if case.op == "momentum_step" else BETA1 * velocity + (1 - BETA1) * g
+        return {"params": p - LR * update, "velocity": velocity}
     if case.op == "rmsprop_step":
         mean_square = BETA1 * a["mean_square"] + (1 - BETA1) * g**2
         return {"params": p - LR * g / np.sqrt(mean_square + EPS), "mean_square": mean_square}
     m = BETA1 * a["m"] + (1 - BETA1) * g
     v = BETA2 * a["v"] + (1 - BETA2) * g**2
     step = LR * (m / (1 - BETA1**STEP)) / (np.sqrt(v / (1 - BETA2**STEP)) + EPS)
-    return {"params": p - step, "m": m, "v": v}
+    keep = 1 - LR * DECAY if case.op == "adamw_step" else 1.0
+    return {"params": keep * p - step, "m": m, "v": v}
 
 
 def _expected_rows(case: KernelCase, a: Arrays) -> Arrays:

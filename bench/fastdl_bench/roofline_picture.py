@@ -18,8 +18,10 @@ STYLES: dict[str, tuple[str, str]] = {
     "squared_error": ("#009E73", "P"),
     "sgd_step": ("#CC79A7", "v"),
     "momentum_step": ("#CC79A7", "^"),
+    "nesterov_step": ("#CC79A7", "<"),
     "rmsprop_step": ("#CC79A7", "D"),
     "adam_step": ("#CC79A7", "s"),
+    "adamw_step": ("#CC79A7", "P"),
 }
 LABELLED = ("linear_forward",)  # by shape; linear_backward stands beside it at nearly the same place
 ROOF = "#444444"

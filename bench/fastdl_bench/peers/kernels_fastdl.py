@@ -10,7 +10,7 @@ import numpy as np
 
 import fastdl_kernels as fk
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STATE, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STATE, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -69,8 +69,10 @@ OPERATIONS: dict[str, Operation] = {
     "squared_error": _loss(fk.squared_error, "predictions", "targets"),
     "sgd_step": _step(fk.sgd_step, "sgd_step", LR),
     "momentum_step": _step(fk.momentum_step, "momentum_step", LR, BETA1),
+    "nesterov_step": _step(fk.nesterov_step, "nesterov_step", LR, BETA1),
     "rmsprop_step": _step(fk.rmsprop_step, "rmsprop_step", LR, BETA1, EPS),
     "adam_step": _step(fk.adam_step, "adam_step", STEP, LR, BETA1, BETA2, EPS),
+    "adamw_step": _step(fk.adamw_step, "adamw_step", STEP, LR, BETA1, BETA2, EPS, DECAY),
 }
 
 

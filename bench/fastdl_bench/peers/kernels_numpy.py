@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -124,18 +124,26 @@ def sgd_step(a: Arrays) -> Timed:
     return call, lambda: a
 
 
-def momentum_step(a: Arrays) -> Timed:
-    params, grads, velocity = a["params"], a["grads"], a["velocity"]
-    scratch = np.empty_like(params)
+def _momentum(nesterov: bool) -> Operation:
+    def operation(a: Arrays) -> Timed:
+        params, grads, velocity = a["params"], a["grads"], a["velocity"]
+        scratch, update = np.empty_like(params), np.empty_like(params)
 
-    def call() -> None:
-        np.multiply(velocity, BETA1, out=velocity)
-        np.multiply(grads, 1 - BETA1, out=scratch)
-        np.add(velocity, scratch, out=velocity)
-        np.multiply(velocity, LR, out=scratch)
-        np.subtract(params, scratch, out=params)
+        def call() -> None:
+            np.multiply(velocity, BETA1, out=velocity)
+            np.multiply(grads, 1 - BETA1, out=scratch)
+            np.add(velocity, scratch, out=velocity)
+            if nesterov:
+                np.multiply(velocity, BETA1, out=update)
+                np.add(update, scratch, out=update)
+                np.multiply(update, LR, out=update)
+            else:
+                np.multiply(velocity, LR, out=update)
+            np.subtract(params, update, out=params)
 
-    return call, lambda: a
+        return call, lambda: a
+
+    return operation
 
 
 def rmsprop_step(a: Arrays) -> Timed:
@@ -156,35 +164,48 @@ def rmsprop_step(a: Arrays) -> Timed:
     return call, lambda: a
 
 
-def adam_step(a: Arrays) -> Timed:
-    params, grads, m, v = a["params"], a["grads"], a["m"], a["v"]
-    scratch, step = np.empty_like(params), np.empty_like(params)
+def _adam(decay: float = 0.0) -> Operation:
+    def operation(a: Arrays) -> Timed:
+        params, grads, m, v = a["params"], a["grads"], a["m"], a["v"]
+        scratch, step = np.empty_like(params), np.empty_like(params)
 
-    def call() -> None:
-        np.multiply(m, BETA1, out=m)
-        np.multiply(grads, 1 - BETA1, out=scratch)
-        np.add(m, scratch, out=m)
-        np.multiply(v, BETA2, out=v)
-        np.multiply(grads, grads, out=scratch)
-        np.multiply(scratch, 1 - BETA2, out=scratch)
-        np.add(v, scratch, out=v)
-        np.multiply(v, 1 / (1 - BETA2**STEP), out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.add(scratch, EPS, out=scratch)
-        np.multiply(m, LR / (1 - BETA1**STEP), out=step)
-        np.divide(step, scratch, out=step)
-        np.subtract(params, step, out=params)
+        def call() -> None:
+            np.multiply(m, BETA1, out=m)
+            np.multiply(grads, 1 - BETA1, out=scratch)
+            np.add(m, scratch, out=m)
+            np.multiply(v, BETA2, out=v)
+            np.multiply(grads, grads, out=scratch)
+            np.multiply(scratch, 1 - BETA2, out=scratch)
+            np.add(v, scratch, out=v)
+            np.multiply(v, 1 / (1 - BETA2**STEP), out=scratch)
+            np.sqrt(scratch, out=scratch)
+            np.add(scratch, EPS, out=scratch)
+            np.multiply(m, LR / (1 - BETA1**STEP), out=step)
+            np.divide(step, scratch, out=step)
+            if decay:
+                np.multiply(params, 1 - LR * decay, out=params)
+            np.subtract(params, step, out=params)
 
-    return call, lambda: a
+        return call, lambda: a
+
+    return operation
 
 
 OPERATIONS: dict[str, Operation] = {
-    f.__name__: f
-    for f in (
-        linear_forward, linear_backward, softmax, log_softmax, softmax_cross_entropy, sigmoid_cross_entropy,
-        squared_error, sgd_step, momentum_step, rmsprop_step, adam_step,
-    )
-}  # fmt: skip
+    "linear_forward": linear_forward,
+    "linear_backward": linear_backward,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "sigmoid_cross_entropy": sigmoid_cross_entropy,
+    "squared_error": squared_error,
+    "sgd_step": sgd_step,
+    "momentum_step": _momentum(nesterov=False),
+    "nesterov_step": _momentum(nesterov=True),
+    "rmsprop_step": rmsprop_step,
+    "adam_step": _adam(),
+    "adamw_step": _adam(DECAY),
+}
 
 if __name__ == "__main__":
     serve_operations(OPERATIONS)

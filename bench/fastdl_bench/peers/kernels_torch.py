@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -70,15 +70,21 @@ def sgd_step(a: Arrays) -> Timed:
     return torch.optim.SGD([params], lr=LR, fused=True).step, lambda: a
 
 
-def momentum_step(a: Arrays) -> Timed:
+def _momentum(nesterov: bool) -> Operation:
     """The exponential average as the kernel has it; `torch.optim.SGD` has a sum, which is another quantity."""
-    params, grads, velocity = (torch.from_numpy(a[name]) for name in ("params", "grads", "velocity"))
 
-    def call() -> None:
-        velocity.lerp_(grads, 1 - BETA1)
-        params.add_(velocity, alpha=-LR)
+    def operation(a: Arrays) -> Timed:
+        params, grads, velocity = (torch.from_numpy(a[name]) for name in ("params", "grads", "velocity"))
 
-    return call, lambda: a
+        def call() -> None:
+            velocity.lerp_(grads, 1 - BETA1)
+            params.add_(velocity, alpha=-LR * (BETA1 if nesterov else 1))
+            if nesterov:
+                params.add_(grads, alpha=-LR * (1 - BETA1))
+
+        return call, lambda: a
+
+    return operation
 
 
 def rmsprop_step(a: Arrays) -> Timed:
@@ -94,13 +100,16 @@ def rmsprop_step(a: Arrays) -> Timed:
     return call, lambda: a
 
 
-def adam_step(a: Arrays) -> Timed:
-    params = torch.from_numpy(a["params"]).requires_grad_()
-    params.grad = torch.from_numpy(a["grads"])
-    optimizer = torch.optim.Adam([params], lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
-    m, v = torch.from_numpy(a["m"]), torch.from_numpy(a["v"])
-    optimizer.state[params] = {"step": torch.tensor(STEP - 1.0), "exp_avg": m, "exp_avg_sq": v}
-    return optimizer.step, lambda: a
+def _adam(kind: Callable[..., torch.optim.Optimizer], **options: float) -> Operation:
+    def operation(a: Arrays) -> Timed:
+        params = torch.from_numpy(a["params"]).requires_grad_()
+        params.grad = torch.from_numpy(a["grads"])
+        optimizer = kind([params], lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True, **options)
+        m, v = torch.from_numpy(a["m"]), torch.from_numpy(a["v"])
+        optimizer.state[params] = {"step": torch.tensor(STEP - 1.0), "exp_avg": m, "exp_avg_sq": v}
+        return optimizer.step, lambda: a
+
+    return operation
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -112,9 +121,11 @@ OPERATIONS: dict[str, Operation] = {
     "sigmoid_cross_entropy": _loss("logits", "targets", _sigmoid_loss),
     "squared_error": _loss("predictions", "targets", functional.mse_loss),
     "sgd_step": sgd_step,
-    "momentum_step": momentum_step,
+    "momentum_step": _momentum(nesterov=False),
+    "nesterov_step": _momentum(nesterov=True),
     "rmsprop_step": rmsprop_step,
-    "adam_step": adam_step,
+    "adam_step": _adam(torch.optim.Adam),
+    "adamw_step": _adam(torch.optim.AdamW, weight_decay=DECAY),
 }
 
 if __name__ == "__main__":
