@@ -38,9 +38,9 @@ class Level:
 
 
 LEVELS = {
-    # Under 2 minutes with all peers on two cores: fewer shapes, short epochs, PyTorch uncompiled.
+    # Under 2 minutes on two cores: fewer shapes, short rounds, all threads only, PyTorch uncompiled.
     "quick": Level(
-        ("jax", "torch", "sklearn"),
+        ("jax", "torch"),
         model.QUICK,
         Effort(3, 0.006),
         2,
@@ -130,12 +130,14 @@ def say(text: str) -> None:
 
 
 def _picked(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """What to run; a quick run leaves kernels' shapes out unless they are asked for by name."""
+    """What to run; a quick run leaves kernels' shapes and the largest network out unless they are asked for by name."""
     picked = dict(chosen(arguments.only))
     if not any(picked.values()):
         raise UsageError(f"--only: nothing is called like {arguments.only!r}; names are such as training/digits")
     if arguments.effort == "quick" and (arguments.only is None or arguments.only == "kernels"):
         picked["kernels"] = [name for name in picked["kernels"] if name in QUICK_KERNELS]
+    if arguments.effort == "quick" and arguments.only is None:
+        picked["training"] = [name for name in picked["training"] if name != "large"]  # half a second a step and peer
     return picked
 
 
@@ -160,7 +162,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if picked["kernels"]:
         libraries = kernels.available(["fastdl", "numpy", *(name for name in names if name == "torch")])
         cases = [KERNEL_CASES[name] for name in picked["kernels"]]
-        counts = [threads] if arguments.threads else sorted({1, threads})
+        one_count = arguments.threads or arguments.effort == "quick"
+        counts = [threads] if one_count else sorted({1, threads})
         result["kernels"], result["roofline"] = kernels.run(cases, libraries, counts, level.kernels, say)
     if picked["accuracy"]:
         result["accuracy"] = accuracy.run(eager, threads, level.rounds, say)
