@@ -1,0 +1,59 @@
+"""regions.py: every job once, on Numba's threads when they are wanted, else one after the other on the caller's."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from fastdl_kernels.regions import run_jobs
+from fastdl_kernels.serial import entry, jit
+from fastdl_kernels.team import atomic_add, atomic_load, give_way
+
+
+@jit
+def count_job(i, counts, step):
+    counts[i] += step
+
+
+@entry
+def count(n, on_threads, counts, step):
+    run_jobs(count_job, n, on_threads, (counts, step))
+
+
+@jit
+def meet_job(i, state, patience, met):
+    """Arrive, and wait for another job to arrive: only on two threads at once can that be."""
+    atomic_add(state, 0, 1)
+    rounds = 0
+    while atomic_load(state, 0) < 2 and rounds < patience:
+        give_way()
+        rounds += 1
+    met[i] = atomic_load(state, 0) >= 2
+
+
+@entry
+def meet(on_threads, state, patience, met):
+    run_jobs(meet_job, 2, on_threads, (state, patience, met))
+
+
+@pytest.mark.parametrize("on_threads", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 1000])
+def test_every_job_is_done_once(n, on_threads):
+    counts = np.zeros(n + 1, np.int64)
+    count(n, on_threads, counts, 3)
+    assert (counts[:n] == 3).all()
+    assert counts[n] == 0
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+def test_jobs_run_at_the_same_time_on_threads():
+    met = np.zeros(2, np.bool_)
+    meet(True, np.zeros(1, np.int64), 50_000_000, met)
+    assert met.all()
+
+
+def test_jobs_run_one_after_the_other_without():
+    met = np.zeros(2, np.bool_)
+    meet(False, np.zeros(1, np.int64), 10, met)
+    assert met.tolist() == [False, True]
