@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 
 import numpy as np
@@ -277,6 +278,7 @@ def test_an_exception_in_a_callback_ends_the_training(problem, error):
 @pytest.mark.parametrize("n_rows", [64, 20_000], ids=["tiny-epochs", "long-epochs"])
 def test_control_c(rng, n_rows):
     """An interrupt in the middle of a training that would take hours ends it between two batches."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     model = make_model([8, 16, 3], "relu", "softmax", "float32")
     X, y = make_data(rng, n_rows, model.layers, "softmax")
     recorder = Recorder(model)
@@ -288,6 +290,7 @@ def test_control_c(rng, n_rows):
             trainer.fit(X, y)
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
     assert abs(len(trainer.history) - len(recorder.results)) <= 1
     assert np.isfinite(model.parameters).all()
     assert model.predict(X[:5]).shape == (5,)
