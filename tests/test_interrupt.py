@@ -18,9 +18,11 @@ from fastdl.engine import interrupt
 ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
-import sys
+import signal
 import numpy as np
 import fastdl
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
 
 class Shout(fastdl.Callback):
     def on_train_begin(self, epochs, rows):
