@@ -247,8 +247,8 @@ class Trainer:
         self, epoch: int, loss: float, seconds: float, n_rows: int, validation: tuple[NDArray, NDArray] | None
     ) -> None:
         val_loss, values = None, {}
-        if validation is not None:
-            engine = Engine(self.model)
+        if validation is not None and self._training is not None:
+            engine = self._training.engine
             raw = engine.forward(validation[0], self.n_threads)
             val_loss = engine.mean_loss(raw, validation[1])
             values = metrics.evaluate(self.model, raw, validation[1])

@@ -110,13 +110,6 @@ def jit(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def inlined(function: Callable[..., Any]) -> Any:
-    """A small function that becomes part of its callers before they are compiled: alone it would take 0.1 s or more."""
-    dispatcher = _compile(function, no_cpython_wrapper=True, inline="always")
-    dispatcher.__class__ = _Internal
-    return dispatcher
-
-
 def parallel_jit(function: Callable[..., Any]) -> Any:
     """Compile a function whose `prange` loops run on Numba's threads."""
     return _compile(function, parallel=True)

@@ -48,7 +48,7 @@ from fastdl_kernels.simd import (
     pointer,
     restore_mode,
 )
-from fastdl_kernels.tile import MR, NV, tile, tile_packing_a, tile_packing_b, tile_packing_both
+from fastdl_kernels.tile import MR, NV, tile
 
 # Rows that are a multiple of this many bytes apart share a few sets of the caches: a tile that reads them in place runs at
 # 45 to 80 % of the peak, against 80 to 92 % at other distances and 95 % packed (256 steps, 192 rows).
@@ -131,26 +131,11 @@ def _product(
                 packs_a = packing_a and j == n0 and rows == MR
                 if packing_a and j > n0 and rows == MR:
                     a_tile, row, step = a_packed, 1, MR
-                if packs_a and packs_b:
-                    tile_packing_both(
-                        k, a_tile, row, step, source, b.stride, out, c_stride, start, bias, activation, alpha, below,
-                        a_packed, panel,
-                    )  # fmt: skip
-                elif packs_b:
-                    tile_packing_b(
-                        k, a_tile, row, step, source, b.stride, out, c_stride, start, bias, activation, alpha, below,
-                        a_packed, panel,
-                    )  # fmt: skip
-                elif packs_a:
-                    tile_packing_a(
-                        k, a_tile, row, step, panel, panel_step, out, c_stride, start, bias, activation, alpha, below,
-                        a_packed, panel,
-                    )  # fmt: skip
-                else:
-                    tile(
-                        rows, k, a_tile, row, step, panel, panel_step, out, c_stride, columns, start, bias, activation,
-                        alpha, below,
-                    )  # fmt: skip
+                b_tile, b_step = (source, b.stride) if packs_b else (panel, panel_step)
+                tile(
+                    rows, k, a_tile, row, step, b_tile, b_step, out, c_stride, columns, start, bias, activation, alpha, below,
+                    a_packed if packs_a else nothing, panel if packs_b else nothing,
+                )  # fmt: skip
                 if last and activation >= SIGMOID:
                     saturate_tile(out, c_stride, rows, columns, activation)
                 if last and c_below_activation >= SIGMOID:

@@ -5,7 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import entry, inlined, jit, noinline
+from fastdl_kernels._jit import entry, jit, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
@@ -47,7 +47,6 @@ __all__ = [
     "fma_flop",
     "grid",
     "host",
-    "inlined",
     "jit",
     "job_block",
     "mix",

@@ -284,6 +284,8 @@ def tile(
     activation,
     alpha,
     below,
+    packed_a,
+    packed_b,
 ):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of a rectifier): one tile.
 
@@ -292,22 +294,38 @@ def tile(
     so that a last panel of fewer columns must be padded. `accumulate` 0: out is overwritten without being read.
     `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below` may be null; else it holds outputs of
     a rectifier, laid out like `out`, and alpha is its slope below 0.
+
+    Where `packed_a` is not null, the tile copies A to packed_a[k * MR + r] on its way, and B to packed_b[k * NV * lanes +
+    c] likewise; only a full tile can. Its loads and multiply-adds stay as they are, and the stores fit in beside them.
     """
     element = alpha
-    if (
-        element not in (types.float32, types.float64)
-        or a != types.CPointer(element)
-        or not a == b == out == bias == below
-    ):
+    if element not in (types.float32, types.float64) or a != types.CPointer(element):
+        return None
+    if not a == b == out == bias == below == packed_a == packed_b:
         return None
     count = vec_type(element).count
     n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a)
+    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, a, a)
 
     def codegen(context, builder, sig, args):
-        n_rows, *rest = args
+        n_rows, *rest, to_a, to_b = args
         columns = rest[8]
         end = builder.append_basic_block("tile_end")
+        plain = builder.append_basic_block("tile_plain")
+        wanted = [
+            builder.zext(builder.icmp_unsigned("!=", builder.ptrtoint(to, I64), _constant(0)), I64)
+            for to in (to_a, to_b)
+        ]
+        packing = builder.switch(builder.add(wanted[0], builder.add(wanted[1], wanted[1])), plain)
+        for code in (1, 2, 3):
+            packs_a, packs_b = code % 2 == 1, code >= 2
+            block = builder.append_basic_block(f"tile_packing_{code}")
+            packing.add_case(_constant(code), block)
+            builder.position_at_end(block)
+            function = _tile_function(builder.module, element, MR, NV, packs_a, packs_b)
+            builder.call(function, [*rest, *[to_a] * packs_a, *[to_b] * packs_b])
+            builder.branch(end)
+        builder.position_at_end(plain)
         n_vectors = builder.udiv(builder.add(columns, _constant(count - 1)), _constant(count))
         case = builder.add(builder.mul(builder.sub(n_vectors, _constant(1)), _constant(MR)), n_rows)
         switch = builder.switch(case, end)
@@ -322,40 +340,3 @@ def tile(
         return context.get_dummy_value()
 
     return sig, codegen
-
-
-def _packing_tile(packs_a: bool, packs_b: bool) -> Any:
-    """`tile` for MR rows and a full panel of columns that also copies its operands, where they are read again:
-
-    A to packed_a[k * MR + r], B to packed_b[k * NV * lanes + c]. Loads and multiply-adds are those of a plain tile, and
-    the stores fit in beside them.
-    """
-
-    @intrinsic
-    def packing(
-        typingctx, depth, a, a_row, a_step, b, b_step, out, out_row, accumulate, bias, activation, alpha, below, packed_a,
-        packed_b,
-    ):  # fmt: skip
-        element = alpha
-        if element not in (types.float32, types.float64) or a != types.CPointer(element):
-            return None
-        if not a == b == out == bias == below == packed_a == packed_b:
-            return None
-        n = types.int64
-        sig = types.none(n, a, n, n, a, n, a, n, n, a, n, element, a, a, a)
-
-        def codegen(context, builder, sig, args):
-            columns = _constant(NV * vec_type(element).count)
-            function = _tile_function(builder.module, element, MR, NV, packs_a, packs_b)
-            to = [args[-2]] * packs_a + [args[-1]] * packs_b
-            builder.call(function, [*args[:8], columns, *args[8:-2], *to])
-            return context.get_dummy_value()
-
-        return sig, codegen
-
-    return packing
-
-
-tile_packing_a = _packing_tile(True, False)
-tile_packing_b = _packing_tile(False, True)
-tile_packing_both = _packing_tile(True, True)

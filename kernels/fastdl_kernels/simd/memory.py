@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -56,20 +58,45 @@ def load(typingctx, a, i):
     return result(a, i), codegen
 
 
-@intrinsic
-def load_first(typingctx, a, i, n):
-    """The first n lanes from a[i], ..., and 0 in the others; memory beyond a[i+n-1] is not touched."""
-    element = element_of(a)
-    if element is None or not isinstance(i, types.Integer) or not isinstance(n, types.Integer):
-        return None
-    result = vec_type(element)
+def _load_part(full_where_possible: bool, doc: str) -> Any:
+    """`load_first`, or `load_up_to`: with a branch to a plain load where all lanes are wanted."""
 
-    def codegen(context, builder, sig, args):
-        index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2))
-        address = element_pointer(context, builder, sig.args[0], args[0], index)
-        return masked_load(builder, context.get_value_type(result), address, first_mask(builder, result.count, n_))
+    @intrinsic
+    def load_part(typingctx, a, i, n):
+        element = element_of(a)
+        if element is None or not isinstance(i, types.Integer) or not isinstance(n, types.Integer):
+            return None
+        result = vec_type(element)
 
-    return result(a, i, n), codegen
+        def codegen(context, builder, sig, args):
+            index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2))
+            address = element_pointer(context, builder, sig.args[0], args[0], index)
+            ty = context.get_value_type(result)
+            if not full_where_possible:
+                return masked_load(builder, ty, address, first_mask(builder, result.count, n_))
+            is_full = builder.icmp_signed(">=", n_, ir.Constant(n_.type, result.count))
+            with builder.if_else(is_full) as (then, otherwise):
+                with then:
+                    full = unaligned(builder.load(builder.bitcast(address, ty.as_pointer())), element)
+                    then_end = builder.block
+                with otherwise:
+                    part = masked_load(builder, ty, address, first_mask(builder, result.count, n_))
+                    otherwise_end = builder.block
+            value = builder.phi(ty)
+            value.add_incoming(full, then_end)
+            value.add_incoming(part, otherwise_end)
+            return value
+
+        return result(a, i, n), codegen
+
+    load_part.__doc__ = doc
+    return load_part
+
+
+load_first = _load_part(
+    False, "The first n lanes from a[i], ..., and 0 in the others; memory beyond a[i+n-1] is not touched."
+)
+load_up_to = _load_part(True, "A vector from a[i] on: full where n allows, else the first n lanes and 0 in the others.")
 
 
 @intrinsic
@@ -260,33 +287,6 @@ def is_null(typingctx, p):
         return builder.icmp_unsigned("==", builder.ptrtoint(args[0], ir.IntType(64)), ir.Constant(ir.IntType(64), 0))
 
     return types.boolean(p), codegen
-
-
-@intrinsic
-def load_up_to(typingctx, a, i, n):
-    """A vector from a[i] on: full where n allows, else the first n lanes and 0 in the others."""
-    element = element_of(a)
-    if element is None or not isinstance(i, types.Integer) or not isinstance(n, types.Integer):
-        return None
-    result = vec_type(element)
-
-    def codegen(context, builder, sig, args):
-        index, n_ = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2))
-        address = element_pointer(context, builder, sig.args[0], args[0], index)
-        ty = context.get_value_type(result)
-        with builder.if_else(builder.icmp_signed(">=", n_, ir.Constant(n_.type, result.count))) as (then, otherwise):
-            with then:
-                full = unaligned(builder.load(builder.bitcast(address, ty.as_pointer())), element)
-                then_end = builder.block
-            with otherwise:
-                part = masked_load(builder, ty, address, first_mask(builder, result.count, n_))
-                otherwise_end = builder.block
-        value = builder.phi(ty)
-        value.add_incoming(full, then_end)
-        value.add_incoming(part, otherwise_end)
-        return value
-
-    return result(a, i, n), codegen
 
 
 store_up_to = store_first
