@@ -238,7 +238,8 @@ class Training:
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._result = np.zeros(layout.RESULT_SIZE)
         self._pace = Pace()
-        # Whether a single step may take longer than Ctrl-C should wait; what is expected here, and later what was seen.
+        # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took
+        # (one that had to load or compile code says nothing of the next).
         self._slow = 3 * batch_size * model.n_parameters > SLOW_STEP
 
     def epoch(
@@ -281,7 +282,7 @@ class Training:
                 return float(self._result[layout.LAST_LOSS]), batch + done
             batch += count
             self._pace.took(count, seconds)
-            self._slow |= seconds > 2 * SECONDS_PER_CALL * count
+            self._slow = seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:
                 on_progress(min(batch * self.batch_size, len(order)))
         return float(self._result[layout.LOSS_SUM]) / len(order), -1

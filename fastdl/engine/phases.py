@@ -24,6 +24,7 @@ from fastdl.engine.layout import (
     NO_UPDATE,
     RMSPROP,
     ROWS,
+    ROWS_AHEAD,
     STRIDE,
     UPDATE_COLUMNS,
     WEIGHT,
@@ -59,6 +60,7 @@ from fastdl_kernels.simd import (
     null,
     number_like,
     pointer,
+    prefetch,
     restore_mode,
     store_up_to,
 )
@@ -271,11 +273,15 @@ def square_sum(x, n):
 def gather(job, batch, batch_size, order, data, labels, targets, weights, to_x, to_labels, to_targets, to_weights):
     """Copy ROWS rows of a batch, in the shuffled order, to where the step reads them."""
     noinline()
-    start = batch * batch_size
+    start, n = batch * batch_size, data.shape[1]
     for r in range(job * ROWS, min((job + 1) * ROWS, min(batch_size, order.size - start))):
         row = order[start + r]
-        for i in range(data.shape[1]):
-            to_x[r, i] = data[row, i]
+        source, to = pointer(data, row * n), pointer(to_x, r * to_x.shape[1])
+        # The next rows are anywhere: no prefetcher of the hardware knows them, but the order does.
+        coming = pointer(data, order[min(start + r + ROWS_AHEAD, order.size - 1)] * n)
+        for i in range(0, n, lanes_of(source)):
+            prefetch(coming, i)
+            store_up_to(to, i, load_up_to(source, i, n - i), n - i)
         if labels.size:
             to_labels[r] = labels[row]
         for i in range(targets.shape[1]):

@@ -6,7 +6,7 @@ A step goes through phases; the jobs of a phase write to separate places, and a 
     backward of layer L                   d_z[L-1] = (d_z[L] @ W[L].T) * act'
     update of layer L, backward of L-1    d_W = a.T @ d_z, and at once the optimizer on the block just computed
     ...
-    update of layer 1, next batch         rows of the next batch are gathered while the last gradients are computed
+    update of layers 2 and 1, next batch  rows of the next batch are gathered while the last gradients are computed
 
 The network is data: sizes, offsets, activations, loss and optimizer are numbers in arrays, so that one compiled version
 per dtype serves them all. A layer's gradient lives for as long as its block is in the cache: it has no place in memory.
@@ -67,7 +67,7 @@ from fastdl_kernels.serial import (
     run_jobs,
     ticks,
 )
-from fastdl_kernels.simd import pointer
+from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
 
 
 @jit
@@ -109,6 +109,7 @@ def _work(
     rank, size = check_in(state, wanted)
     if rank < 0:
         return
+    mode = flush_subnormals()
     clocked, times = clock.size > 0, pointer(clock, rank * CLOCK_COLUMNS)
     begin = _start(clocked)
     itemsize = params.itemsize
@@ -175,51 +176,56 @@ def _work(
             result[LOSS_SUM] += total
             result[LAST_LOSS] = total / rows
         if not np.isfinite(total):
-            return
-        # Phase p updates layer last - p + 1 and takes the gradient through layer last - p.
+            break
+        # Phase p takes the gradient through layer last - p and updates the layer above. The last one has nothing left to
+        # take it through, updates layer 0 as well and gathers the next batch.
         blocks = 0
-        for p in range(n_layers + 1):
+        for p in range(n_layers):
             updated, passed = last - p + 1, last - p
-            updates = others = needed_up = needed_down = 0
+            needed_up = needed_down = needed_low = ups = downs = lows = rest = 0
             if p > 0:
                 needed_up = CLIP_PARTS if hyper[CLIP] > 0.0 else parts_of(size, rows, plan, updated)
-                updates = update_jobs(plan, updated, itemsize, needed_up)
+                ups = update_jobs(plan, updated, itemsize, needed_up)
             if passed > 0:
                 needed_down = parts_of(size, rows, plan, passed)
-                others = n_jobs(rows, plan[passed, N_IN], itemsize, needed_down)
-            elif p == n_layers and i + 1 < n_batches:
-                others = gathers
-            if updates + others == 0:
-                continue
+                downs = n_jobs(rows, plan[passed, N_IN], itemsize, needed_down)
+            else:
+                needed_low = CLIP_PARTS if hyper[CLIP] > 0.0 else parts_of(size, rows, plan, 0)
+                lows = update_jobs(plan, 0, itemsize, needed_low)
+                rest = gathers if i + 1 < n_batches else 0
             job = first_job(state, rank)
-            while job < updates + others:
+            while job < downs + lows + ups + rest:
                 start = _start(clocked)
-                # The way down first: it is what the next phase waits for.
-                if job >= others:
-                    below = pointer(x[here], 0) if updated == 0 else pointer(outputs, plan[updated - 1, OUTPUT])
-                    below_stride = x.shape[2] if updated == 0 else plan[updated - 1, STRIDE]
-                    update(
-                        job - others, needed_up, plan, alphas, updated, rows, params, grads, slot, state1, state2, code,
-                        hyper, now, below, below_stride, pointer(d_outputs, plan[updated, OUTPUT]), squares,
-                        blocks + job - others,
-                    )  # fmt: skip
-                    _stop(clocked, times, UPDATE, start)
-                elif passed > 0:
+                if job < downs:
                     under = plan[passed - 1, OUTPUT]
                     backward(
                         job, needed_down, plan, alphas, passed, rows, params, pointer(d_outputs, plan[passed, OUTPUT]),
                         pointer(outputs, under), pointer(d_outputs, under), key,
                     )  # fmt: skip
                     _stop(clocked, times, BACKWARD, start)
+                elif job < downs + lows + ups:
+                    # The first layer's jobs come first: they are the long ones as a rule.
+                    layer, block, needed = 0, job, needed_low
+                    square = blocks + ups + job
+                    if job >= lows:
+                        layer, block, needed = updated, job - downs - lows, needed_up
+                        square = blocks + block
+                    below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
+                    below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
+                    update(
+                        block, needed, plan, alphas, layer, rows, params, grads, slot, state1, state2, code, hyper, now,
+                        below, below_stride, pointer(d_outputs, plan[layer, OUTPUT]), squares, square,
+                    )  # fmt: skip
+                    _stop(clocked, times, UPDATE, start)
                 else:
                     gather(
-                        job, batch + i + 1, batch_size, order, data, labels, targets, weights,
+                        job - lows - ups, batch + i + 1, batch_size, order, data, labels, targets, weights,
                         x[there], y_labels[there], y_targets[there], y_weights[there],
                     )  # fmt: skip
                     _stop(clocked, times, GATHER, start)
                 job = claim(state, size)
             barrier(state, size)
-            blocks += updates
+            blocks += ups + lows
         if hyper[CLIP] > 0.0:
             factor = _factor(squares, blocks, hyper[CLIP])
             job = first_job(state, rank)
@@ -236,6 +242,7 @@ def _work(
         if rank == 0:
             result[STEPS_DONE] += 1
     _stop(clocked, times, TOTAL, begin)
+    restore_mode(mode)
 
 
 @entry

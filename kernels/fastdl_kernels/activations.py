@@ -56,15 +56,3 @@ def saturate_tile(out, stride, rows, columns, activation):
             n = r * stride + columns - i
             v = load_up_to(out, i, n)
             store_up_to(out, i, sigmoid(v) if activation == SIGMOID else tanh(v), n)
-
-
-@jit
-def differentiate_tile(out, outputs, stride, rows, columns, activation, alpha):
-    """out *= act'(z) in place, given outputs = act(z) laid out alike; both are pointers."""
-    noinline()
-    lanes = lanes_of(out)
-    for r in range(rows):
-        for i in range(r * stride, r * stride + columns, lanes):
-            n = r * stride + columns - i
-            d = times_derivative(load_up_to(out, i, n), load_up_to(outputs, i, n), activation, alpha)
-            store_up_to(out, i, d, n)

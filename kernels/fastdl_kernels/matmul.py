@@ -28,7 +28,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels._jit import Linked, jit
-from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, differentiate_tile, saturate_tile
+from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, saturate_tile
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
     DEPTH,
@@ -97,11 +97,11 @@ def _product(
     # Rows of a multiple of CONFLICT bytes fall into few sets of the caches.
     conflicting = a_stride * (VECTOR_BYTES // lanes) % CONFLICT == 0
     packing_a = n1 - n0 >= (MANY_PANELS_IN_CONFLICT if conflicting else MANY_PANELS) * width
-    below_rectified = c_below_activation == RELU or c_below_activation == LEAKY_RELU
     # The slope below 0: of the activation here or of the one underneath; a product has one of them.
-    alpha = c_alpha
-    if below_rectified:
+    alpha, below_activation = c_alpha, c_below_activation
+    if c_below_activation == RELU or c_below_activation == LEAKY_RELU:
         alpha = c_below_alpha if c_below_activation == LEAKY_RELU else number_like(c_alpha, 0)
+        below_activation = RELU
     mode = flush_subnormals()
     blocks = max(1, (depth + DEPTH - 1) // DEPTH)
     block_depth = ((depth + blocks - 1) // blocks + 7) // 8 * 8
@@ -126,7 +126,7 @@ def _product(
                 a_packed = pointer(a_block, (i - m0) // MR * tile_stride)
                 a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
                 out = pointer(c_data, i * c_stride + j)
-                below = pointer(c_below, i * c_stride + j) if below_rectified and last else nothing
+                below = pointer(c_below, i * c_stride + j)
                 packs_b = whole and not few_rows and i == m0
                 packs_a = packing_a and j == n0 and rows == MR
                 if packing_a and j > n0 and rows == MR:
@@ -134,13 +134,10 @@ def _product(
                 b_tile, b_step = (source, b.stride) if packs_b else (panel, panel_step)
                 tile(
                     rows, k, a_tile, row, step, b_tile, b_step, out, c_stride, columns, start, bias, activation, alpha, below,
-                    a_packed if packs_a else nothing, panel if packs_b else nothing,
+                    below_activation if last else IDENTITY, a_packed if packs_a else nothing, panel if packs_b else nothing,
                 )  # fmt: skip
                 if last and activation >= SIGMOID:
                     saturate_tile(out, c_stride, rows, columns, activation)
-                if last and c_below_activation >= SIGMOID:
-                    below = pointer(c_below, i * c_stride + j)
-                    differentiate_tile(out, below, c_stride, rows, columns, c_below_activation, c_below_alpha)
             if summed:
                 add_column_sums(panel, panel_step, k, columns, start == 0, pointer(c_column_sums, j))
         if last:

@@ -33,7 +33,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastdl_kernels.activations import LEAKY_RELU, RELU
+from fastdl_kernels.activations import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastdl_kernels.host import host
 from fastdl_kernels.simd import (
     lanes,
@@ -91,14 +91,16 @@ def _tile_function(
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
-    void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below)
+    void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
+              below_activation)
 
     One that packs has an argument more for A, then for B, and stores there what it reads.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     signature = ir.FunctionType(
-        ir.VoidType(), [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer]
+        ir.VoidType(),
+        [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64],
     )
     signature = ir.FunctionType(signature.return_type, [*signature.args, *[pointer] * (packs_a + packs_b)])
     name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs_a' * packs_a}{'_packs_b' * packs_b}"
@@ -108,9 +110,10 @@ def _tile_function(
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below, *packed = (
-        function.args
-    )
+    (
+        depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
+        below_activation, *packed,
+    ) = function.args  # fmt: skip
     # No output is ever an operand, and every array is reached through one argument only.
     for argument in (a, b, out, bias, below, *packed):
         argument.add_attribute("noalias")
@@ -233,22 +236,35 @@ def _tile_function(
             for cell in cells
         }
 
-    def differentiated() -> dict:
-        # times 1 where below > 0, times the slope where it is not; a NaN below is neither, and stays.
-        slope, one = splat(builder, vector, alpha), constant(vector, 1.0)
-        changed = {}
-        for r, c in cells:
-            outputs = read(builder.gep(below, [builder.mul(out_row, _constant(r))]), c)
-            factor = builder.select(builder.fcmp_ordered("<=", outputs, zero), slope, outputs)
-            factor = builder.select(builder.fcmp_ordered(">", outputs, zero), one, factor)
-            changed[r, c] = builder.fmul(values[r, c], factor)
+    one = constant(vector, 1.0)
+
+    def rectifier_factor(outputs: ir.Value) -> ir.Value:
+        # 1 where below > 0, the slope where it is not; a NaN below is neither, and stays.
+        slope = splat(builder, vector, alpha)
+        factor = builder.select(builder.fcmp_ordered("<=", outputs, zero), slope, outputs)
+        return builder.select(builder.fcmp_ordered(">", outputs, zero), one, factor)
+
+    def sigmoid_factor(outputs: ir.Value) -> ir.Value:
+        return builder.fmul(outputs, builder.fsub(one, outputs))
+
+    def tanh_factor(outputs: ir.Value) -> ir.Value:
+        return builder.fmul(builder.fsub(one, outputs), builder.fadd(one, outputs))
+
+    def times(factor: Any) -> Any:
+        """values * factor(below), as `in_branch` takes it."""
+
+        def changed() -> dict:
+            rows = [builder.gep(below, [builder.mul(out_row, _constant(r))]) for r in range(mr)]
+            return {(r, c): builder.fmul(values[r, c], factor(read(rows[r], c))) for r, c in cells}
+
         return changed
 
     in_branch(builder.icmp_signed("!=", accumulate, _constant(0)), "accumulate", plus_old)
     in_branch(builder.icmp_unsigned("!=", builder.ptrtoint(bias, I64), _constant(0)), "bias", plus_bias)
     in_branch(builder.icmp_signed("==", activation, _constant(RELU)), "relu", rectified)
     in_branch(builder.icmp_signed("==", activation, _constant(LEAKY_RELU)), "leaky_relu", leaky)
-    in_branch(builder.icmp_unsigned("!=", builder.ptrtoint(below, I64), _constant(0)), "derivative", differentiated)
+    for code, factor in ((RELU, rectifier_factor), (SIGMOID, sigmoid_factor), (TANH, tanh_factor)):
+        in_branch(builder.icmp_signed("==", below_activation, _constant(code)), "derivative", times(factor))
 
     for r, c in cells:
         if c < nv - 1:
@@ -284,16 +300,17 @@ def tile(
     activation,
     alpha,
     below,
+    below_activation,
     packed_a,
     packed_b,
 ):
-    """out = A @ B (+ out) (+ bias), rectified, (times the derivative of a rectifier): one tile.
+    """out = A @ B (+ out) (+ bias), rectified, (times the derivative of the activation below): one tile.
 
     A[r, k] is a[r * a_row + k * a_step], B[k, c] is b[k * b_step + c], C[r, c] is out[r * out_row + c]; pointers to
     float32 or float64, the type of alpha. n_rows is 1 .. MR and columns 1 .. NV * lanes. Whole vectors of B are read,
     so that a last panel of fewer columns must be padded. `accumulate` 0: out is overwritten without being read.
-    `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below` may be null; else it holds outputs of
-    a rectifier, laid out like `out`, and alpha is its slope below 0.
+    `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below` holds outputs, laid out like `out`, of
+    the `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
     Where `packed_a` is not null, the tile copies A to packed_a[k * MR + r] on its way, and B to packed_b[k * NV * lanes +
     c] likewise; only a full tile can. Its loads and multiply-adds stay as they are, and the stores fit in beside them.
@@ -305,7 +322,7 @@ def tile(
         return None
     count = vec_type(element).count
     n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, a, a)
+    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, a, a)
 
     def codegen(context, builder, sig, args):
         n_rows, *rest, to_a, to_b = args
