@@ -226,7 +226,7 @@ class Training:
             if name != "lr":
                 self._hyper[_HYPER[name]] = value
         self.states = [aligned_zeros(model.n_parameters if i < n_states else 0, model.dtype) for i in range(2)]
-        jobs, slot = gradient_sizes(self._plan, model.dtype.itemsize)
+        jobs, slot = gradient_sizes(self._plan, engine.alphas, model.parameters)
         whole = optimizer is None or clip_norm > 0
         self.gradient = aligned_zeros(model.n_parameters if whole else slot * self.n_threads, model.dtype)
         self._squares = np.zeros(jobs if clip_norm > 0 else 0)

@@ -1,6 +1,7 @@
 """The jobs that a training step consists of: forward, backward, update, gather and loss, each for one block.
 
-A job is serial, owns what it writes, and is cut by sizes alone: how jobs are spread over threads changes no bit.
+A job is serial, owns what it writes, and is cut by sizes alone: how jobs are spread over threads changes no bit. Callers
+flush subnormal numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fastdl.engine.layout import (
     WEIGHT_DECAY,
     WORK_PER_JOB,
 )
+from fastdl.engine.views import net_of, plan_of
 from fastdl_kernels.serial import (
     IDENTITY,
     SOFTMAX_CROSS_ENTROPY,
@@ -53,7 +55,6 @@ from fastdl_kernels.serial import (
 )
 from fastdl_kernels.simd import (
     broadcast,
-    flush_subnormals,
     fma,
     lanes_of,
     load_up_to,
@@ -61,51 +62,53 @@ from fastdl_kernels.simd import (
     number_like,
     pointer,
     prefetch,
-    restore_mode,
     store_up_to,
 )
 
 
 @jit
-def parts_of(size, rows, plan, layer):
+def parts_of(size, rows, net, layer):
     """Into how many jobs a layer's product is cut at least, for a team of `size`."""
-    return max(1, min(size, rows * plan[layer, N_IN] * plan[layer, N_OUT] // WORK_PER_JOB))
+    plan = plan_of(net, layer)
+    return max(1, min(size, rows * plan[N_IN] * plan[N_OUT] // WORK_PER_JOB))
 
 
 @jit
-def forward(job, parts, plan, alphas, layer, rows, params, below, below_stride, above, above_stride, key, whole_rows):
+def forward(job, parts, net, layer, rows, below, below_stride, above, key, whole_rows):
     """above = act(below @ W + b) for one block, and dropout; below and above point to [rows, n_in] and [rows, n_out]."""
     noinline()
-    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = job_block(job, rows, n_out, params.itemsize, parts, whole_rows)
-    alpha = alphas[layer]
+    plan = plan_of(net, layer)
+    n_in, n_out, stride = plan[N_IN], plan[N_OUT], plan[STRIDE]
+    m0, m1, n0, n1 = job_block(job, rows, n_out, net.itemsize, parts, whole_rows)
+    alpha = net.alphas[layer]
     nothing = null(alpha)
     a = Operand(below, below_stride, False)
-    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, True)
-    bias = pointer(params, plan[layer, BIAS])
-    c = Target(above, above_stride, bias, plan[layer, ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
+    b = Operand(pointer(net.params, plan[WEIGHT]), n_out, True)
+    bias = pointer(net.params, plan[BIAS])
+    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
-    if plan[layer, DROP]:
-        drop(above, above_stride, m0, m1, n0, n1, plan[layer, DROP], mix(key, layer))
+    if plan[DROP]:
+        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
 
 
 @jit
-def backward(job, parts, plan, alphas, layer, rows, params, d_above, below, d_below, key):
+def backward(job, parts, net, layer, rows, d_above, below, d_below, key):
     """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
     noinline()
-    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    m0, m1, n0, n1 = job_block(job, rows, n_in, params.itemsize, parts)
-    alpha = alphas[layer]
+    plan, under = plan_of(net, layer), plan_of(net, layer - 1)
+    n_in, n_out = plan[N_IN], plan[N_OUT]
+    m0, m1, n0, n1 = job_block(job, rows, n_in, net.itemsize, parts)
+    alpha, alpha_under = net.alphas[layer], net.alphas[layer - 1]
     nothing = null(alpha)
-    a = Operand(d_above, plan[layer, STRIDE], False)
-    b = Operand(pointer(params, plan[layer, WEIGHT]), n_out, False)
-    under, stride, share = plan[layer - 1, ACTIVATION], plan[layer - 1, STRIDE], plan[layer - 1, DROP]
-    fused = fused_derivative(under, share)
-    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alphas[layer - 1], nothing)
+    a = Operand(d_above, plan[STRIDE], False)
+    b = Operand(pointer(net.params, plan[WEIGHT]), n_out, False)
+    stride, share = under[STRIDE], under[DROP]
+    fused = fused_derivative(under[ACTIVATION], share)
+    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
     if share:
-        if fused != under:
-            differentiate(d_below, below, stride, m0, m1, n0, n1, share, under, alphas[layer - 1])
+        if fused != under[ACTIVATION]:
+            differentiate(d_below, below, stride, m0, m1, n0, n1, share, under[ACTIVATION], alpha_under)
         drop(d_below, stride, m0, m1, n0, n1, share, mix(key, layer - 1))
 
 
@@ -116,11 +119,11 @@ def step_rates(hyper, lr, step):
 
 
 @jit
-def _apply(code, hyper, rates, params, grads, state1, state2, at, rows, stride, n, l2, weight_decay):
+def _apply(rule, rates, params, grads, at, rows, stride, n, l2, weight_decay):
     """One optimizer step on `rows` pieces of n parameters, `stride` apart from `at` on; `grads` points to their gradients,
     one piece behind the other."""
     noinline()
-    one = params[0]
+    one, code, hyper = params[0], rule.code, rule.hyper
     rate, decay = number_like(one, rates[0]), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
     beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
@@ -133,20 +136,21 @@ def _apply(code, hyper, rates, params, grads, state1, state2, at, rows, stride, 
         i = at + r * stride
         p, g = pointer(params, i), pointer(grads, r * n)
         if code == ADAM:
-            m, v = pointer(state1, i), pointer(state2, i)
+            m, v = pointer(rule.state1, i), pointer(rule.state2, i)
             adam_range(p, g, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
         elif code == RMSPROP:
-            rmsprop_range(p, g, pointer(state1, i), 0, n, decay, rate, beta1, rest1, eps)
+            rmsprop_range(p, g, pointer(rule.state1, i), 0, n, decay, rate, beta1, rest1, eps)
         elif code == MOMENTUM:
-            momentum_range(p, g, pointer(state1, i), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
+            momentum_range(p, g, pointer(rule.state1, i), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
         else:
             sgd_range(p, g, 0, n, decay, rate)
 
 
 @jit
-def update_jobs(plan, layer, itemsize, parts):
+def update_jobs(net, layer, parts):
     """Jobs of a layer's update: blocks of whole rows of its weights, which lie in one piece in every buffer."""
-    return grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize, parts, True)[0]
+    plan = plan_of(net, layer)
+    return grid(plan[N_IN], plan[N_OUT], net.itemsize, parts, True)[0]
 
 
 @jit
@@ -156,12 +160,13 @@ def _slot_bias(rows, n_out):
 
 
 @entry
-def gradient_sizes(plan, itemsize):
+def gradient_sizes(plan, alphas, params):
     """(jobs of all updates together, numbers in the slot that has room for the gradient of any one of them)."""
+    net = net_of(plan, alphas, params)
     jobs = room = 0
-    for layer in range(plan.shape[0]):
-        jobs += update_jobs(plan, layer, itemsize, CLIP_PARTS)
-        row_size = grid(plan[layer, N_IN], plan[layer, N_OUT], itemsize, 1, True)[1]
+    for layer in range(net.n_layers):
+        jobs += update_jobs(net, layer, CLIP_PARTS)
+        row_size = grid(plan[layer, N_IN], plan[layer, N_OUT], net.itemsize, 1, True)[1]
         n_out = min(plan[layer, N_OUT], UPDATE_COLUMNS)
         room = max(room, _slot_bias(row_size, n_out) + n_out)
     # Slots of two threads share no cache line, nor its neighbour.
@@ -169,26 +174,24 @@ def gradient_sizes(plan, itemsize):
 
 
 @jit
-def update(
-    job, parts, plan, alphas, layer, rows, params, grads, slot, state1, state2, code, hyper, rates,
-    below, below_stride, d_above, squares, square,
-):  # fmt: skip
+def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
     The gradient of UPDATE_COLUMNS goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted,
     with NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With
-    the limit, the L2 penalty is added to it and squares[square] = Σ g².
+    the limit, the L2 penalty is added to it and rule.squares[square] = Σ g².
     """
     noinline()
-    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    row_size = grid(n_in, n_out, params.itemsize, parts, True)[1]
+    plan = plan_of(net, layer)
+    n_in, n_out = plan[N_IN], plan[N_OUT]
+    row_size = grid(n_in, n_out, net.itemsize, parts, True)[1]
     m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
-    alpha = alphas[layer]
+    alpha, grads = net.alphas[layer], rule.grads
     nothing = null(alpha)
-    whole = code == NO_UPDATE or hyper[CLIP] > 0.0
-    at, bias = plan[layer, WEIGHT] + m0 * n_out, plan[layer, BIAS]
+    whole = rule.code == NO_UPDATE or rule.hyper[CLIP] > 0.0
+    at, bias = plan[WEIGHT] + m0 * n_out, plan[BIAS]
     a = Operand(below, below_stride, True)
-    b = Operand(d_above, plan[layer, STRIDE], True)
+    b = Operand(d_above, plan[STRIDE], True)
     for n0 in range(0, n_out, UPDATE_COLUMNS):
         n = min(UPDATE_COLUMNS, n_out - n0)
         # Where the block's gradient goes, and how far its rows are apart.
@@ -199,42 +202,36 @@ def update(
         c = Target(first, stride, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, first_bias)
         product_job(m0, m1, n0, n0 + n, rows, a, b, c)
         if not whole:
-            mode = flush_subnormals()
             d_weight, d_bias = pointer(grads, weight_at), pointer(grads, bias_at)
-            decay, weight_decay = hyper[L2], hyper[WEIGHT_DECAY]
-            _apply(
-                code, hyper, rates, params, d_weight, state1, state2, at + n0, m1 - m0, n_out, n, decay, weight_decay
-            )
+            decay, weight_decay = rule.hyper[L2], rule.hyper[WEIGHT_DECAY]
+            _apply(rule, rates, net.params, d_weight, at + n0, m1 - m0, n_out, n, decay, weight_decay)
             if m0 == 0:
-                _apply(code, hyper, rates, params, d_bias, state1, state2, bias + n0, 1, n, n, 0.0, 0.0)
-            restore_mode(mode)
-    if whole and code != NO_UPDATE:
-        mode = flush_subnormals()
+                _apply(rule, rates, net.params, d_bias, bias + n0, 1, n, n, 0.0, 0.0)
+    if whole and rule.code != NO_UPDATE:
         d_weight, n = pointer(grads, at), (m1 - m0) * n_out
-        if hyper[L2] > 0.0:
-            _add_multiple(d_weight, pointer(params, at), number_like(alpha, hyper[L2]), n)
-        squares[square] = square_sum(d_weight, n) + (square_sum(pointer(grads, bias), n_out) if m0 == 0 else 0.0)
-        restore_mode(mode)
+        if rule.hyper[L2] > 0.0:
+            _add_multiple(d_weight, pointer(net.params, at), number_like(alpha, rule.hyper[L2]), n)
+        bias_square = square_sum(pointer(grads, bias), n_out) if m0 == 0 else 0.0
+        rule.squares[square] = square_sum(d_weight, n) + bias_square
 
 
 @jit
-def clipped_update(job, plan, layer, params, grads, state1, state2, code, hyper, rates, factor):
+def clipped_update(job, net, layer, rule, rates, factor):
     """The optimizer on the block of an `update` job, whose gradient is first multiplied by factor <= 1."""
     noinline()
-    n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
-    row_size = grid(n_in, n_out, params.itemsize, CLIP_PARTS, True)[1]
+    plan = plan_of(net, layer)
+    n_in, n_out, bias = plan[N_IN], plan[N_OUT], plan[BIAS]
+    row_size = grid(n_in, n_out, net.itemsize, CLIP_PARTS, True)[1]
     m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
-    at, n = plan[layer, WEIGHT] + m0 * n_out, (m1 - m0) * n_out
-    d_weight, d_bias = pointer(grads, at), pointer(grads, plan[layer, BIAS])
-    mode = flush_subnormals()
+    at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
+    d_weight, d_bias = pointer(rule.grads, at), pointer(rule.grads, bias)
     if factor != 1.0:  # a NaN, too
-        _scale(d_weight, number_like(params[0], factor), n)
-    _apply(code, hyper, rates, params, d_weight, state1, state2, at, 1, n, n, 0.0, hyper[WEIGHT_DECAY])
+        _scale(d_weight, number_like(net.params[0], factor), n)
+    _apply(rule, rates, net.params, d_weight, at, 1, n, n, 0.0, rule.hyper[WEIGHT_DECAY])
     if m0 == 0:
         if factor != 1.0:
-            _scale(d_bias, number_like(params[0], factor), n_out)
-        _apply(code, hyper, rates, params, d_bias, state1, state2, plan[layer, BIAS], 1, n_out, n_out, 0.0, 0.0)
-    restore_mode(mode)
+            _scale(d_bias, number_like(net.params[0], factor), n_out)
+        _apply(rule, rates, net.params, d_bias, bias, 1, n_out, n_out, 0.0, 0.0)
 
 
 @jit
@@ -270,41 +267,39 @@ def square_sum(x, n):
 
 
 @jit
-def gather(job, batch, batch_size, order, data, labels, targets, weights, to_x, to_labels, to_targets, to_weights):
-    """Copy ROWS rows of a batch, in the shuffled order, to where the step reads them."""
+def gather(job, batch, batch_size, order, n_rows, data, to):
+    """Copy ROWS rows of a batch, in the shuffled order, to where the step reads them: both are `Rows`."""
     noinline()
-    start, n = batch * batch_size, data.shape[1]
-    for r in range(job * ROWS, min((job + 1) * ROWS, min(batch_size, order.size - start))):
+    start, n = batch * batch_size, data.n_inputs
+    for r in range(job * ROWS, min((job + 1) * ROWS, min(batch_size, n_rows - start))):
         row = order[start + r]
-        source, to = pointer(data, row * n), pointer(to_x, r * to_x.shape[1])
+        source, target = pointer(data.inputs, row * n), pointer(to.inputs, r * to.n_inputs)
         # The next rows are anywhere: no prefetcher of the hardware knows them, but the order does.
-        coming = pointer(data, order[min(start + r + ROWS_AHEAD, order.size - 1)] * n)
+        coming = pointer(data.inputs, order[min(start + r + ROWS_AHEAD, n_rows - 1)] * n)
         for i in range(0, n, lanes_of(source)):
             prefetch(coming, i)
-            store_up_to(to, i, load_up_to(source, i, n - i), n - i)
-        if labels.size:
-            to_labels[r] = labels[row]
-        for i in range(targets.shape[1]):
-            to_targets[r, i] = targets[row, i]
-        if weights.size:
-            to_weights[r] = weights[row]
+            store_up_to(target, i, load_up_to(source, i, n - i), n - i)
+        for i in range(data.n_labels):
+            to.labels[r + i] = data.labels[row + i]
+        for i in range(data.n_targets):
+            to.targets[r * data.n_targets + i] = data.targets[row * data.n_targets + i]
+        for i in range(data.n_weights):
+            to.weights[r + i] = data.weights[row + i]
 
 
 @jit
-def loss_rows(loss, first, last, n, divisor, outputs, labels, targets, weights, d_outputs, parts):
+def loss_rows(loss, first, last, n, divisor, outputs, batch, d_outputs, parts):
     """parts[i] = sum of the weighted losses of the rows from i * TILE_ROWS on, for first .. last; first is a multiple.
 
     d_outputs = their gradient / divisor, where the batch's mean is taken.
     """
     noinline()
     scale = number_like(outputs[0], 1.0 / divisor)
-    w = pointer(weights, 0) if weights.size else null(scale)
-    mode = flush_subnormals()
+    weights = batch.weights if batch.n_weights else null(scale)
     for start in range(first, last, TILE_ROWS):
         stop = min(last, start + TILE_ROWS)
         if loss == SOFTMAX_CROSS_ENTROPY:
-            part = softmax_cross_entropy_rows(outputs, labels, w, start, stop, n, scale, d_outputs)
+            part = softmax_cross_entropy_rows(outputs, batch.labels, weights, start, stop, n, scale, d_outputs)
         else:
-            part = pair_loss_rows(loss, outputs, pointer(targets, 0), w, start, stop, n, scale, d_outputs)
+            part = pair_loss_rows(loss, outputs, batch.targets, weights, start, stop, n, scale, d_outputs)
         parts[start // TILE_ROWS] = part
-    restore_mode(mode)

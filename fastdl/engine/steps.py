@@ -50,6 +50,7 @@ from fastdl.engine.phases import (
     update,
     update_jobs,
 )
+from fastdl.engine.views import Rule, net_of, plan_of, rows_of, skip
 from fastdl_kernels.serial import (
     SQUARED_ERROR,
     TILE_ROWS,
@@ -94,75 +95,72 @@ def _factor(squares, blocks, limit):
 
 
 @jit
+def _inputs(net, layer, batch, outputs):
+    """(what a layer reads, how far its rows are apart): the batch, or the outputs of the layer underneath."""
+    if layer == 0:
+        return batch.inputs, batch.n_inputs
+    under = plan_of(net, layer - 1)
+    return pointer(outputs, under[OUTPUT]), under[STRIDE]
+
+
+@jit
 def _work(
-    job, state, wanted, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
-    n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
-    squares, clock, result,
+    job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
+    places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
 ):  # fmt: skip
     """What one thread of the team does: `n_batches` steps from `batch` on.
 
-    grads is the flat gradient, or a slot for each thread. rates [batches of the epoch] are learning rates. x, y_* hold two
-    batches each, by turns. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
-    blocks of rows; squares [update jobs] what the norm is made of. clock [threads, CLOCK_COLUMNS] may be empty.
+    rates [batches of the epoch] are learning rates; order [n_rows] says which of the `data` make up the batches, which
+    `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
+    blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
     """
     noinline()
     rank, size = check_in(state, wanted)
     if rank < 0:
         return
     mode = flush_subnormals()
-    clocked, times = clock.size > 0, pointer(clock, rank * CLOCK_COLUMNS)
+    times = pointer(clock, rank * CLOCK_COLUMNS)
     begin = _start(clocked)
-    itemsize = params.itemsize
-    slot = rank * (grads.size // wanted)
-    n_layers = plan.shape[0]
-    last = n_layers - 1
-    n_out = plan[last, N_OUT]
+    slot = rank * slot_size
+    last = net.n_layers - 1
+    top = plan_of(net, last)
+    n_out = top[N_OUT]
+    above, d_above = pointer(outputs, top[OUTPUT]), pointer(d_outputs, top[OUTPUT])
     # A batch that is all of the data is read where it is: then there is one place for batches and nothing to gather.
-    places = x.shape[0]
     gathers = (batch_size + ROWS - 1) // ROWS if places > 1 else 0
     for job in range(rank, gathers, size):
-        gather(
-            job, batch, batch_size, order, data, labels, targets, weights, x[0], y_labels[0], y_targets[0], y_weights[0]
-        )
+        gather(job, batch, batch_size, order, n_rows, data, batches)
     barrier(state, size)
     for i in range(n_batches):
-        here, there = i % places, (i + 1) % places
-        now, key = step_rates(hyper, rates[batch + i], step + i), mix(seed, step + i)
-        rows = min(batch_size, order.size - (batch + i) * batch_size)
+        here, there = skip(batches, i % places * batch_size), skip(batches, (i + 1) % places * batch_size)
+        now, key = step_rates(rule.hyper, rates[batch + i], step + i), mix(seed, step + i)
+        rows = min(batch_size, n_rows - (batch + i) * batch_size)
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
         divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
-        fused = grid(rows, n_out, itemsize, 1, True)[2] == 1
-        for layer in range(n_layers):
-            below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
-            below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
-            above, stride = pointer(outputs, plan[layer, OUTPUT]), plan[layer, STRIDE]
-            needed = parts_of(size, rows, plan, layer)
+        fused = grid(rows, n_out, net.itemsize, 1, True)[2] == 1
+        for layer in range(net.n_layers):
+            plan = plan_of(net, layer)
+            below, below_stride = _inputs(net, layer, here, outputs)
+            needed = parts_of(size, rows, net, layer)
             # Jobs of whole rows go on to the loss.
             ends = layer == last and fused
-            jobs = n_jobs(rows, plan[layer, N_OUT], itemsize, needed, ends)
+            jobs = n_jobs(rows, plan[N_OUT], net.itemsize, needed, ends)
             job = first_job(state, rank)
             while job < jobs:
                 start = _start(clocked)
-                forward(job, needed, plan, alphas, layer, rows, params, below, below_stride, above, stride, key, ends)
+                forward(job, needed, net, layer, rows, below, below_stride, pointer(outputs, plan[OUTPUT]), key, ends)
                 if ends:
-                    first, stop, _, _ = job_block(job, rows, n_out, itemsize, needed, True)
-                    loss_rows(
-                        loss, first, stop, n_out, divisor, above, y_labels[here], y_targets[here], y_weights[here],
-                        pointer(d_outputs, plan[last, OUTPUT]), parts,
-                    )  # fmt: skip
+                    first, stop, _, _ = job_block(job, rows, n_out, net.itemsize, needed, True)
+                    loss_rows(loss, first, stop, n_out, divisor, above, here, d_above, parts)
                 _stop(clocked, times, FORWARD, start)
                 job = claim(state, size)
             barrier(state, size)
         if not fused:
-            above, d_above = pointer(outputs, plan[last, OUTPUT]), pointer(d_outputs, plan[last, OUTPUT])
             job = first_job(state, rank)
             while job < (rows + ROWS - 1) // ROWS:
                 start = _start(clocked)
                 first, stop = job * ROWS, min(rows, (job + 1) * ROWS)
-                loss_rows(
-                    loss, first, stop, n_out, divisor, above, y_labels[here], y_targets[here], y_weights[here], d_above,
-                    parts,
-                )  # fmt: skip
+                loss_rows(loss, first, stop, n_out, divisor, above, here, d_above, parts)
                 _stop(clocked, times, FORWARD, start)
                 job = claim(state, size)
             barrier(state, size)
@@ -180,62 +178,55 @@ def _work(
         # Phase p takes the gradient through layer last - p and updates the layer above. The last one has nothing left to
         # take it through, updates layer 0 as well and gathers the next batch.
         blocks = 0
-        for p in range(n_layers):
+        for p in range(net.n_layers):
             updated, passed = last - p + 1, last - p
             needed_up = needed_down = needed_low = ups = downs = lows = rest = 0
             if p > 0:
-                needed_up = CLIP_PARTS if hyper[CLIP] > 0.0 else parts_of(size, rows, plan, updated)
-                ups = update_jobs(plan, updated, itemsize, needed_up)
+                needed_up = CLIP_PARTS if rule.hyper[CLIP] > 0.0 else parts_of(size, rows, net, updated)
+                ups = update_jobs(net, updated, needed_up)
             if passed > 0:
-                needed_down = parts_of(size, rows, plan, passed)
-                downs = n_jobs(rows, plan[passed, N_IN], itemsize, needed_down)
+                needed_down = parts_of(size, rows, net, passed)
+                downs = n_jobs(rows, plan_of(net, passed)[N_IN], net.itemsize, needed_down)
             else:
-                needed_low = CLIP_PARTS if hyper[CLIP] > 0.0 else parts_of(size, rows, plan, 0)
-                lows = update_jobs(plan, 0, itemsize, needed_low)
+                needed_low = CLIP_PARTS if rule.hyper[CLIP] > 0.0 else parts_of(size, rows, net, 0)
+                lows = update_jobs(net, 0, needed_low)
                 rest = gathers if i + 1 < n_batches else 0
             job = first_job(state, rank)
             while job < downs + lows + ups + rest:
                 start = _start(clocked)
                 if job < downs:
-                    under = plan[passed - 1, OUTPUT]
+                    under = plan_of(net, passed - 1)[OUTPUT]
                     backward(
-                        job, needed_down, plan, alphas, passed, rows, params, pointer(d_outputs, plan[passed, OUTPUT]),
+                        job, needed_down, net, passed, rows, pointer(d_outputs, plan_of(net, passed)[OUTPUT]),
                         pointer(outputs, under), pointer(d_outputs, under), key,
                     )  # fmt: skip
                     _stop(clocked, times, BACKWARD, start)
                 elif job < downs + lows + ups:
                     # The first layer's jobs come first: they are the long ones as a rule.
-                    layer, block, needed = 0, job, needed_low
-                    square = blocks + ups + job
+                    layer, block, needed, square = 0, job, needed_low, blocks + ups + job
                     if job >= lows:
                         layer, block, needed = updated, job - downs - lows, needed_up
                         square = blocks + block
-                    below = pointer(x[here], 0) if layer == 0 else pointer(outputs, plan[layer - 1, OUTPUT])
-                    below_stride = x.shape[2] if layer == 0 else plan[layer - 1, STRIDE]
-                    update(
-                        block, needed, plan, alphas, layer, rows, params, grads, slot, state1, state2, code, hyper, now,
-                        below, below_stride, pointer(d_outputs, plan[layer, OUTPUT]), squares, square,
-                    )  # fmt: skip
+                    below, below_stride = _inputs(net, layer, here, outputs)
+                    d_layer = pointer(d_outputs, plan_of(net, layer)[OUTPUT])
+                    update(block, needed, net, layer, rows, rule, slot, now, below, below_stride, d_layer, square)
                     _stop(clocked, times, UPDATE, start)
                 else:
-                    gather(
-                        job - lows - ups, batch + i + 1, batch_size, order, data, labels, targets, weights,
-                        x[there], y_labels[there], y_targets[there], y_weights[there],
-                    )  # fmt: skip
+                    gather(job - lows - ups, batch + i + 1, batch_size, order, n_rows, data, there)
                     _stop(clocked, times, GATHER, start)
                 job = claim(state, size)
             barrier(state, size)
             blocks += ups + lows
-        if hyper[CLIP] > 0.0:
-            factor = _factor(squares, blocks, hyper[CLIP])
+        if rule.hyper[CLIP] > 0.0:
+            factor = _factor(rule.squares, blocks, rule.hyper[CLIP])
             job = first_job(state, rank)
             while job < blocks:
                 start = _start(clocked)
                 layer, block = last, job
-                while block >= update_jobs(plan, layer, itemsize, CLIP_PARTS):
-                    block -= update_jobs(plan, layer, itemsize, CLIP_PARTS)
+                while block >= update_jobs(net, layer, CLIP_PARTS):
+                    block -= update_jobs(net, layer, CLIP_PARTS)
                     layer -= 1
-                clipped_update(block, plan, layer, params, grads, state1, state2, code, hyper, now, factor)
+                clipped_update(block, net, layer, rule, now, factor)
                 _stop(clocked, times, UPDATE, start)
                 job = claim(state, size)
             barrier(state, size)
@@ -251,13 +242,19 @@ def train_batches(
     n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
     squares, clock, result,
 ):  # fmt: skip
-    """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`."""
+    """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`.
+
+    x [places, batch_size, stride] and y_* are the places for batches; with one of them, it is the data.
+    """
+    rule = Rule(code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(grads, 0), pointer(squares, 0))
+    batches = rows_of(x[0], y_labels[0], y_targets[0], y_weights[0])
     run_jobs(
         _work, n_threads, n_threads > 1,
         (
-            state, n_threads, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size,
-            batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs,
-            parts, squares, clock, result,
+            pointer(state, 0), n_threads, net_of(plan, alphas, params), rule, loss, pointer(rates, 0), step, seed,
+            batch_size, batch, n_batches, pointer(order, 0), order.size, rows_of(data, labels, targets, weights), batches,
+            x.shape[0], grads.size // n_threads, pointer(outputs, 0), pointer(d_outputs, 0), pointer(parts, 0),
+            pointer(clock, 0), clock.size > 0, pointer(result, 0),
         ),
     )  # fmt: skip
 
@@ -270,34 +267,43 @@ def total_loss(loss, outputs, labels, targets, weights, scratch):
     """
     n_rows, n = outputs.shape
     parts = np.empty((n_rows + TILE_ROWS - 1) // TILE_ROWS)
-    loss_rows(loss, 0, n_rows, n, 1.0, pointer(outputs, 0), labels, targets, weights, pointer(scratch, 0), parts)
+    rows = rows_of(outputs, labels, targets, weights)
+    mode = flush_subnormals()
+    loss_rows(loss, 0, n_rows, n, 1.0, rows.inputs, rows, pointer(scratch, 0), pointer(parts, 0))
+    restore_mode(mode)
     return parts.sum()
 
 
 @jit
-def _forward_chunk(c, chunk, plan, alphas, params, data, work, raw):
-    """All layers for one chunk of rows, on one thread; work [2, chunk * widest] holds the layers by turns."""
+def _forward_chunk(c, chunk, net, data, n_rows, work, room, raw):
+    """All layers for one chunk of rows, on one thread; work holds the layers by turns, `room` numbers apart."""
     noinline()
     first = c * chunk
-    rows = min(chunk, data.shape[0] - first)
-    last = plan.shape[0] - 1
+    rows = min(chunk, n_rows - first)
+    last = net.n_layers - 1
     nothing = np.uint64(0)  # no layer of this plan drops units
-    for layer in range(plan.shape[0]):
-        below = pointer(data, first * data.shape[1]) if layer == 0 else pointer(work[(layer - 1) % 2], 0)
-        below_stride = data.shape[1] if layer == 0 else plan[layer - 1, STRIDE]
-        above = pointer(raw, first * raw.shape[1]) if layer == last else pointer(work[layer % 2], 0)
-        stride = plan[layer, STRIDE]
-        for job in range(n_jobs(rows, plan[layer, N_OUT], params.itemsize, 1)):
-            forward(job, 1, plan, alphas, layer, rows, params, below, below_stride, above, stride, nothing, False)
+    below, below_stride = pointer(data, first * plan_of(net, 0)[N_IN]), plan_of(net, 0)[N_IN]
+    for layer in range(net.n_layers):
+        plan = plan_of(net, layer)
+        above = pointer(raw, first * plan[N_OUT]) if layer == last else pointer(work, layer % 2 * room)
+        for job in range(n_jobs(rows, plan[N_OUT], net.itemsize, 1)):
+            forward(job, 1, net, layer, rows, below, below_stride, above, nothing, False)
+        below, below_stride = above, plan[STRIDE]
 
 
 @jit
-def _forward_chunks(t, n_threads, chunk, plan, alphas, params, data, work, raw):
-    for c in range(t, (data.shape[0] + chunk - 1) // chunk, n_threads):
-        _forward_chunk(c, chunk, plan, alphas, params, data, work[t], raw)
+def _forward_chunks(t, n_threads, chunk, net, data, n_rows, work, room, raw):
+    for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
+        _forward_chunk(c, chunk, net, data, n_rows, pointer(work, 2 * t * room), room, raw)
 
 
 @entry
 def forward_chunks(n_threads, chunk, plan, alphas, params, data, work, raw):
     """raw = outputs of the last layer for all rows of data; work [n_threads, 2, chunk * widest] is scratch."""
-    run_jobs(_forward_chunks, n_threads, n_threads > 1, (n_threads, chunk, plan, alphas, params, data, work, raw))
+    run_jobs(
+        _forward_chunks, n_threads, n_threads > 1,
+        (
+            n_threads, chunk, net_of(plan, alphas, params), pointer(data, 0), data.shape[0], pointer(work, 0),
+            work.shape[2], pointer(raw, 0),
+        ),
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.host import host
+from fastdl_kernels.simd.vector import element_pointer
 
 # Fields of a team's state, an int64 array: each on its own 128 bytes, since neighbours of a cache line come with it.
 _DOOR, _SIZE, _ARRIVED, _PHASE, _NEXT, STOP = (16 * i for i in range(6))
@@ -73,7 +74,7 @@ def give_way(typingctx):
 
 
 def _atomic(emit: Any, n_args: int) -> Any:
-    """An intrinsic over element i of an int64 array; `emit(builder, address, *numbers)` gives an i64."""
+    """An intrinsic over element i of int64 numbers, an array or a pointer; `emit(builder, address, *numbers)` gives an i64."""
     if n_args == 0:
 
         @intrinsic
@@ -96,7 +97,7 @@ def _atomic(emit: Any, n_args: int) -> Any:
 
 
 def _place(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-    return builder.gep(context.make_array(sig.args[0])(context, builder, args[0]).data, [args[1]])
+    return element_pointer(context, builder, sig.args[0], args[0], args[1])
 
 
 def _emit_store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> ir.Value:

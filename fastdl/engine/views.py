@@ -1,0 +1,80 @@
+"""What the compiled engine works on, as pointers and numbers.
+
+Numba counts references to every array that a function gets. The counters of a training's arrays lie on cache lines that
+all of its threads would write to, for each job: with jobs of a microsecond that took longer than the work itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastdl.engine.layout import PLAN_COLUMNS
+from fastdl_kernels.serial import jit
+from fastdl_kernels.simd import pointer
+
+
+class Net(NamedTuple):
+    """A network: its plan, the slopes of its activations, and its parameters of `itemsize` bytes each."""
+
+    n_layers: Any
+    plan: Any
+    alphas: Any
+    params: Any
+    itemsize: Any
+
+
+class Rule(NamedTuple):
+    """What an update does: the optimizer's code, numbers and states.
+
+    grads is the flat gradient, or a slot for each thread; squares [update jobs] is what the gradient's norm is made of.
+    """
+
+    code: Any
+    hyper: Any
+    state1: Any
+    state2: Any
+    grads: Any
+    squares: Any
+
+
+class Rows(NamedTuple):
+    """Rows and what belongs to them: so many inputs, labels (0 or 1), targets and weights (0 or 1) to a row."""
+
+    inputs: Any
+    n_inputs: Any
+    labels: Any
+    n_labels: Any
+    targets: Any
+    n_targets: Any
+    weights: Any
+    n_weights: Any
+
+
+@jit
+def net_of(plan, alphas, params):
+    """The network that these arrays describe."""
+    return Net(plan.shape[0], pointer(plan, 0), pointer(alphas, 0), pointer(params, 0), params.itemsize)
+
+
+@jit
+def rows_of(inputs, labels, targets, weights):
+    """Arrays inputs [N, I], labels [N], targets [N, T] and weights [N] as rows; what a loss has no use for has size 0."""
+    return Rows(
+        pointer(inputs, 0), inputs.shape[1], pointer(labels, 0), min(1, labels.size),
+        pointer(targets, 0), targets.shape[1], pointer(weights, 0), min(1, weights.size),
+    )  # fmt: skip
+
+
+@jit
+def skip(rows, n):
+    """The rows from number n on."""
+    return Rows(
+        pointer(rows.inputs, n * rows.n_inputs), rows.n_inputs, pointer(rows.labels, n * rows.n_labels), rows.n_labels,
+        pointer(rows.targets, n * rows.n_targets), rows.n_targets, pointer(rows.weights, n * rows.n_weights), rows.n_weights,
+    )  # fmt: skip
+
+
+@jit
+def plan_of(net, layer):
+    """A layer's row of the plan: its columns are `layout.N_IN` and those after it."""
+    return pointer(net.plan, layer * PLAN_COLUMNS)
