@@ -30,7 +30,7 @@ CLOCK_COLUMNS = 16
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
 ROWS = 4 * TILE_ROWS
 # How many rows ahead the gather asks for: 8 short rows take as long to copy as a line takes from the third cache.
-ROWS_AHEAD = 8
+ROWS_AHEAD = 16
 # Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
 WORK_PER_JOB = 8_000
 # Columns of an update's block of gradient, which the optimizer takes from the second cache right after the product.

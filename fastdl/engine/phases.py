@@ -275,9 +275,10 @@ def gather(job, batch, batch_size, order, n_rows, data, to):
         row = order[start + r]
         source, target = pointer(data.inputs, row * n), pointer(to.inputs, r * to.n_inputs)
         # The next rows are anywhere: no prefetcher of the hardware knows them, but the order does.
-        coming = pointer(data.inputs, order[min(start + r + ROWS_AHEAD, n_rows - 1)] * n)
+        ahead = order[min(start + r + ROWS_AHEAD, n_rows - 1)]
+        prefetch(data.labels, ahead * data.n_labels)
         for i in range(0, n, lanes_of(source)):
-            prefetch(coming, i)
+            prefetch(data.inputs, ahead * n + i)
             store_up_to(target, i, load_up_to(source, i, n - i), n - i)
         for i in range(data.n_labels):
             to.labels[r + i] = data.labels[row + i]

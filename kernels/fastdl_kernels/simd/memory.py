@@ -101,8 +101,8 @@ load_up_to = _load_part(True, "A vector from a[i] on: full where n allows, else 
 
 @intrinsic
 def prefetch(typingctx, a, i):
-    """Ask for the cache line of a[i]; i may lie beyond the end."""
-    if element_of(a) is None or not isinstance(i, types.Integer):
+    """Ask for the cache line of a[i]; i may lie beyond the end. A pointer may be one to numbers of any type."""
+    if (element_of(a) is None and not isinstance(a, types.CPointer)) or not isinstance(i, types.Integer):
         return None
 
     def codegen(context, builder, sig, args):

@@ -152,12 +152,11 @@ def store_part(builder: ir.IRBuilder, pieces: list[tuple[ir.Value, ir.Value]], n
 
 def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False, level: int = 1) -> None:
     """Ask for the cache line at an address, in the cache of that level; an address that is not mapped does no harm."""
+    anything = ir.IntType(8).as_pointer()
     function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [address.type] + [ir.IntType(32)] * 3),
-        "llvm.prefetch.p0",
+        builder.module, ir.FunctionType(ir.VoidType(), [anything] + [ir.IntType(32)] * 3), "llvm.prefetch.p0"
     )
-    builder.call(function, [address] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 4 - level, 1)])
+    builder.call(function, [builder.bitcast(address, anything)] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 4 - level, 1)])
 
 
 def is_vec(ty: types.Type) -> bool:
