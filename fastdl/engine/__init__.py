@@ -11,14 +11,14 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
-from fastdl.engine import layout, steps
+from fastdl.engine import layout, prepare, steps
 from fastdl.engine.dropout import UNITS
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.phases import gradient_sizes
@@ -89,6 +89,7 @@ class Engine:
         self.loss = LOSSES[self.loss_name]
         activations = [(a.code, a.alpha) for a in model.activations] + [(fk.IDENTITY, 0.0)]
         self.alphas = np.array([alpha for _, alpha in activations], model.dtype)
+        self._prepared = False
         self._pace = Pace()  # of predictions, in rounds of a chunk for each thread
         self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
         self._widest = max(self.strides[1:])
@@ -121,6 +122,7 @@ class Engine:
 
     def forward(self, x: NDArray, n_threads: int | str = "auto") -> NDArray:
         """Raw outputs [N, O] of prepared inputs [N, I]."""
+        self._prepare()
         rows, dtype = len(x), self.model.dtype
         raw = np.empty((rows, self.model.layers[-1]), dtype)
         chunk = min(rows, CHUNK_ROWS)
@@ -145,6 +147,11 @@ class Engine:
             done = stop
         return raw
 
+    def _prepare(self) -> None:
+        if not self._prepared:
+            prepare.for_prediction(self.model.dtype)
+            self._prepared = True
+
     def probabilities(self, raw: NDArray) -> NDArray:
         """The output unit's probabilities of raw outputs."""
         if self.model.output == "softmax":
@@ -160,6 +167,7 @@ class Engine:
 
     def mean_loss(self, raw: NDArray, y: NDArray) -> float:
         """Mean loss of raw outputs against prepared targets."""
+        self._prepare()
         labels, targets = self.split_targets(y)
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
         scratch, no_weights = np.empty((rows, raw.shape[1]), raw.dtype), np.zeros(0, raw.dtype)
@@ -237,9 +245,9 @@ class Training:
         self._parts = np.zeros(-(-batch_size // TILE_ROWS))
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._result = np.zeros(layout.RESULT_SIZE)
+        self._prepared = False
         self._pace = Pace()
-        # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took
-        # (one that had to load or compile code says nothing of the next).
+        # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = 3 * batch_size * model.n_parameters > SLOW_STEP
 
     def epoch(
@@ -262,6 +270,11 @@ class Training:
         weights = empty if weight is None else weight
         batches = self._batches(x, labels, targets, weights, len(order) <= self.batch_size)
         n_batches = -(-len(order) // self.batch_size)
+        arguments = functools.partial(self._arguments, order, rates, x, labels, targets, weights, batches)
+        if not self._prepared:
+            with prepare.for_training(dtype):
+                steps.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments(0, 1)))
+            self._prepared = True
         batch = 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         self._result[:] = 0
@@ -270,7 +283,7 @@ class Training:
             self._state[:] = 0
             self._result[layout.STEPS_DONE] = 0
             start = time.perf_counter()
-            call = functools.partial(self._call, batch, count, order, rates, x, labels, targets, weights, batches)
+            call = functools.partial(steps.train_batches, *arguments(batch, count))
             if self._slow:
                 run_interruptibly(call, self._stop)
             else:
@@ -303,10 +316,8 @@ class Training:
             )
         return self._gathered
 
-    def _call(
+    def _arguments(
         self,
-        batch: int,
-        count: int,
         order: NDArray[np.int64],
         rates: NDArray[np.float64],
         x: NDArray,
@@ -314,9 +325,11 @@ class Training:
         targets: NDArray,
         weights: NDArray,
         batches: tuple[NDArray, ...],
-    ) -> None:
-        """One native call: `count` batches from `batch` on."""
-        steps.train_batches(
+        batch: int,
+        count: int,
+    ) -> tuple[Any, ...]:
+        """Those of a native call for `count` batches from `batch` on."""
+        return (
             self.n_threads, self._state, self._plan, self.engine.alphas, self.engine.loss,
             self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
             self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,

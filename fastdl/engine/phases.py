@@ -6,6 +6,8 @@ flush subnormal numbers.
 
 from __future__ import annotations
 
+from numba.core import types
+
 from fastdl.engine.dropout import differentiate, drop, fused_derivative
 from fastdl.engine.layout import (
     ACTIVATION,
@@ -32,7 +34,7 @@ from fastdl.engine.layout import (
     WEIGHT_DECAY,
     WORK_PER_JOB,
 )
-from fastdl.engine.views import net_of, plan_of
+from fastdl.engine.views import BOOL, I64, INTS, KEY, NUMBERS, RATES, net_of, net_type, plan_of, rows_type, rule_type
 from fastdl_kernels.serial import (
     IDENTITY,
     SOFTMAX_CROSS_ENTROPY,
@@ -44,6 +46,7 @@ from fastdl_kernels.serial import (
     grid,
     jit,
     job_block,
+    linked,
     mix,
     momentum_range,
     noinline,
@@ -73,10 +76,9 @@ def parts_of(size, rows, net, layer):
     return max(1, min(size, rows * plan[N_IN] * plan[N_OUT] // WORK_PER_JOB))
 
 
-@jit
+@linked(lambda x: (I64, I64, net_type(x), I64, I64, types.CPointer(x), I64, types.CPointer(x), KEY, BOOL))
 def forward(job, parts, net, layer, rows, below, below_stride, above, key, whole_rows):
     """above = act(below @ W + b) for one block, and dropout; below and above point to [rows, n_in] and [rows, n_out]."""
-    noinline()
     plan = plan_of(net, layer)
     n_in, n_out, stride = plan[N_IN], plan[N_OUT], plan[STRIDE]
     m0, m1, n0, n1 = job_block(job, rows, n_out, net.itemsize, parts, whole_rows)
@@ -91,10 +93,9 @@ def forward(job, parts, net, layer, rows, below, below_stride, above, key, whole
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
 
 
-@jit
+@linked(lambda x: (I64, I64, net_type(x), I64, I64, types.CPointer(x), types.CPointer(x), types.CPointer(x), KEY))
 def backward(job, parts, net, layer, rows, d_above, below, d_below, key):
     """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
-    noinline()
     plan, under = plan_of(net, layer), plan_of(net, layer - 1)
     n_in, n_out = plan[N_IN], plan[N_OUT]
     m0, m1, n0, n1 = job_block(job, rows, n_in, net.itemsize, parts)
@@ -173,7 +174,22 @@ def gradient_sizes(plan, alphas, params):
     return jobs, (room + 31) // 32 * 32
 
 
-@jit
+@linked(
+    lambda x: (
+        I64,
+        I64,
+        net_type(x),
+        I64,
+        I64,
+        rule_type(x),
+        I64,
+        RATES,
+        types.CPointer(x),
+        I64,
+        types.CPointer(x),
+        I64,
+    )
+)
 def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
@@ -181,7 +197,6 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
     with NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With
     the limit, the L2 penalty is added to it and rule.squares[square] = Σ g².
     """
-    noinline()
     plan = plan_of(net, layer)
     n_in, n_out = plan[N_IN], plan[N_OUT]
     row_size = grid(n_in, n_out, net.itemsize, parts, True)[1]
@@ -215,10 +230,9 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
         rule.squares[square] = square_sum(d_weight, n) + bias_square
 
 
-@jit
+@linked(lambda x: (I64, net_type(x), I64, rule_type(x), RATES, types.float64))
 def clipped_update(job, net, layer, rule, rates, factor):
     """The optimizer on the block of an `update` job, whose gradient is first multiplied by factor <= 1."""
-    noinline()
     plan = plan_of(net, layer)
     n_in, n_out, bias = plan[N_IN], plan[N_OUT], plan[BIAS]
     row_size = grid(n_in, n_out, net.itemsize, CLIP_PARTS, True)[1]
@@ -266,10 +280,9 @@ def square_sum(x, n):
     return total
 
 
-@jit
+@linked(lambda x: (I64, I64, I64, INTS, I64, rows_type(x), rows_type(x)))
 def gather(job, batch, batch_size, order, n_rows, data, to):
     """Copy ROWS rows of a batch, in the shuffled order, to where the step reads them: both are `Rows`."""
-    noinline()
     start, n = batch * batch_size, data.n_inputs
     for r in range(job * ROWS, min((job + 1) * ROWS, min(batch_size, n_rows - start))):
         row = order[start + r]
@@ -288,13 +301,12 @@ def gather(job, batch, batch_size, order, n_rows, data, to):
             to.weights[r + i] = data.weights[row + i]
 
 
-@jit
+@linked(lambda x: (I64, I64, I64, I64, types.float64, types.CPointer(x), rows_type(x), types.CPointer(x), NUMBERS))
 def loss_rows(loss, first, last, n, divisor, outputs, batch, d_outputs, parts):
     """parts[i] = sum of the weighted losses of the rows from i * TILE_ROWS on, for first .. last; first is a multiple.
 
     d_outputs = their gradient / divisor, where the batch's mean is taken.
     """
-    noinline()
     scale = number_like(outputs[0], 1.0 / divisor)
     weights = batch.weights if batch.n_weights else null(scale)
     for start in range(first, last, TILE_ROWS):

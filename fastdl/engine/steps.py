@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba.core import types
 
 from fastdl.engine.layout import (
     BACKWARD,
@@ -50,7 +51,20 @@ from fastdl.engine.phases import (
     update,
     update_jobs,
 )
-from fastdl.engine.views import Rule, net_of, plan_of, rows_of, skip
+from fastdl.engine.views import (
+    BOOL,
+    I64,
+    INTS,
+    NUMBERS,
+    Rule,
+    net_of,
+    net_type,
+    plan_of,
+    rows_of,
+    rows_type,
+    rule_type,
+    skip,
+)
 from fastdl_kernels.serial import (
     SQUARED_ERROR,
     TILE_ROWS,
@@ -62,6 +76,7 @@ from fastdl_kernels.serial import (
     grid,
     jit,
     job_block,
+    linked,
     mix,
     n_jobs,
     noinline,
@@ -103,8 +118,13 @@ def _inputs(net, layer, batch, outputs):
     return pointer(outputs, under[OUTPUT]), under[STRIDE]
 
 
-@jit
-def _work(
+@linked(
+    lambda x: (
+        I64, types.CPointer(types.int64), I64, net_type(x), rule_type(x), I64, NUMBERS, I64, I64, I64, I64, I64, INTS, I64,
+        rows_type(x), rows_type(x), I64, I64, types.CPointer(x), types.CPointer(x), NUMBERS, INTS, BOOL, NUMBERS,
+    )
+)  # fmt: skip
+def work(
     job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
     places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
 ):  # fmt: skip
@@ -114,7 +134,6 @@ def _work(
     `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
     blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
     """
-    noinline()
     rank, size = check_in(state, wanted)
     if rank < 0:
         return
@@ -236,20 +255,31 @@ def _work(
     restore_mode(mode)
 
 
+@jit
+def _work_job(
+    job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
+    places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
+):  # fmt: skip
+    work(
+        job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
+        places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
+    )  # fmt: skip
+
+
 @entry
 def train_batches(
     n_threads, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
     n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
     squares, clock, result,
 ):  # fmt: skip
-    """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `_work`.
+    """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `work`.
 
     x [places, batch_size, stride] and y_* are the places for batches; with one of them, it is the data.
     """
     rule = Rule(code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(grads, 0), pointer(squares, 0))
     batches = rows_of(x[0], y_labels[0], y_targets[0], y_weights[0])
     run_jobs(
-        _work, n_threads, n_threads > 1,
+        _work_job, n_threads, n_threads > 1,
         (
             pointer(state, 0), n_threads, net_of(plan, alphas, params), rule, loss, pointer(rates, 0), step, seed,
             batch_size, batch, n_batches, pointer(order, 0), order.size, rows_of(data, labels, targets, weights), batches,

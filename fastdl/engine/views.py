@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from numba.core import types
+
 from fastdl.engine.layout import PLAN_COLUMNS
 from fastdl_kernels.serial import jit
 from fastdl_kernels.simd import pointer
@@ -48,6 +50,33 @@ class Rows(NamedTuple):
     n_targets: Any
     weights: Any
     n_weights: Any
+
+
+I64, BOOL, KEY = types.int64, types.boolean, types.uint64
+INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
+RATES = types.UniTuple(types.float64, 3)
+
+
+def _named(kind: type, *members: types.Type) -> types.Type:
+    return types.BaseTuple.from_types(members, kind)
+
+
+def net_type(element: types.Type) -> types.Type:
+    """`Net` as Numba sees it, for an element type."""
+    floats = types.CPointer(element)
+    return _named(Net, I64, INTS, floats, floats, I64)
+
+
+def rule_type(element: types.Type) -> types.Type:
+    """`Rule` as Numba sees it."""
+    floats = types.CPointer(element)
+    return _named(Rule, I64, NUMBERS, floats, floats, floats, NUMBERS)
+
+
+def rows_type(element: types.Type) -> types.Type:
+    """`Rows` as Numba sees it."""
+    floats = types.CPointer(element)
+    return _named(Rows, floats, I64, INTS, I64, floats, I64, floats, I64)
 
 
 @jit

@@ -163,64 +163,77 @@ class Linked:
 
     Numba copies the code of every function that is called into the library of every caller, optimises it anew and
     generates it anew: with register tiles that is a second or more for each of a dozen callers. A caller of a `Linked`
-    function holds only the name of a slot in memory, which this class keeps filled with the function's address. The
-    slot starts as a trampoline that compiles the function (or loads it from the cache) on its first call.
+    function holds only the name of a slot in memory, which this class keeps filled with the function's address.
 
     Parameters
     ----------
-    function : takes numbers and pointers, returns nothing
+    function : returns nothing
     signature_of : element type -> Numba types of the arguments
+    lazily : for arguments that are numbers and pointers only. The slot starts as a trampoline that compiles the function
+        (or loads it from the cache) on its first call. Otherwise `ensure` must come before any call.
     """
 
     def __init__(
-        self, function: Callable[..., Any], signature_of: Callable[[types.Type], tuple[types.Type, ...]]
+        self,
+        function: Callable[..., Any],
+        signature_of: Callable[[types.Type], tuple[types.Type, ...]],
+        lazily: bool = False,
     ) -> None:
         self.function = function
         self.signature_of = signature_of
+        self.lazily = lazily
         self._slots: dict[types.Type, ctypes.c_void_p] = {}
         self._compiled: dict[types.Type, CFunc] = {}
         self._trampolines = []
         for element in (types.float32, types.float64):
-            prototype = ctypes.CFUNCTYPE(None, *[to_ctypes(ty) for ty in signature_of(element)])
-
-            def trampoline(*args: Any, element: types.Type = element, prototype: Any = prototype) -> None:
-                self.ensure(element)
-                prototype(self._compiled[element].address)(*args)
-
-            callback = prototype(trampoline)
-            self._trampolines.append(callback)
-            slot = ctypes.c_void_p(ctypes.cast(callback, ctypes.c_void_p).value)
-            self._slots[element] = slot
+            slot = self._slots[element] = ctypes.c_void_p()
+            if lazily:
+                trampoline = self._trampoline(element)
+                self._trampolines.append(trampoline)
+                slot.value = ctypes.cast(trampoline, ctypes.c_void_p).value
             binding.add_symbol(self._symbol(element), ctypes.addressof(slot))
 
-    def _symbol(self, element: types.Type) -> str:
-        return f"fastdl_{self.function.__name__}_{element}"
+    def _trampoline(self, element: types.Type) -> Any:
+        prototype = ctypes.CFUNCTYPE(None, *[to_ctypes(ty) for ty in self.signature_of(element)])
 
-    def ensure(self, element: types.Type) -> None:
-        """Compile the function for an element type, or load it, and fill the slot."""
-        if element in self._compiled:
-            return
-        compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
-        self._slots[element].value = compiled.address
+        def trampoline(*args: Any) -> None:
+            self.ensure(element)
+            prototype(self._compiled[element].address)(*args)
+
+        return prototype(trampoline)
+
+    def _symbol(self, element: types.Type) -> str:
+        return f"fastdl_{self.function.__module__}_{self.function.__name__}_{element}"
+
+    def ensure(self, element: types.Type) -> bool:
+        """Compile the function for an element type, or load it, and fill the slot; True if the cache had it."""
+        if element not in self._compiled:
+            compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
+            self._slots[element].value = compiled.address
+        return self._compiled[element].cache_hits > 0
+
+    def is_cached(self, element: types.Type) -> bool:
+        """Whether the cache holds the function for an element type."""
+        cache = cache_for(self.function)
+        if cache is None:
+            return False
+        key_signature = signature(types.void, *self.signature_of(element))
+        context = CFunc._targetdescr.target_context
+        try:
+            return cache._cache_file.load(cache._index_key(key_signature, context.codegen())) is not None
+        except Exception:
+            return False
 
     def load_cached(self) -> None:
         """Fill the slots of all element types that the cache holds; compile nothing."""
-        cache = cache_for(self.function)
-        if cache is None:
-            return
         for element in self._slots:
-            key_signature = signature(types.void, *self.signature_of(element))
-            context = CFunc._targetdescr.target_context
-            try:
-                present = cache._cache_file.load(cache._index_key(key_signature, context.codegen())) is not None
-            except Exception:
-                present = False
-            if present:
+            if self.is_cached(element):
                 self.ensure(element)
 
     def emit_call(self, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
         """Emit a call through the slot."""
-        self.ensure(element)
+        if self.lazily:
+            self.ensure(element)
         function_type = ir.FunctionType(ir.VoidType(), [a.type for a in args])
         name = self._symbol(element)
         pointer_type = function_type.as_pointer()
@@ -228,3 +241,42 @@ class Linked:
         if slot is None:
             slot = cgutils.add_global_variable(builder.module, pointer_type, name)
         builder.call(builder.load(slot), args)
+
+
+def _element_in(ty: types.Type) -> types.Type | None:
+    """The type of the floats that an argument points to, or that one of its members does."""
+    if isinstance(ty, types.CPointer) and ty.dtype in (types.float32, types.float64):
+        return ty.dtype
+    members = ty.types if isinstance(ty, types.BaseTuple) else ()
+    return next((element for element in map(_element_in, members) if element), None)
+
+
+def linked(signature_of: Callable[[types.Type], tuple[types.Type, ...]]) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function of compiled code, some of whose arguments point to floats, to be called by address.
+
+    Callers must have called `ensure` of the result's attribute `linked`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        target = Linked(function, signature_of)
+
+        def call(typingctx: Any, *args: Any) -> Any:
+            element = next((element for element in map(_element_in, args) if element), None)
+            if element is None:
+                return None
+
+            def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+                target.emit_call(builder, element, list(values))
+                return context.get_dummy_value()
+
+            return types.none(*signature_of(element)), codegen
+
+        parameters = [inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        parameters += inspect.signature(function).parameters.values()
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__name__, call.__doc__ = function.__name__, function.__doc__
+        result = intrinsic(call)
+        result.linked = target
+        return result
+
+    return decorate

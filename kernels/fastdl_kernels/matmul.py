@@ -151,7 +151,7 @@ def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
     return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p)
 
 
-linked_product = Linked(_product, _product_signature)
+linked_product = Linked(_product, _product_signature, lazily=True)
 
 
 @intrinsic

@@ -5,7 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import entry, jit, noinline
+from fastdl_kernels._jit import Linked, entry, jit, linked, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
@@ -15,7 +15,7 @@ from fastdl_kernels.losses import (
     pair_loss_rows,
     softmax_cross_entropy_rows,
 )
-from fastdl_kernels.matmul import Target, grid, job_block, n_jobs, product_job
+from fastdl_kernels.matmul import Target, grid, job_block, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.peak import fma_flop, run_fma_loops
@@ -36,6 +36,7 @@ __all__ = [
     "STOP",
     "TANH",
     "TILE_ROWS",
+    "Linked",
     "Operand",
     "Target",
     "adam_range",
@@ -49,6 +50,8 @@ __all__ = [
     "host",
     "jit",
     "job_block",
+    "linked",
+    "linked_product",
     "mix",
     "mix_small",
     "momentum_range",

@@ -156,7 +156,10 @@ def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False,
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [anything] + [ir.IntType(32)] * 3), "llvm.prefetch.p0"
     )
-    builder.call(function, [builder.bitcast(address, anything)] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 4 - level, 1)])
+    builder.call(
+        function,
+        [builder.bitcast(address, anything)] + [ir.Constant(ir.IntType(32), v) for v in (int(write), 4 - level, 1)],
+    )
 
 
 def is_vec(ty: types.Type) -> bool:

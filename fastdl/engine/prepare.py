@@ -1,0 +1,86 @@
+"""The engine's compiled code, made ready: loaded from the cache, or compiled, once on a machine.
+
+A second process shares the work, since Numba compiles one function at a time: each begins at an end of the list and finds
+in the cache what the other has done. It takes half as long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from numba.core.types import Type
+from numba.np.numpy_support import from_dtype
+
+from fastdl.engine import phases, steps
+from fastdl_kernels.serial import Linked, linked_product, usable_cores
+
+_MINE: list[Linked] = [
+    f.linked for f in (steps.work, phases.loss_rows, phases.update, phases.gather, phases.clipped_update)
+]
+_HELPERS: list[Linked] = [linked_product, phases.forward.linked, phases.backward.linked]
+# Longer than any compilation takes: a helper that hangs must not hold up a training for good.
+_PATIENCE = 120.0
+_ready: set[Type] = set()
+
+
+def for_prediction(dtype: np.dtype) -> None:
+    """Make ready what a forward pass and a mean loss call."""
+    for unit in (phases.forward, phases.loss_rows):
+        unit.linked.ensure(from_dtype(dtype))
+
+
+@contextlib.contextmanager
+def for_training(dtype: np.dtype) -> Iterator[None]:
+    """Make ready what a training step calls; in the body, the caller may compile what calls it."""
+    element = from_dtype(dtype)
+    if element in _ready:
+        yield
+        return
+    with _helper(dtype, element):
+        for unit in _MINE:
+            unit.ensure(element)
+        yield
+    for unit in _HELPERS:
+        unit.ensure(element)
+    _ready.add(element)
+
+
+@contextlib.contextmanager
+def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
+    """A process that compiles for the cache while the body does the same; its end is waited for."""
+    if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
+        yield
+        return
+    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import prepare; prepare.help({dtype.name!r})"
+    nowhere = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    except OSError:  # no memory or no right to start one: everything is compiled here
+        yield
+        return
+    try:
+        yield
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def help(name: str) -> None:
+    """What the second process does: what is called last by the first one, prediction, and what is left."""
+    from fastdl.engine import Engine
+    from fastdl.model import MLP
+
+    element = from_dtype(np.dtype(name))
+    for unit in _HELPERS:
+        unit.ensure(element)
+    engine = Engine(MLP([1, 1, 2], dtype=name))
+    raw = engine.forward(np.zeros((1, 1), name))
+    engine.mean_loss(raw, np.zeros(1, np.int64))
+    for unit in reversed(_MINE):
+        unit.ensure(element)
