@@ -1,7 +1,6 @@
 """The engine's compiled code, made ready: loaded from the cache, or compiled, once on a machine.
 
-A second process shares the work, since Numba compiles one function at a time: each begins at an end of the list and finds
-in the cache what the other has done. It takes half as long.
+Numba compiles one function at a time, so that a second process does half of the work; it leaves it in the cache.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from numba.np.numpy_support import from_dtype
 from fastdl.engine import phases, steps
 from fastdl_kernels.serial import Linked, linked_product, usable_cores
 
-_MINE: list[Linked] = [
-    f.linked for f in (steps.work, phases.loss_rows, phases.update, phases.gather, phases.clipped_update)
-]
-_HELPERS: list[Linked] = [linked_product, phases.forward.linked, phases.backward.linked]
+# Two halves that take about as long.
+_MINE: list[Linked] = [f.linked for f in (steps.work, phases.update, phases.clipped_update, phases.gather)]
+_HELPERS: list[Linked] = [
+    linked_product, *(f.linked for f in (phases.forward, phases.backward, phases.loss_rows))
+]  # fmt: skip
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
 _ready: set[Type] = set()
@@ -72,7 +72,7 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
 
 
 def help(name: str) -> None:
-    """What the second process does: what is called last by the first one, prediction, and what is left."""
+    """What the second process does: its half, and prediction."""
     from fastdl.engine import Engine
     from fastdl.model import MLP
 
@@ -82,5 +82,3 @@ def help(name: str) -> None:
     engine = Engine(MLP([1, 1, 2], dtype=name))
     raw = engine.forward(np.zeros((1, 1), name))
     engine.mean_loss(raw, np.zeros(1, np.int64))
-    for unit in reversed(_MINE):
-        unit.ensure(element)
