@@ -62,11 +62,13 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     except OSError:  # no memory or no right to start one: everything is compiled here
         yield
         return
+    linked_product.awaited = True
     try:
         yield
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
     finally:
+        linked_product.awaited = False
         process.kill()
         process.wait()
 

@@ -182,6 +182,8 @@ class Linked:
         self.function = function
         self.signature_of = signature_of
         self.lazily = lazily
+        # Another process is compiling it: whoever set this calls `ensure` before the function is called.
+        self.awaited = False
         self._slots: dict[types.Type, ctypes.c_void_p] = {}
         self._compiled: dict[types.Type, CFunc] = {}
         self._trampolines = []
@@ -232,7 +234,7 @@ class Linked:
 
     def emit_call(self, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
         """Emit a call through the slot."""
-        if self.lazily:
+        if self.lazily and not self.awaited:
             self.ensure(element)
         function_type = ir.FunctionType(ir.VoidType(), [a.type for a in args])
         name = self._symbol(element)

@@ -1,0 +1,136 @@
+"""Compiled code made ready: by two processes where nothing is cached, by one where no second one can be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit, types
+
+from fastdl.engine import prepare
+from fastdl_kernels.serial import linked
+from fastdl_kernels.simd import pointer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PROGRAM = """
+import hashlib, json
+import numpy as np
+from numba.core import types
+import fastdl
+from fastdl.engine import prepare, steps
+
+x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
+model = fastdl.MLP([3, 5, 2])
+fastdl.Trainer(model, batch_size=6, epochs=2).fit(x, np.arange(20) % 2)
+print(json.dumps({
+    "mine": [unit.ensure(types.float32) for unit in prepare._MINE],
+    "helpers": [unit.ensure(types.float32) for unit in prepare._HELPERS],
+    "signatures": len(steps.train_batches.signatures),
+    "bits": hashlib.sha256(model.parameters.tobytes()).hexdigest(),
+}))
+"""
+
+
+def train(cache):
+    env = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM], env=env, cwd=cache, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def cold(monkeypatch):
+    """As if nothing were cached."""
+    monkeypatch.setattr(prepare.linked_product, "is_cached", lambda element: False)
+    monkeypatch.setattr(prepare, "usable_cores", lambda: 2)
+
+
+class Process:
+    """A second process that never ends."""
+
+    def __init__(self, *args, **options):
+        self.killed, Process.last = False, self
+
+    def wait(self, patience=None):
+        if not self.killed:
+            raise subprocess.TimeoutExpired("helper", patience)
+
+    def kill(self):
+        self.killed = True
+
+
+def test_the_first_training_is_compiled_by_two_processes_and_the_second_loads_it(tmp_path):
+    first = train(tmp_path)
+    assert not any(first["mine"]), "compiled by this process"
+    if prepare.usable_cores() > 1:
+        assert all(first["helpers"]), "left in the cache by the other one"
+    # A signature that differs from the one asked for beforehand would be compiled as well.
+    assert first["signatures"] == 1
+    second = train(tmp_path)
+    assert all(second["mine"] + second["helpers"])
+    assert second["bits"] == first["bits"]
+
+
+@pytest.mark.parametrize("reason", ["no right to start it", "one core", "no interpreter", "cached"])
+def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch, reason):
+    started = []
+
+    def refuse(*args, **options):
+        started.append(args)
+        raise OSError
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    if reason == "one core":
+        monkeypatch.setattr(prepare, "usable_cores", lambda: 1)
+    if reason == "no interpreter":
+        monkeypatch.setattr(sys, "executable", None)
+    if reason == "cached":
+        monkeypatch.setattr(prepare.linked_product, "is_cached", lambda element: True)
+    reached = False
+    with prepare._helper(np.dtype("f4"), types.float32):
+        reached = True
+    assert reached
+    assert len(started) == (reason == "no right to start it")
+
+
+def test_a_second_process_that_hangs_is_killed_and_one_that_is_not_needed_any_more(cold, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    with prepare._helper(np.dtype("f4"), types.float32):
+        pass
+    assert Process.last.killed
+    assert not prepare.linked_product.awaited
+    with pytest.raises(KeyboardInterrupt), prepare._helper(np.dtype("f4"), types.float32):
+        raise KeyboardInterrupt
+    assert Process.last.killed
+
+
+@linked(lambda x: (types.CPointer(x), types.int64, types.UniTuple(types.float64, 2)))
+def scale(values, n, factors):
+    """values[:n] *= the product of the factors."""
+    for i in range(n):
+        values[i] *= factors[0] * factors[1]
+
+
+@njit
+def scale_array(values, factors):
+    scale(pointer(values, 0), values.size, factors)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_linked_function_is_called_like_any_other(dtype):
+    values = np.arange(5, dtype=dtype)
+    assert scale.linked.ensure(types.float32 if dtype == np.float32 else types.float64) in (False, True)
+    scale_array(values, (2.0, 1.5))
+    np.testing.assert_array_equal(values, [0, 3, 6, 9, 12])
