@@ -176,20 +176,9 @@ def gradient_sizes(plan, alphas, params):
 
 @linked(
     lambda x: (
-        I64,
-        I64,
-        net_type(x),
-        I64,
-        I64,
-        rule_type(x),
-        I64,
-        RATES,
-        types.CPointer(x),
-        I64,
-        types.CPointer(x),
-        I64,
+        I64, I64, net_type(x), I64, I64, rule_type(x), I64, RATES, types.CPointer(x), I64, types.CPointer(x), I64,
     )
-)
+)  # fmt: skip
 def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
