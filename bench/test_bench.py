@@ -70,7 +70,7 @@ def test_every_public_kernel_is_measured() -> None:
 
 def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     """Every part once, through the command: tables, pictures, JSON against bench/SCHEMA.md, and reading it again."""
-    short = command.Level((), TINY, TINY, 1, Plan())
+    short = command.Level((), TINY, TINY, 1, 1, Plan())
     monkeypatch.setitem(command.LEVELS, "quick", short)
     small = {"training": ["tiny"], "kernels": ["linear_forward/7x30x17"], "accuracy": ["digits"], "latency": ["row"],
              "memory": ["tiny"], "startup": ["forward"]}  # fmt: skip
@@ -80,22 +80,27 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     peers = ",".join(LIGHT[1:]) or "none"
     assert command.main(["--quick", "--threads", "1", "--peers", peers]) == 0
     shown = capsys.readouterr().out
-    for word in ("time to accuracy", "peak memory", "prediction", "of roofline", "first time ever"):
+    for word in ("time to accuracy", "prediction", "of roofline", "first time ever"):
         assert word in shown, word
     (path,) = tmp_path.glob("*.json")
     result = schema.read(path)
     assert schema.problems(result) == []
-    assert set(small) | {"roofline"} <= set(result)
+    assert {*small, "roofline"} - {"memory"} <= set(result)
     assert {p.name for p in tmp_path.iterdir()} >= {"training.png", "roofline.png", "roofline.svg"}
     digits = result["accuracy"][0]["results"]["fastdl"]
     assert digits["accuracy"] >= 0.97
     assert digits["epochs"] <= accuracy.MOST_EPOCHS
-    needed = result["memory"][0]["results"]["fastdl"]
-    assert needed["peak_bytes"] >= needed["imported_bytes"] > 0
     assert tables.newest("latency")["date"] == result["date"]
 
     assert command.main(["--from-results"]) == 0
     assert "linear_forward 7x30x17" in capsys.readouterr().out
+
+    path.unlink()
+    assert command.main(["--quick", "--only", "memory", "--threads", "1", "--peers", "none"]) == 0
+    assert "peak memory" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    needed = schema.read(path)["memory"][0]["results"]["fastdl"]
+    assert needed["peak_bytes"] >= needed["imported_bytes"] > 0
 
 
 def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:

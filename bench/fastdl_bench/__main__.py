@@ -26,7 +26,7 @@ class Level:
 
     peers : the libraries that it compares with
     training, kernels : how long each is measured
-    rounds : of start-ups and of times to accuracy
+    rounds, starts : of times to accuracy, and of start-ups
     guard : how much the guard measures
     """
 
@@ -34,6 +34,7 @@ class Level:
     training: Effort
     kernels: Effort
     rounds: int
+    starts: int
     guard: Plan
 
 
@@ -44,13 +45,15 @@ LEVELS = {
         model.QUICK,
         Effort(3, 0.006),
         2,
+        1,
         Plan(6, 12, 2, 6, 3),
     ),
-    "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, Plan()),
+    "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, 5, Plan()),
     "full": Level(
         ("jax", "torch", "torch-compiled", "numpy", "sklearn"),
         Effort(15, 0.6),
         Effort(15, 0.1),
+        9,
         9,
         Plan(20, 40, 3, 9, 6),
     ),
@@ -130,7 +133,7 @@ def say(text: str) -> None:
 
 
 def _picked(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """What to run; a quick run leaves kernels' shapes and the largest network out unless they are asked for by name."""
+    """What to run; a quick run leaves kernels' shapes, the largest network and memory out unless they are asked for."""
     picked = dict(chosen(arguments.only))
     if not any(picked.values()):
         raise UsageError(f"--only: nothing is called like {arguments.only!r}; names are such as training/digits")
@@ -138,6 +141,7 @@ def _picked(arguments: argparse.Namespace) -> dict[str, list[str]]:
         picked["kernels"] = [name for name in picked["kernels"] if name in QUICK_KERNELS]
     if arguments.effort == "quick" and arguments.only is None:
         picked["training"] = [name for name in picked["training"] if name != "large"]  # half a second a step and peer
+        picked["memory"] = []
     return picked
 
 
@@ -172,7 +176,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if picked["memory"]:
         result["memory"] = memory.run(memory.workloads_of(picked["memory"]), eager, threads, say)
     if picked["startup"]:
-        result["startup"] = startup.run(picked["startup"], threads, level.rounds, arguments.effort != "quick", say)
+        result["startup"] = startup.run(picked["startup"], threads, level.starts, arguments.effort != "quick", say)
     return result
 
 
