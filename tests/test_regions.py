@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import time
+
 import numba
 import numpy as np
 import pytest
 
+from fastdl_kernels import regions
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.serial import entry, jit
 from fastdl_kernels.team import atomic_add, atomic_load, give_way
@@ -57,3 +61,24 @@ def test_jobs_run_one_after_the_other_without():
     met = np.zeros(2, np.bool_)
     meet(False, np.zeros(1, np.int64), 10, met)
     assert met.tolist() == [False, True]
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("function", "patched", "works"),
+    [("_first", "compile_for_c", True), ("_first", "_CRegion", False), ("_locked", "_compiled", False)],
+)
+def test_control_c_inside_a_callback_is_not_lost(monkeypatch, function, patched, works):
+    """ctypes swallows what its callbacks raise: it comes a moment later instead, and jobs that have not begun are done."""
+    seen = []
+    job = regions._CJob(lambda i, data: seen.append((i, data)))
+    monkeypatch.setattr(regions, "_fill", lambda target: None)
+    monkeypatch.setattr(regions, "_compiled", regions._compiled)
+    monkeypatch.setattr(regions, patched, (lambda address: interrupt) if patched == "_CRegion" else interrupt)
+    getattr(regions, function)(3, ctypes.cast(job, ctypes.c_void_p).value, 7)
+    assert seen == ([(0, 7), (1, 7), (2, 7)] if works else [])
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)

@@ -291,9 +291,10 @@ class Training:
             seconds = time.perf_counter() - start
             done = int(self._result[layout.STEPS_DONE])
             self.steps_done += done
-            if done < count:
-                return float(self._result[layout.LAST_LOSS]), batch + done
-            batch += count
+            loss = float(self._result[layout.LAST_LOSS])
+            if not math.isfinite(loss):
+                return loss, batch + done
+            batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
             self._pace.took(count, seconds)
             self._slow = seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:

@@ -7,11 +7,13 @@ so that any edit recompiles what depends on it. A damaged or unwritable cache co
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import functools
 import hashlib
 import inspect
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,13 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     return compiled
 
 
+def postpone_interrupt() -> None:
+    """Have KeyboardInterrupt raised a moment later, by a function that compiled code calls: ctypes would swallow it there."""
+    timer = threading.Timer(0.02, _thread.interrupt_main)
+    timer.daemon = True
+    timer.start()
+
+
 class Linked:
     """A function that is compiled once per dtype and called by address.
 
@@ -199,7 +208,11 @@ class Linked:
         prototype = ctypes.CFUNCTYPE(None, *[to_ctypes(ty) for ty in self.signature_of(element)])
 
         def trampoline(*args: Any) -> None:
-            self.ensure(element)
+            try:
+                self.ensure(element)
+            except KeyboardInterrupt:
+                postpone_interrupt()
+                self.ensure(element)
             prototype(self._compiled[element].address)(*args)
 
         return prototype(trampoline)

@@ -21,7 +21,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import compile_for_c, parallel_jit
+from fastdl_kernels._jit import compile_for_c, parallel_jit, postpone_interrupt
 
 forked = False
 """True in a child of fork: everything runs on the calling thread."""
@@ -65,8 +65,11 @@ def _on_this_thread(n: int, address: int, data: int) -> None:
 
 
 def _locked(n: int, address: int, data: int) -> None:
-    with _lock:
-        _compiled(n, address, data)
+    try:
+        with _lock:
+            _compiled(n, address, data)
+    except KeyboardInterrupt:
+        postpone_interrupt()
 
 
 def _first(n: int, address: int, data: int) -> None:
@@ -80,10 +83,17 @@ def _first(n: int, address: int, data: int) -> None:
         _fill(_serial_callback)
         _on_this_thread(n, address, data)
         return
+    except KeyboardInterrupt:
+        postpone_interrupt()
+        _on_this_thread(n, address, data)
+        return
     _compiled = _CRegion(function.address)
     _keep.append(function)
     _fill(_locked_callback if layer == "workqueue" else _compiled)
-    (_locked if layer == "workqueue" else _compiled)(n, address, data)
+    try:
+        (_locked if layer == "workqueue" else _compiled)(n, address, data)
+    except KeyboardInterrupt:  # while the work was done
+        postpone_interrupt()
 
 
 def _fill(function: Any) -> None:
