@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import time
 
 import numba
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastdl_kernels import regions
+from fastdl_kernels._jit import callback, postpone_interrupt
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.serial import entry, jit
 from fastdl_kernels.team import atomic_add, atomic_load, give_way
@@ -67,18 +69,41 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, also where this process was started with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("function", "patched", "works"),
     [("_first", "compile_for_c", True), ("_first", "_CRegion", False), ("_locked", "_compiled", False)],
 )
-def test_control_c_inside_a_callback_is_not_lost(monkeypatch, function, patched, works):
+def test_control_c_inside_a_callback_is_not_lost(interruptible, monkeypatch, function, patched, works):
     """ctypes swallows what its callbacks raise: it comes a moment later instead, and jobs that have not begun are done."""
     seen = []
     job = regions._CJob(lambda i, data: seen.append((i, data)))
     monkeypatch.setattr(regions, "_fill", lambda target: None)
     monkeypatch.setattr(regions, "_compiled", regions._compiled)
     monkeypatch.setattr(regions, patched, (lambda address: interrupt) if patched == "_CRegion" else interrupt)
-    getattr(regions, function)(3, ctypes.cast(job, ctypes.c_void_p).value, 7)
+    callback(getattr(regions, function))(3, ctypes.cast(job, ctypes.c_void_p).value, 7)
     assert seen == ([(0, 7), (1, 7), (2, 7)] if works else [])
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+
+
+def test_an_interrupt_that_is_postponed_waits_for_the_end_of_the_callback(interruptible):
+    ended = []
+
+    @callback
+    def long():
+        postpone_interrupt()
+        time.sleep(0.3)
+        ended.append(True)
+
+    long()
+    assert ended
     with pytest.raises(KeyboardInterrupt):
         time.sleep(10)

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,38 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     return compiled
 
 
+_callbacks = 0  # that the main thread is inside of
+
+
+def _interrupt_later() -> None:
+    quiet = 0
+    while quiet < 2:
+        time.sleep(0.01)
+        quiet = 0 if _callbacks else quiet + 1
+    _thread.interrupt_main()
+
+
 def postpone_interrupt() -> None:
-    """Have KeyboardInterrupt raised a moment later, by a function that compiled code calls: ctypes would swallow it there."""
-    timer = threading.Timer(0.02, _thread.interrupt_main)
-    timer.daemon = True
-    timer.start()
+    """Have KeyboardInterrupt raised as soon as the main thread has left all callbacks."""
+    threading.Thread(target=_interrupt_later, daemon=True).start()
+
+
+def callback(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as compiled code may call it through ctypes, which would swallow a KeyboardInterrupt."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any) -> None:
+        global _callbacks
+        on_main = threading.current_thread() is threading.main_thread()
+        _callbacks += on_main
+        try:
+            function(*args)
+        except KeyboardInterrupt:
+            postpone_interrupt()
+        finally:
+            _callbacks -= on_main
+
+    return guarded
 
 
 class Linked:
@@ -215,7 +243,7 @@ class Linked:
                 self.ensure(element)
             prototype(self._compiled[element].address)(*args)
 
-        return prototype(trampoline)
+        return prototype(callback(trampoline))
 
     def _symbol(self, element: types.Type) -> str:
         return f"fastdl_{self.function.__module__}_{self.function.__name__}_{element}"

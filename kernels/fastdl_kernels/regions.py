@@ -21,7 +21,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import compile_for_c, parallel_jit, postpone_interrupt
+from fastdl_kernels._jit import callback, compile_for_c, parallel_jit, postpone_interrupt
 
 forked = False
 """True in a child of fork: everything runs on the calling thread."""
@@ -65,11 +65,8 @@ def _on_this_thread(n: int, address: int, data: int) -> None:
 
 
 def _locked(n: int, address: int, data: int) -> None:
-    try:
-        with _lock:
-            _compiled(n, address, data)
-    except KeyboardInterrupt:
-        postpone_interrupt()
+    with _lock:
+        _compiled(n, address, data)
 
 
 def _first(n: int, address: int, data: int) -> None:
@@ -90,10 +87,7 @@ def _first(n: int, address: int, data: int) -> None:
     _compiled = _CRegion(function.address)
     _keep.append(function)
     _fill(_locked_callback if layer == "workqueue" else _compiled)
-    try:
-        (_locked if layer == "workqueue" else _compiled)(n, address, data)
-    except KeyboardInterrupt:  # while the work was done
-        postpone_interrupt()
+    (_locked if layer == "workqueue" else _compiled)(n, address, data)
 
 
 def _fill(function: Any) -> None:
@@ -102,7 +96,9 @@ def _fill(function: Any) -> None:
 
 _compiled: Any = None
 _keep: list[Any] = []
-_first_callback, _locked_callback, _serial_callback = _CRegion(_first), _CRegion(_locked), _CRegion(_on_this_thread)
+_first_callback, _locked_callback, _serial_callback = (
+    _CRegion(callback(function)) for function in (_first, _locked, _on_this_thread)
+)
 _slot = ctypes.c_void_p()
 _fill(_first_callback)
 binding.add_symbol("fastdl_region", ctypes.addressof(_slot))
