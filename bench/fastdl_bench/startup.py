@@ -50,6 +50,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
 def _seconds(source: str, threads: int, cache: str | None = None) -> float:
     """Wall time of one process that runs the source; it must end well."""
     environment = environment_for(threads)
+    # Python's own cache is part of what is warm: the installed libraries have theirs.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     with on_cores(threads):

@@ -29,7 +29,7 @@ CLOCK_COLUMNS = 16
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
 ROWS = 4 * TILE_ROWS
-# How many rows ahead the gather asks for: 8 short rows take as long to copy as a line takes from the third cache.
+# How many rows ahead the gather asks for: copying so many short rows takes longer than a line takes to come from memory.
 ROWS_AHEAD = 16
 # Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
 WORK_PER_JOB = 8_000

@@ -155,6 +155,14 @@ def update_jobs(net, layer, parts):
 
 
 @jit
+def update_block(job, net, layer, parts):
+    """(first row, one behind the last, rows of a full block) of an update job's weights."""
+    n_in = plan_of(net, layer)[N_IN]
+    rows = grid(n_in, plan_of(net, layer)[N_OUT], net.itemsize, parts, True)[1]
+    return job * rows, min(n_in, (job + 1) * rows), rows
+
+
+@jit
 def _slot_bias(rows, n_out):
     """Where in a thread's slot of the gradient a layer's biases come: behind the block of weights, on a cache line."""
     return (rows * n_out + 15) // 16 * 16
@@ -167,7 +175,7 @@ def gradient_sizes(plan, alphas, params):
     jobs = room = 0
     for layer in range(net.n_layers):
         jobs += update_jobs(net, layer, CLIP_PARTS)
-        row_size = grid(plan[layer, N_IN], plan[layer, N_OUT], net.itemsize, 1, True)[1]
+        row_size = update_block(0, net, layer, 1)[2]
         n_out = min(plan[layer, N_OUT], UPDATE_COLUMNS)
         room = max(room, _slot_bias(row_size, n_out) + n_out)
     # Slots of two threads share no cache line, nor its neighbour.
@@ -187,9 +195,8 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
     the limit, the L2 penalty is added to it and rule.squares[square] = Σ g².
     """
     plan = plan_of(net, layer)
-    n_in, n_out = plan[N_IN], plan[N_OUT]
-    row_size = grid(n_in, n_out, net.itemsize, parts, True)[1]
-    m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
+    n_out = plan[N_OUT]
+    m0, m1, row_size = update_block(job, net, layer, parts)
     alpha, grads = net.alphas[layer], rule.grads
     nothing = null(alpha)
     whole = rule.code == NO_UPDATE or rule.hyper[CLIP] > 0.0
@@ -223,9 +230,8 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
 def clipped_update(job, net, layer, rule, rates, factor):
     """The optimizer on the block of an `update` job, whose gradient is first multiplied by factor <= 1."""
     plan = plan_of(net, layer)
-    n_in, n_out, bias = plan[N_IN], plan[N_OUT], plan[BIAS]
-    row_size = grid(n_in, n_out, net.itemsize, CLIP_PARTS, True)[1]
-    m0, m1 = job * row_size, min(n_in, (job + 1) * row_size)
+    n_out, bias = plan[N_OUT], plan[BIAS]
+    m0, m1, _ = update_block(job, net, layer, CLIP_PARTS)
     at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
     d_weight, d_bias = pointer(rule.grads, at), pointer(rule.grads, bias)
     if factor != 1.0:  # a NaN, too

@@ -55,7 +55,7 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import prepare; prepare.help({dtype.name!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import prepare; prepare.compile_half({dtype.name!r})"
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
@@ -73,7 +73,7 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
         process.wait()
 
 
-def help(name: str) -> None:
+def compile_half(name: str) -> None:
     """What the second process does: its half, and prediction."""
     from fastdl.engine import Engine
     from fastdl.model import MLP

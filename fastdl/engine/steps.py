@@ -81,6 +81,7 @@ from fastdl_kernels.serial import (
     n_jobs,
     noinline,
     run_jobs,
+    sum_of,
     ticks,
 )
 from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
@@ -102,10 +103,7 @@ def _stop(clocked, clock, kind, start):
 @jit
 def _factor(squares, blocks, limit):
     """What the gradient is multiplied by to have at most the norm `limit`; squares holds the sums of its blocks."""
-    total = 0.0
-    for block in range(blocks):
-        total += squares[block]
-    norm = math.sqrt(total)
+    norm = math.sqrt(sum_of(squares, blocks))
     return limit / norm if norm > limit else (1.0 if norm <= limit else norm)  # a NaN stays one
 
 
@@ -120,7 +118,7 @@ def _inputs(net, layer, batch, outputs):
 
 @linked(
     lambda x: (
-        I64, types.CPointer(types.int64), I64, net_type(x), rule_type(x), I64, NUMBERS, I64, I64, I64, I64, I64, INTS, I64,
+        I64, INTS, I64, net_type(x), rule_type(x), I64, NUMBERS, I64, I64, I64, I64, I64, INTS, I64,
         rows_type(x), rows_type(x), I64, I64, types.CPointer(x), types.CPointer(x), NUMBERS, INTS, BOOL, NUMBERS,
     )
 )  # fmt: skip
@@ -141,7 +139,7 @@ def work(
     times = pointer(clock, rank * CLOCK_COLUMNS)
     begin = _start(clocked)
     slot = rank * slot_size
-    last = net.n_layers - 1
+    last, clips = net.n_layers - 1, rule.hyper[CLIP] > 0.0
     top = plan_of(net, last)
     n_out = top[N_OUT]
     above, d_above = pointer(outputs, top[OUTPUT]), pointer(d_outputs, top[OUTPUT])
@@ -183,16 +181,14 @@ def work(
                 _stop(clocked, times, FORWARD, start)
                 job = claim(state, size)
             barrier(state, size)
-        total = 0.0
-        for part in range((rows + TILE_ROWS - 1) // TILE_ROWS):
-            total += parts[part]
+        loss_sum = sum_of(parts, (rows + TILE_ROWS - 1) // TILE_ROWS)
         if loss == SQUARED_ERROR:
-            total /= n_out
+            loss_sum /= n_out
         # Every thread has the same total and takes the same decision; the first one writes it down.
         if rank == 0:
-            result[LOSS_SUM] += total
-            result[LAST_LOSS] = total / rows
-        if not np.isfinite(total):
+            result[LOSS_SUM] += loss_sum
+            result[LAST_LOSS] = loss_sum / rows
+        if not math.isfinite(loss_sum):
             break
         # Phase p takes the gradient through layer last - p and updates the layer above. The last one has nothing left to
         # take it through, updates layer 0 as well and gathers the next batch.
@@ -201,13 +197,13 @@ def work(
             updated, passed = last - p + 1, last - p
             needed_up = needed_down = needed_low = ups = downs = lows = rest = 0
             if p > 0:
-                needed_up = CLIP_PARTS if rule.hyper[CLIP] > 0.0 else parts_of(size, rows, net, updated)
+                needed_up = CLIP_PARTS if clips else parts_of(size, rows, net, updated)
                 ups = update_jobs(net, updated, needed_up)
             if passed > 0:
                 needed_down = parts_of(size, rows, net, passed)
                 downs = n_jobs(rows, plan_of(net, passed)[N_IN], net.itemsize, needed_down)
             else:
-                needed_low = CLIP_PARTS if rule.hyper[CLIP] > 0.0 else parts_of(size, rows, net, 0)
+                needed_low = CLIP_PARTS if clips else parts_of(size, rows, net, 0)
                 lows = update_jobs(net, 0, needed_low)
                 rest = gathers if i + 1 < n_batches else 0
             job = first_job(state, rank)
@@ -236,7 +232,7 @@ def work(
                 job = claim(state, size)
             barrier(state, size)
             blocks += ups + lows
-        if rule.hyper[CLIP] > 0.0:
+        if clips:
             factor = _factor(rule.squares, blocks, rule.hyper[CLIP])
             job = first_job(state, rank)
             while job < blocks:
@@ -296,12 +292,13 @@ def total_loss(loss, outputs, labels, targets, weights, scratch):
     `scratch`, as large as outputs, is overwritten.
     """
     n_rows, n = outputs.shape
-    parts = np.empty((n_rows + TILE_ROWS - 1) // TILE_ROWS)
+    blocks = (n_rows + TILE_ROWS - 1) // TILE_ROWS
+    parts = np.empty(blocks)
     rows = rows_of(outputs, labels, targets, weights)
     mode = flush_subnormals()
     loss_rows(loss, 0, n_rows, n, 1.0, rows.inputs, rows, pointer(scratch, 0), pointer(parts, 0))
     restore_mode(mode)
-    return parts.sum()
+    return sum_of(parts, blocks)
 
 
 @jit

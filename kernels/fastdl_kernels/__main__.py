@@ -8,7 +8,6 @@ import numba
 import numpy as np
 
 from fastdl_kernels import linear_forward
-from fastdl_kernels._jit import KernelCache
 from fastdl_kernels.host import allowed_cpus, cgroup_quota, host, physical_cores, usable_cores
 from fastdl_kernels.packing import BLOCK_BYTES, DEPTH
 from fastdl_kernels.simd import lanes
@@ -19,7 +18,6 @@ def report() -> str:
     """The description, one fact per line."""
     machine = host()
     quota = cgroup_quota()
-    cache = linear_forward.dispatcher._cache
     layer = "none loaded"
     with contextlib.suppress(ValueError):
         numba.get_num_threads()
@@ -38,9 +36,7 @@ def report() -> str:
         "register tile": f"{MR} rows x {NV} vectors: {panel_width(np.float32)} columns of float32, "
         f"{panel_width(np.float64)} of float64",
         "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of the left operand packed",
-        "compiled cache": str(cache.cache_path)
-        if isinstance(cache, KernelCache)
-        else "not in use: no folder can be written",
+        "compiled cache": linear_forward.dispatcher._cache.cache_path or "not in use: no folder can be written",
     }
     return "\n".join(f"{name:<16}{fact}" for name, fact in facts.items())
 

@@ -1,17 +1,10 @@
-"""The one place that calls Numba's compilers: flags, the compiled cache, and calls between separately compiled functions.
-
-Numba's own cache notices an edit in the file of the function itself only; a changed helper, constant or tile size would
-go on returning results of the old code. Here every cache index is stamped with `build_id`, a hash of all kernel sources,
-so that any edit recompiles what depends on it. A damaged or unwritable cache costs time, never an error.
-"""
+"""The one place that calls Numba's compilers: flags, and calls between separately compiled functions."""
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import ctypes
 import functools
-import hashlib
 import inspect
 import threading
 import time
@@ -22,66 +15,19 @@ from typing import Any
 import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import CPUDispatcher
 from numba.core.typing import signature
 from numba.core.typing.ctypes_utils import to_ctypes
 from numba.extending import intrinsic
 
+from fastdl_kernels._cache import KernelCache, build_id
+
 # Only contraction (a * b + c in one rounding). "reassoc" would undo the range reductions of `simd` (Numba sets the flag
 # on every instruction of a function, those of intrinsics included) and let the order of a sum differ between a loop's
 # body and its tail; "nnan" and "ninf" would remove the checks that notice a loss that became NaN. Loops that gain from
 # reordering are written with explicit vectors instead.
 FASTMATH = frozenset({"contract", "nsz"})
-
-
-@functools.cache
-def build_id(folder: str) -> str:
-    """A hash of the sources in `folder` and of this package: what compiled code depends on besides the processor."""
-    here = Path(__file__).parent
-    sources = {path for base in (here, Path(folder)) for path in base.rglob("*.py")}
-    digest = hashlib.sha256(repr(sorted(FASTMATH)).encode())
-    for path in sorted(sources):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-class KernelCache(FunctionCache):
-    """Numba's cache of one function, valid for one `build_id`; it forgives damaged and unwritable files."""
-
-    def __init__(self, py_func: Callable[..., Any]) -> None:
-        super().__init__(py_func)
-        stamp = (self._impl.locator.get_source_stamp(), build_id(str(Path(inspect.getfile(py_func)).parent)))
-        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a truncated or garbled pickle raises whatever its bytes happen to say
-            self._forget()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError:  # a full disk or a folder that became read-only
-            pass
-        except Exception:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Empty a damaged index, so that the next compilation is saved again."""
-        with contextlib.suppress(OSError):
-            self._cache_file.flush()
-
-
-def cache_for(py_func: Callable[..., Any]) -> KernelCache | None:
-    """The cache of a function, or None where no folder can be written (Numba's own decorator would raise)."""
-    try:
-        return KernelCache(py_func)
-    except RuntimeError:
-        return None
 
 
 class _Internal(CPUDispatcher):
@@ -95,9 +41,8 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = numba.njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, no_cfunc_wrapper=True, **options)(
         function
     )
-    cache = cache_for(function)
-    if cache is not None and not numba.config.DISABLE_JIT:
-        dispatcher._cache = cache
+    if not numba.config.DISABLE_JIT:
+        dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
@@ -154,9 +99,7 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     """A function of numbers and pointers that returns nothing, compiled (or loaded) to be called by its `address`."""
     options = {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True}
     compiled = CFunc(function, (arguments, types.void), {}, options)
-    cache = cache_for(function)
-    if cache is not None:
-        compiled._cache = cache
+    compiled._cache = KernelCache(function)
     compiled.compile()
     return compiled
 
@@ -257,15 +200,8 @@ class Linked:
 
     def is_cached(self, element: types.Type) -> bool:
         """Whether the cache holds the function for an element type."""
-        cache = cache_for(self.function)
-        if cache is None:
-            return False
-        key_signature = signature(types.void, *self.signature_of(element))
-        context = CFunc._targetdescr.target_context
-        try:
-            return cache._cache_file.load(cache._index_key(key_signature, context.codegen())) is not None
-        except Exception:
-            return False
+        key = signature(types.void, *self.signature_of(element))
+        return KernelCache(self.function).holds(key, CFunc._targetdescr.target_context)
 
     def load_cached(self) -> None:
         """Fill the slots of all element types that the cache holds; compile nothing."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 from llvmlite import binding
 from numba.core import config
 
@@ -107,6 +106,8 @@ def _caches() -> tuple[int, int, int]:
 @functools.cache
 def physical_cores() -> int:
     """Physical cores of the machine (hyper-threads not counted)."""
+    import psutil  # takes 40 ms, and most callers never ask
+
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 

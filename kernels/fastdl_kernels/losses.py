@@ -287,6 +287,15 @@ def log_softmax(logits, out):
 
 
 @jit
+def sum_of(parts, n):
+    """parts[0] + parts[1] + ... + parts[n - 1], one after the other."""
+    result = 0.0
+    for i in range(n):
+        result += parts[i]
+    return result
+
+
+@jit
 def _softmax_cross_entropy_job(c, size, logits, labels, d_logits, sums):
     n_rows, n = logits.shape
     scale = logits.dtype.type(1.0 / n_rows)
@@ -326,7 +335,7 @@ def softmax_cross_entropy(logits, labels, d_logits):
     chunks = (n_rows + size - 1) // size
     sums = np.empty(chunks)
     run_jobs(_softmax_cross_entropy_job, chunks, chunks > 1, (size, logits, labels, d_logits, sums))
-    return sums.sum() / n_rows
+    return sum_of(sums, chunks) / n_rows
 
 
 @jit
@@ -366,7 +375,7 @@ def sigmoid_cross_entropy(logits, targets, d_logits):
     chunks = (n_rows + size - 1) // size
     sums = np.empty(chunks)
     run_jobs(_pair_job, chunks, chunks > 1, (SIGMOID_CROSS_ENTROPY, size, n_rows, logits, targets, d_logits, sums))
-    return sums.sum() / n_rows
+    return sum_of(sums, chunks) / n_rows
 
 
 @kernel({"predictions": "B N", "targets": "B N", "d_predictions": "B N"}, outputs=["d_predictions"])
@@ -395,4 +404,4 @@ def squared_error(predictions, targets, d_predictions):
     run_jobs(
         _pair_job, chunks, chunks > 1, (SQUARED_ERROR, size, n_rows * n, predictions, targets, d_predictions, sums)
     )
-    return sums.sum() / (n_rows * n)
+    return sum_of(sums, chunks) / (n_rows * n)

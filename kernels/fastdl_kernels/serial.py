@@ -14,6 +14,7 @@ from fastdl_kernels.losses import (
     SQUARED_ERROR,
     pair_loss_rows,
     softmax_cross_entropy_rows,
+    sum_of,
 )
 from fastdl_kernels.matmul import Target, grid, job_block, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
@@ -66,6 +67,7 @@ __all__ = [
     "run_jobs",
     "sgd_range",
     "softmax_cross_entropy_rows",
+    "sum_of",
     "ticks",
     "times_derivative",
     "usable_cores",
