@@ -53,6 +53,29 @@ def user(p, t):
 print(user(np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]])))
 """
 
+# Four threads of Python, and those of their regions, are the first to call what the cache holds.
+MANY = """
+import threading
+import numpy as np
+from fastdl_kernels import softmax
+
+logits = np.random.default_rng(0).normal(size=(5000, 40))
+outs = [np.zeros_like(logits) for _ in range(4)]
+threads = [threading.Thread(target=softmax, args=(logits, out)) for out in outs]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+print([bool(np.abs(out - right).max() < 1e-14) for out in outs])
+"""
+NO_THREADS = """
+from numba.np.ufunc import parallel
+
+def none():
+    raise ValueError("No threading layer could be loaded.")
+
+parallel._launch_threads = none
+"""
+
 USER = """
 import numba
 import numpy as np
@@ -119,6 +142,13 @@ def test_cached_code_runs_without_the_compiler(copied_and_compiled):
     assert result == "6.5 [2.0, 3.0]"
     assert loaded == "set()"
     assert from_njit == "(6.5, 5.0, '1 row')"
+
+
+def test_first_calls_by_many_threads(copied_and_compiled):
+    """Also where no threading layer can be loaded, though the cache holds a region that was compiled for one."""
+    for program in (MANY, MANY, NO_THREADS + MANY):
+        done = start(copied_and_compiled, "-c", program, NUMBA_NUM_THREADS="4")
+        assert (done.returncode, done.stdout) == (0, "[True, True, True, True]\n"), done.stderr
 
 
 def test_every_file_counts(copy):

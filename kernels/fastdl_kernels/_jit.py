@@ -16,6 +16,7 @@ import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.typing import signature
 from numba.core.typing.ctypes_utils import to_ctypes
@@ -193,9 +194,10 @@ class Linked:
 
     def ensure(self, element: types.Type) -> bool:
         """Compile the function for an element type, or load it, and fill the slot; True if the cache had it."""
-        if element not in self._compiled:
-            compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
-            self._slots[element].value = compiled.address
+        with global_compiler_lock:  # all threads of a region may come through the trampoline at once
+            if element not in self._compiled:
+                compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
+                self._slots[element].value = compiled.address
         return self._compiled[element].cache_hits > 0
 
     def is_cached(self, element: types.Type) -> bool:
@@ -230,14 +232,16 @@ def _element_in(ty: types.Type) -> types.Type | None:
     return next((element for element in map(_element_in, members) if element), None)
 
 
-def linked(signature_of: Callable[[types.Type], tuple[types.Type, ...]]) -> Callable[[Callable[..., Any]], Any]:
+def linked(
+    signature_of: Callable[[types.Type], tuple[types.Type, ...]], lazily: bool = False
+) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function of compiled code, some of whose arguments point to floats, to be called by address.
 
-    Callers must have called `ensure` of the result's attribute `linked`.
+    Unless it is `lazily` made ready, callers must have called `ensure` of the result's attribute `linked`: see `Linked`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        target = Linked(function, signature_of)
+        target = Linked(function, signature_of, lazily)
 
         def call(typingctx: Any, *args: Any) -> Any:
             element = next((element for element in map(_element_in, args) if element), None)

@@ -8,8 +8,9 @@ fixes: the same bits for any number of threads.
 from __future__ import annotations
 
 import numpy as np
+from numba.core import types
 
-from fastdl_kernels._jit import jit
+from fastdl_kernels._jit import jit, linked
 from fastdl_kernels.kernel import kernel, overlap
 from fastdl_kernels.packing import scratch
 from fastdl_kernels.regions import run_jobs
@@ -110,21 +111,31 @@ def exp_columns(logits, first, rows, n, columns):
     return top, total
 
 
-@jit
-def softmax_rows(logits, first, last, n, out):
-    """out = softmax(logits) for rows first .. last; in place is allowed."""
+@linked(
+    lambda x: (types.boolean, types.int64, types.int64, types.int64, types.CPointer(x), types.CPointer(x)), lazily=True
+)
+def _softmax_rows(logarithm, first, last, n, logits, out):
+    """out = softmax(logits), or its logarithm, for rows first .. last."""
     if n <= FEW:
         columns, lanes = columns_scratch(logits[0]), lanes_of(logits)
         for r in range(first, last, lanes):
             rows = min(lanes, last - r)
-            _, total = exp_columns(logits, r, rows, n, columns)
-            factor = like(total, 1.0) / total
+            top, total = exp_columns(logits, r, rows, n, columns)
+            factor, shift = like(total, 1.0) / total, log(total)
             for j in range(n):
-                store_strided(out, r * n + j, n, load(columns, j * lanes) * factor, rows)
+                at = r * n + j
+                v = load_strided(logits, at, n, rows) - top - shift if logarithm else load(columns, j * lanes) * factor
+                store_strided(out, at, n, v, rows)
         return
     for r in range(first, last):
-        _, total = exp_row(pointer(logits, r * n), n, pointer(out, r * n))
-        scale_row(pointer(out, r * n), n, number_like(total, 1) / total)
+        row, out_row = pointer(logits, r * n), pointer(out, r * n)
+        top, total = exp_row(row, n, out_row)
+        if logarithm:
+            shift = log_number(total)
+            for i in range(0, n, lanes_of(row)):
+                store_up_to(out_row, i, load_up_to(row, i, n - i) - broadcast(top) - broadcast(shift), n - i)
+        else:
+            scale_row(out_row, n, number_like(total, 1) / total)
 
 
 @jit
@@ -213,18 +224,10 @@ def chunk_rows(n_rows, n):
 
 
 @jit
-def _softmax_job(c, size, logits, out):
+def _softmax_job(c, logarithm, size, logits, out):
     n_rows, n = logits.shape
     mode = flush_subnormals()
-    softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
-    restore_mode(mode)
-
-
-@jit
-def _log_softmax_job(c, size, logits, out):
-    n_rows, n = logits.shape
-    mode = flush_subnormals()
-    _log_softmax_rows(pointer(logits, 0), c * size, min(n_rows, (c + 1) * size), n, pointer(out, 0))
+    _softmax_rows(logarithm, c * size, min(n_rows, (c + 1) * size), n, pointer(logits, 0), pointer(out, 0))
     restore_mode(mode)
 
 
@@ -246,28 +249,7 @@ def softmax(logits, out):
         return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    run_jobs(_softmax_job, chunks, chunks > 1, (size, logits, out))
-
-
-@jit
-def _log_softmax_rows(logits, first, last, n, out):
-    if n <= FEW:
-        columns, lanes = columns_scratch(logits[0]), lanes_of(logits)
-        for r in range(first, last, lanes):
-            rows = min(lanes, last - r)
-            top, total = exp_columns(logits, r, rows, n, columns)
-            shift = log(total)
-            for j in range(n):
-                at = r * n + j
-                store_strided(out, at, n, load_strided(logits, at, n, rows) - top - shift, rows)
-        return
-    for r in range(first, last):
-        row = pointer(logits, r * n)
-        top, total = exp_row(row, n, pointer(out, r * n))
-        shift = log_number(total)
-        for i in range(0, n, lanes_of(logits)):
-            v = load_up_to(row, i, n - i) - broadcast(top) - broadcast(shift)
-            store_up_to(out, r * n + i, v, n - i)
+    run_jobs(_softmax_job, chunks, chunks > 1, (False, size, logits, out))
 
 
 @kernel({"logits": "B N", "out": "B N"}, outputs=["out"])
@@ -283,7 +265,7 @@ def log_softmax(logits, out):
         return
     size = chunk_rows(n_rows, n)
     chunks = (n_rows + size - 1) // size
-    run_jobs(_log_softmax_job, chunks, chunks > 1, (size, logits, out))
+    run_jobs(_softmax_job, chunks, chunks > 1, (True, size, logits, out))
 
 
 @jit

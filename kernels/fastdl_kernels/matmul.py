@@ -24,10 +24,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import types
 
-from fastdl_kernels._jit import Linked, jit
+from fastdl_kernels._jit import jit, linked
 from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, saturate_tile
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
@@ -78,6 +77,12 @@ class Target(NamedTuple):
     column_sums: Any
 
 
+def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
+    n, p, x = types.int64, types.CPointer(element), element
+    return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p)
+
+
+@linked(_product_signature, lazily=True)
 def _product(
     m0, m1, n0, n1, depth,
     a_data, a_stride, a_transposed,
@@ -146,27 +151,7 @@ def _product(
     restore_mode(mode)
 
 
-def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
-    n, p, x = types.int64, types.CPointer(element), element
-    return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p)
-
-
-linked_product = Linked(_product, _product_signature, lazily=True)
-
-
-@intrinsic
-def _call_product(typingctx, alpha, args):
-    if alpha not in (types.float32, types.float64) or not isinstance(args, types.BaseTuple):
-        return None
-
-    def codegen(context, builder, sig, values):
-        wanted = _product_signature(alpha)
-        given = cgutils.unpack_tuple(builder, values[1])
-        cast = [context.cast(builder, v, t, w) for v, t, w in zip(given, sig.args[1], wanted, strict=True)]
-        linked_product.emit_call(builder, alpha, cast)
-        return context.get_dummy_value()
-
-    return types.none(alpha, args), codegen
+linked_product = _product.linked
 
 
 @jit
@@ -175,14 +160,11 @@ def product_job(m0, m1, n0, n1, depth, a, b, c):
 
     A job has at most `job_rows` rows and `job_columns` columns.
     """
-    _call_product(
-        c.alpha,
-        (
-            m0, m1, n0, n1, depth,
-            a.data, a.stride, a.transposed,
-            b.data, b.stride, b.transposed,
-            c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
-        ),
+    _product(
+        m0, m1, n0, n1, depth,
+        a.data, a.stride, a.transposed,
+        b.data, b.stride, b.transposed,
+        c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
     )  # fmt: skip
 
 

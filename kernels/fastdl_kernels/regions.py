@@ -73,8 +73,8 @@ def _first(n: int, address: int, data: int) -> None:
     """The slot's first content: compiles the region, or loads it, and finds out what this process needs."""
     global _compiled
     try:
+        numba.get_num_threads()  # starts the threads, without which a region from the cache finds no symbols
         function = compile_for_c(_region, (types.int64,) * 3)
-        numba.get_num_threads()  # starts the threads
         layer = numba.threading_layer()
     except Exception:  # no threading layer can be loaded, or no compiler: the work is done all the same
         _fill(_serial_callback)
