@@ -125,24 +125,26 @@ class Engine:
         self._prepare()
         rows, dtype = len(x), self.model.dtype
         raw = np.empty((rows, self.model.layers[-1]), dtype)
-        chunk = min(rows, CHUNK_ROWS)
-        threads = min(self.threads_for(rows, n_threads), -(-rows // max(1, chunk)))
-        # Plans are kept: a single row takes 10 us in all.
+        chunk = max(1, min(rows, CHUNK_ROWS))
+        # Plans are kept, and one chunk goes a short way: a single row takes 6 to 10 us in all.
         plan = self._plans.get(chunk)
         if plan is None:
             plan = self._plans[chunk] = self.plan(chunk)
+        if rows == chunk:
+            work = np.empty((1, 2, chunk * self._widest), dtype)
+            steps.forward_chunks(1, chunk, plan, self.alphas, self.model.parameters, x, work, raw)
+            return raw
+        threads = min(self.threads_for(rows, n_threads), -(-rows // chunk))
         work = np.empty((threads, 2, chunk * self._widest), dtype)
         done = 0
         while done < rows:
             # Calls end where chunks end, so that they cut the rows as one call would.
             count = min(self._pace.count, -(-(rows - done) // (threads * chunk)))
-            stop = done + count * threads * chunk
-            whole = done == 0 and stop >= rows
+            stop = min(rows, done + count * threads * chunk)
             start = time.perf_counter()
             steps.forward_chunks(
-                threads, chunk, plan, self.alphas, self.model.parameters, x if whole else x[done:stop], work,
-                raw if whole else raw[done:stop],
-            )  # fmt: skip
+                threads, chunk, plan, self.alphas, self.model.parameters, x[done:stop], work, raw[done:stop]
+            )
             self._pace.took(count, time.perf_counter() - start)
             done = stop
         return raw
