@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -148,16 +149,20 @@ def test_what_one_side_cannot_run_is_reported() -> None:
     assert (new.verdict, new.failed) == ("new", False)
 
 
-def test_slower_is_what_it_says() -> None:
-    asked = []
+@pytest.mark.parametrize("request_", [{"calls": 1}, {"calls": 3}, {}])
+def test_what_is_planted_takes_that_much_longer(request_: dict) -> None:
+    """However few calls are asked for: 15 % more of one call would be one call."""
+    seen = []
 
     def run(request: dict) -> dict:
-        asked.append(request)
-        return {"seconds": 0.001, "loss": []}
+        seen.append(request)
+        return {"seconds": 0.02, "loss": 1.0}
 
-    slower(run, 1.15)({"calls": 1000})
-    assert asked == [{"calls": 1150}]
-    assert slower(run, 1.15)({"epochs": 1})["seconds"] == pytest.approx(0.00115)
+    start = time.perf_counter()
+    answer = slower(run, 1.5)(request_)
+    assert time.perf_counter() - start >= 0.01
+    assert answer == {"seconds": pytest.approx(0.03), "loss": 1.0}
+    assert seen == [request_]
 
 
 @pytest.fixture

@@ -98,11 +98,8 @@ def _tile_function(
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
-    signature = ir.FunctionType(
-        ir.VoidType(),
-        [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64],
-    )
-    signature = ir.FunctionType(signature.return_type, [*signature.args, *[pointer] * (packs_a + packs_b)])
+    arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
+    signature = ir.FunctionType(ir.VoidType(), arguments + [pointer] * (packs_a + packs_b))
     name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs_a' * packs_a}{'_packs_b' * packs_b}"
     if name in module.globals:
         return module.globals[name]

@@ -2,8 +2,8 @@
 
     python -m fastdl_bench.peers.planted 1.15 kernels
 
-Kernels are called that many times more often than asked for. A training waits at its end, because an epoch is the least
-that it can do more of.
+It waits after what it was asked for. Doing more of it instead would plant nothing where 15 % more of one to three calls,
+or of an epoch, is rounded to no more.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ def slower(run: Run, factor: float) -> Run:
     """The same, `factor` times as long."""
 
     def planted(request: dict[str, Any]) -> dict[str, Any]:
-        if "calls" in request:
-            return run({**request, "calls": max(1, round(request["calls"] * factor))})
         answer = run(request)
         end = time.perf_counter() + answer["seconds"] * (factor - 1)
         while time.perf_counter() < end:
