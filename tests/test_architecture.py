@@ -133,7 +133,7 @@ def test_only_public_names_of_the_kernels_are_used():
 
 
 def test_one_place_calls_njit():
-    """Flags, cache policy and build id are decided in _jit.py."""
+    """Flags and the cache are decided in _jit.py."""
     for folder in (FASTDL, KERNELS):
         for path, _ in modules(folder):
             if path == KERNELS / "_jit.py":

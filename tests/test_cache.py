@@ -67,6 +67,16 @@ threads = [threading.Thread(target=softmax, args=(logits, out)) for out in outs]
 right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 print([bool(np.abs(out - right).max() < 1e-14) for out in outs])
 """
+FILLED = """
+import ctypes
+from llvmlite import binding
+from fastdl_kernels import _jit
+
+for target, element in _jit._lazy:
+    if target.is_cached(element):
+        slot = ctypes.c_void_p.from_address(binding.address_of_symbol(target._symbol(element)))
+        print(target.function.__name__, slot.value == target._compiled[element].address)
+"""
 NO_THREADS = """
 from numba.np.ufunc import parallel
 
@@ -149,6 +159,14 @@ def test_first_calls_by_many_threads(copied_and_compiled):
     for program in (MANY, MANY, NO_THREADS + MANY):
         done = start(copied_and_compiled, "-c", program, NUMBA_NUM_THREADS="4")
         assert (done.returncode, done.stdout) == (0, "[True, True, True, True]\n"), done.stderr
+
+
+def test_what_the_cache_holds_is_loaded_at_import(copied_and_compiled):
+    """A trampoline would need the GIL, which a user's compiled function may hold while it waits for the threads."""
+    start(copied_and_compiled, "-c", MANY)
+    done = start(copied_and_compiled, "-c", FILLED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "_softmax_rows True\n"
 
 
 def test_every_file_counts(copy):

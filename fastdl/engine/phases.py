@@ -157,8 +157,9 @@ def update_jobs(net, layer, parts):
 @jit
 def update_block(job, net, layer, parts):
     """(first row, one behind the last, rows of a full block) of an update job's weights."""
-    n_in = plan_of(net, layer)[N_IN]
-    rows = grid(n_in, plan_of(net, layer)[N_OUT], net.itemsize, parts, True)[1]
+    plan = plan_of(net, layer)
+    n_in = plan[N_IN]
+    rows = grid(n_in, plan[N_OUT], net.itemsize, parts, True)[1]
     return job * rows, min(n_in, (job + 1) * rows), rows
 
 

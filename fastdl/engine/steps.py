@@ -184,7 +184,7 @@ def work(
         loss_sum = sum_of(parts, (rows + TILE_ROWS - 1) // TILE_ROWS)
         if loss == SQUARED_ERROR:
             loss_sum /= n_out
-        # Every thread has the same total and takes the same decision; the first one writes it down.
+        # Every thread has the same sum and takes the same decision; the first one writes it down.
         if rank == 0:
             result[LOSS_SUM] += loss_sum
             result[LAST_LOSS] = loss_sum / rows

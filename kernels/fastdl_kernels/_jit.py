@@ -139,6 +139,19 @@ def callback(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+_lazy: list[tuple[Linked, types.Type]] = []
+
+
+def load_cached() -> None:
+    """Fill the slots of all functions that are made ready lazily, as far as the cache holds them; compile nothing.
+
+    A trampoline needs the GIL. A user's compiled function may hold it while it waits for threads that ask for it there.
+    """
+    for target, element in _lazy:
+        if target.is_cached(element):
+            target.ensure(element)
+
+
 class Linked:
     """A function that is compiled once per dtype and called by address.
 
@@ -171,6 +184,7 @@ class Linked:
         for element in (types.float32, types.float64):
             slot = self._slots[element] = ctypes.c_void_p()
             if lazily:
+                _lazy.append((self, element))
                 trampoline = self._trampoline(element)
                 self._trampolines.append(trampoline)
                 slot.value = ctypes.cast(trampoline, ctypes.c_void_p).value
@@ -204,12 +218,6 @@ class Linked:
         """Whether the cache holds the function for an element type."""
         key = signature(types.void, *self.signature_of(element))
         return KernelCache(self.function).holds(key, CFunc._targetdescr.target_context)
-
-    def load_cached(self) -> None:
-        """Fill the slots of all element types that the cache holds; compile nothing."""
-        for element in self._slots:
-            if self.is_cached(element):
-                self.ensure(element)
 
     def emit_call(self, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
         """Emit a call through the slot."""
