@@ -161,12 +161,14 @@ class Trainer:
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
 
-        self.history = History()
-        for callback in self.callbacks:
-            callback.on_train_begin(self.epochs, n_rows)
+        # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
+        # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         if self._training is None:
             self._training = self._new_training(Engine(self.model))
         training = self._training
+        self.history = History()
+        for callback in self.callbacks:
+            callback.on_train_begin(self.epochs, n_rows)
         n_batches = -(-n_rows // self.batch_size)
         span = training.steps_done, training.steps_done + self.epochs * n_batches
         watch = None if stopping is None else Watch(stopping, self.model.parameters)
