@@ -16,14 +16,17 @@ from problems import make_data
 
 import fastdl
 import fastdl_kernels as fk
+from fastdl import engine
 from fastdl.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parent.parent
-# layers, activation, output, rows, batch size: from one that no second thread helps with to one that is split
+# layers, activation, output, rows, batch size: from one that no second thread helps with to one that is split; with a
+# last batch that has fewer rows than a tile, too
 CASES = {
     "tiny": ([8, 32, 2], "tanh", "linear", 100, 7),
     "digits": ([64, 128, 10], "relu", "softmax", 400, 64),
     "labels": ([30, 65, 33, 5], "sigmoid", "sigmoid", 150, 50),
+    "rest": ([6, 12, 3], "relu", "softmax", 45, 40),
     "wide": ([200, 300, 250, 10], "leaky_relu", "softmax", 600, 256),
 }
 
@@ -54,6 +57,18 @@ def test_reruns(case, dtype):
 def test_trainer_threads(case, n_threads):
     """More threads than there are processors are allowed, too."""
     assert train(case, n_threads=n_threads) == train(case, n_threads=1)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.25}, {"clip_norm": 0.1}], ids=["plain", "dropout", "clipped"])
+def test_rows_through_all_layers_or_layer_by_layer(monkeypatch, case, dtype, options):
+    """How a step is cut into phases is a matter of speed alone; also for networks that are too large for the one way."""
+    digests = set()
+    for most in (0, 2**40):
+        monkeypatch.setattr(engine, "CHAIN_BYTES", most)
+        digests |= {train(case, dtype=dtype, n_threads=n, **options) for n in (1, 2, 3)}
+    assert len(digests) == 1
 
 
 @every_case

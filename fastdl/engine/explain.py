@@ -159,7 +159,7 @@ def _reason(training: Training, asked: int | str, multiply_adds: int) -> str:
     if asked != "auto":
         return "as asked"
     cores = usable_cores()
-    work = 3 * training.batch_size * multiply_adds // (2 * len(training.engine.model.activations) + 2)
+    work = 3 * training.batch_size * multiply_adds // training.phases
     text = f"auto, of {cores} usable core{'' if cores == 1 else 's'}; between two barriers a step has about {work:,} "
     return text + f"multiply-adds, and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
 

@@ -6,9 +6,10 @@ from fastdl_kernels.serial import TILE_ROWS
 
 # Columns of `plan` (int64), one row per layer.
 # OUTPUT is where the layer's outputs start in their buffer and STRIDE how far their rows are apart; DROP is the share of
-# its outputs that dropout sets to 0, in units of 2^-32.
-N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, DROP = range(8)
-PLAN_COLUMNS = 8
+# its outputs that dropout sets to 0, in units of 2^-32. The update of its weights is cut into UPDATES jobs of
+# UPDATE_ROWS rows.
+N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, DROP, UPDATES, UPDATE_ROWS = range(10)
+PLAN_COLUMNS = 10
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)

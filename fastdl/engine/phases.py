@@ -25,16 +25,19 @@ from fastdl.engine.layout import (
     N_OUT,
     NESTEROV,
     NO_UPDATE,
+    OUTPUT,
     RMSPROP,
     ROWS,
     ROWS_AHEAD,
     STRIDE,
     UPDATE_COLUMNS,
+    UPDATE_ROWS,
+    UPDATES,
     WEIGHT,
     WEIGHT_DECAY,
     WORK_PER_JOB,
 )
-from fastdl.engine.views import BOOL, I64, INTS, KEY, NUMBERS, RATES, net_of, net_type, plan_of, rows_type, rule_type
+from fastdl.engine.views import BLOCK, I64, INTS, KEY, NUMBERS, RATES, net_of, net_type, plan_of, rows_type, rule_type
 from fastdl_kernels.serial import (
     IDENTITY,
     SOFTMAX_CROSS_ENTROPY,
@@ -45,7 +48,6 @@ from fastdl_kernels.serial import (
     entry,
     grid,
     jit,
-    job_block,
     linked,
     mix,
     momentum_range,
@@ -76,12 +78,12 @@ def parts_of(size, rows, net, layer):
     return max(1, min(size, rows * plan[N_IN] * plan[N_OUT] // WORK_PER_JOB))
 
 
-@linked(lambda x: (I64, I64, net_type(x), I64, I64, types.CPointer(x), I64, types.CPointer(x), KEY, BOOL))
-def forward(job, parts, net, layer, rows, below, below_stride, above, key, whole_rows):
+@linked(lambda x: (BLOCK, net_type(x), I64, types.CPointer(x), I64, types.CPointer(x), KEY))
+def forward(block, net, layer, below, below_stride, above, key):
     """above = act(below @ W + b) for one block, and dropout; below and above point to [rows, n_in] and [rows, n_out]."""
+    m0, m1, n0, n1 = block
     plan = plan_of(net, layer)
     n_in, n_out, stride = plan[N_IN], plan[N_OUT], plan[STRIDE]
-    m0, m1, n0, n1 = job_block(job, rows, n_out, net.itemsize, parts, whole_rows)
     alpha = net.alphas[layer]
     nothing = null(alpha)
     a = Operand(below, below_stride, False)
@@ -93,12 +95,14 @@ def forward(job, parts, net, layer, rows, below, below_stride, above, key, whole
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
 
 
-@linked(lambda x: (I64, I64, net_type(x), I64, I64, types.CPointer(x), types.CPointer(x), types.CPointer(x), KEY))
-def backward(job, parts, net, layer, rows, d_above, below, d_below, key):
-    """d_below = (d_above @ W.T) * act'(below) for one block; `below` holds the outputs of the layer underneath."""
+@linked(lambda x: (BLOCK, net_type(x), I64, types.CPointer(x), types.CPointer(x), KEY))
+def backward(block, net, layer, outputs, d_outputs, key):
+    """d_z of the layer underneath = (d_z @ W.T) * act' there, for one block."""
+    m0, m1, n0, n1 = block
     plan, under = plan_of(net, layer), plan_of(net, layer - 1)
-    n_in, n_out = plan[N_IN], plan[N_OUT]
-    m0, m1, n0, n1 = job_block(job, rows, n_in, net.itemsize, parts)
+    n_out = plan[N_OUT]
+    d_above = pointer(d_outputs, plan[OUTPUT])
+    below, d_below = pointer(outputs, under[OUTPUT]), pointer(d_outputs, under[OUTPUT])
     alpha, alpha_under = net.alphas[layer], net.alphas[layer - 1]
     nothing = null(alpha)
     a = Operand(d_above, plan[STRIDE], False)
@@ -148,19 +152,10 @@ def _apply(rule, rates, params, grads, at, rows, stride, n, l2, weight_decay):
 
 
 @jit
-def update_jobs(net, layer, parts):
-    """Jobs of a layer's update: blocks of whole rows of its weights, which lie in one piece in every buffer."""
+def update_block(job, net, layer):
+    """(first row, one behind the last) of an update job's weights, which lie in one piece in every buffer."""
     plan = plan_of(net, layer)
-    return grid(plan[N_IN], plan[N_OUT], net.itemsize, parts, True)[0]
-
-
-@jit
-def update_block(job, net, layer, parts):
-    """(first row, one behind the last, rows of a full block) of an update job's weights."""
-    plan = plan_of(net, layer)
-    n_in = plan[N_IN]
-    rows = grid(n_in, plan[N_OUT], net.itemsize, parts, True)[1]
-    return job * rows, min(n_in, (job + 1) * rows), rows
+    return job * plan[UPDATE_ROWS], min(plan[N_IN], (job + 1) * plan[UPDATE_ROWS])
 
 
 @jit
@@ -170,25 +165,31 @@ def _slot_bias(rows, n_out):
 
 
 @entry
-def gradient_sizes(plan, alphas, params):
-    """(jobs of all updates together, numbers in the slot that has room for the gradient of any one of them)."""
+def cut_updates(size, rows, clips, plan, alphas, params):
+    """Write into `plan` how updates are cut for a team of `size` and batches of `rows`: into blocks of whole rows.
+
+    Returns (jobs of all updates together, numbers in the slot that has room for the gradient of any one of them). Sums of
+    squares must not depend on the number of threads: if `clips`, neither does the cut.
+    """
     net = net_of(plan, alphas, params)
     jobs = room = 0
     for layer in range(net.n_layers):
-        jobs += update_jobs(net, layer, CLIP_PARTS)
-        row_size = update_block(0, net, layer, 1)[2]
-        n_out = min(plan[layer, N_OUT], UPDATE_COLUMNS)
-        room = max(room, _slot_bias(row_size, n_out) + n_out)
+        n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
+        parts = CLIP_PARTS if clips else parts_of(size, rows, net, layer)
+        plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, net.itemsize, parts, True)
+        jobs += plan[layer, UPDATES]
+        n = min(n_out, UPDATE_COLUMNS)
+        room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n) + n)
     # Slots of two threads share no cache line, nor its neighbour.
     return jobs, (room + 31) // 32 * 32
 
 
 @linked(
     lambda x: (
-        I64, I64, net_type(x), I64, I64, rule_type(x), I64, RATES, types.CPointer(x), I64, types.CPointer(x), I64,
+        I64, net_type(x), I64, I64, rule_type(x), I64, RATES, types.CPointer(x), I64, types.CPointer(x), I64,
     )
 )  # fmt: skip
-def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
+def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
     The gradient of UPDATE_COLUMNS goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted,
@@ -197,7 +198,7 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
     """
     plan = plan_of(net, layer)
     n_out = plan[N_OUT]
-    m0, m1, row_size = update_block(job, net, layer, parts)
+    m0, m1 = update_block(job, net, layer)
     alpha, grads = net.alphas[layer], rule.grads
     nothing = null(alpha)
     whole = rule.code == NO_UPDATE or rule.hyper[CLIP] > 0.0
@@ -208,7 +209,7 @@ def update(job, parts, net, layer, rows, rule, slot, rates, below, below_stride,
         n = min(UPDATE_COLUMNS, n_out - n0)
         # Where the block's gradient goes, and how far its rows are apart.
         weight_at, stride = (at + n0, n_out) if whole else (slot, n)
-        bias_at = bias + n0 if whole else slot + _slot_bias(row_size, n)
+        bias_at = bias + n0 if whole else slot + _slot_bias(plan[UPDATE_ROWS], n)
         # A product counts rows and columns from the matrix's first.
         first, first_bias = pointer(grads, weight_at - m0 * stride - n0), pointer(grads, bias_at - n0)
         c = Target(first, stride, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, first_bias)
@@ -232,7 +233,7 @@ def clipped_update(job, net, layer, rule, rates, factor):
     """The optimizer on the block of an `update` job, whose gradient is first multiplied by factor <= 1."""
     plan = plan_of(net, layer)
     n_out, bias = plan[N_OUT], plan[BIAS]
-    m0, m1, _ = update_block(job, net, layer, CLIP_PARTS)
+    m0, m1 = update_block(job, net, layer)
     at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
     d_weight, d_bias = pointer(rule.grads, at), pointer(rule.grads, bias)
     if factor != 1.0:  # a NaN, too

@@ -8,6 +8,12 @@ A step goes through phases; the jobs of a phase write to separate places, and a 
     ...
     update of layers 2 and 1, next batch  rows of the next batch are gathered while the last gradients are computed
 
+Rows have nothing to do with each other until their gradients are added up. Where the parameters and the numbers of a
+batch in all layers fit into a core's cache together, there are two phases only:
+
+    forward, loss and backward            a block of rows goes up and down through all layers
+    update of all layers, next batch
+
 The network is data: sizes, offsets, activations, loss and optimizer are numbers in arrays, so that one compiled version
 per dtype serves them all. A layer's gradient lives for as long as its block is in the cache: it has no place in memory.
 
@@ -25,7 +31,6 @@ from numba.core import types
 from fastdl.engine.layout import (
     BACKWARD,
     CLIP,
-    CLIP_PARTS,
     CLOCK_COLUMNS,
     FORWARD,
     GATHER,
@@ -39,6 +44,7 @@ from fastdl.engine.layout import (
     STRIDE,
     TOTAL,
     UPDATE,
+    UPDATES,
 )
 from fastdl.engine.phases import (
     backward,
@@ -49,7 +55,6 @@ from fastdl.engine.phases import (
     parts_of,
     step_rates,
     update,
-    update_jobs,
 )
 from fastdl.engine.views import (
     BOOL,
@@ -116,18 +121,46 @@ def _inputs(net, layer, batch, outputs):
     return pointer(outputs, under[OUTPUT]), under[STRIDE]
 
 
+@jit
+def _chain_block(job, chains, rows):
+    """(first row, one behind the last) of a block that goes through all layers: whole tiles, as even as they can be."""
+    first = (job * rows // chains + TILE_ROWS // 2) // TILE_ROWS * TILE_ROWS
+    stop = ((job + 1) * rows // chains + TILE_ROWS // 2) // TILE_ROWS * TILE_ROWS
+    return min(first, rows), min(stop, rows) if job + 1 < chains else rows
+
+
+@jit
+def _updates(net, low, high):
+    """Jobs of the updates of the layers low .. high."""
+    jobs = 0
+    for layer in range(low, high):
+        jobs += plan_of(net, layer)[UPDATES]
+    return jobs
+
+
+@jit
+def _update_of(job, net, low):
+    """(layer, number of its update's block) of a job of the layers from `low` on."""
+    layer = low
+    while job >= plan_of(net, layer)[UPDATES]:
+        job -= plan_of(net, layer)[UPDATES]
+        layer += 1
+    return layer, job
+
+
 @linked(
     lambda x: (
-        I64, INTS, I64, net_type(x), rule_type(x), I64, NUMBERS, I64, I64, I64, I64, I64, INTS, I64,
+        I64, INTS, I64, I64, net_type(x), rule_type(x), I64, NUMBERS, I64, I64, I64, I64, I64, INTS, I64,
         rows_type(x), rows_type(x), I64, I64, types.CPointer(x), types.CPointer(x), NUMBERS, INTS, BOOL, NUMBERS,
     )
 )  # fmt: skip
 def work(
-    job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
-    places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
+    job, state, wanted, chains, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data,
+    batches, places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
 ):  # fmt: skip
     """What one thread of the team does: `n_batches` steps from `batch` on.
 
+    `chains` is into how many blocks of rows a batch is cut that go through all layers; 0: one layer after the other.
     rates [batches of the epoch] are learning rates; order [n_rows] says which of the `data` make up the batches, which
     `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
     blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
@@ -155,7 +188,24 @@ def work(
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
         divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
         fused = grid(rows, n_out, net.itemsize, 1, True)[2] == 1
-        for layer in range(net.n_layers):
+        job = first_job(state, rank)
+        while job < chains:
+            first, stop = _chain_block(job, chains, rows)
+            start = _start(clocked)
+            for layer in range(net.n_layers):
+                below, below_stride = _inputs(net, layer, here, outputs)
+                block = (first, stop, 0, plan_of(net, layer)[N_OUT])
+                forward(block, net, layer, below, below_stride, pointer(outputs, plan_of(net, layer)[OUTPUT]), key)
+            loss_rows(loss, first, stop, n_out, divisor, above, here, d_above, parts)
+            _stop(clocked, times, FORWARD, start)
+            start = _start(clocked)
+            for layer in range(last, 0, -1):
+                backward((first, stop, 0, plan_of(net, layer)[N_IN]), net, layer, outputs, d_outputs, key)
+            _stop(clocked, times, BACKWARD, start)
+            job = claim(state, size)
+        if chains:
+            barrier(state, size)
+        for layer in range(0 if chains else net.n_layers):
             plan = plan_of(net, layer)
             below, below_stride = _inputs(net, layer, here, outputs)
             needed = parts_of(size, rows, net, layer)
@@ -165,14 +215,14 @@ def work(
             job = first_job(state, rank)
             while job < jobs:
                 start = _start(clocked)
-                forward(job, needed, net, layer, rows, below, below_stride, pointer(outputs, plan[OUTPUT]), key, ends)
+                block = job_block(job, rows, plan[N_OUT], net.itemsize, needed, ends)
+                forward(block, net, layer, below, below_stride, pointer(outputs, plan[OUTPUT]), key)
                 if ends:
-                    first, stop, _, _ = job_block(job, rows, n_out, net.itemsize, needed, True)
-                    loss_rows(loss, first, stop, n_out, divisor, above, here, d_above, parts)
+                    loss_rows(loss, block[0], block[1], n_out, divisor, above, here, d_above, parts)
                 _stop(clocked, times, FORWARD, start)
                 job = claim(state, size)
             barrier(state, size)
-        if not fused:
+        if not (fused or chains):
             job = first_job(state, rank)
             while job < (rows + ROWS - 1) // ROWS:
                 start = _start(clocked)
@@ -190,58 +240,47 @@ def work(
             result[LAST_LOSS] = loss_sum / rows
         if not math.isfinite(loss_sum):
             break
-        # Phase p takes the gradient through layer last - p and updates the layer above. The last one has nothing left to
-        # take it through, updates layer 0 as well and gathers the next batch.
-        blocks = 0
-        for p in range(net.n_layers):
-            updated, passed = last - p + 1, last - p
-            needed_up = needed_down = needed_low = ups = downs = lows = rest = 0
-            if p > 0:
-                needed_up = CLIP_PARTS if clips else parts_of(size, rows, net, updated)
-                ups = update_jobs(net, updated, needed_up)
-            if passed > 0:
-                needed_down = parts_of(size, rows, net, passed)
-                downs = n_jobs(rows, plan_of(net, passed)[N_IN], net.itemsize, needed_down)
-            else:
-                needed_low = CLIP_PARTS if clips else parts_of(size, rows, net, 0)
-                lows = update_jobs(net, 0, needed_low)
-                rest = gathers if i + 1 < n_batches else 0
+        # Layer by layer, a phase takes the gradient through layer `passed` and updates the one above. The last phase has
+        # nothing left to take it through, updates all the layers that are left and gathers the next batch.
+        high = net.n_layers
+        for passed in range(0 if chains else last, -1, -1):
+            low = passed + 1 if passed else 0
+            downs = needed = n_in = 0
+            if passed:
+                n_in = plan_of(net, passed)[N_IN]
+                needed = parts_of(size, rows, net, passed)
+                downs = n_jobs(rows, n_in, net.itemsize, needed)
+            ups, before = _updates(net, low, high), _updates(net, 0, low)
+            rest = gathers if passed == 0 and i + 1 < n_batches else 0
             job = first_job(state, rank)
-            while job < downs + lows + ups + rest:
+            while job < downs + ups + rest:
                 start = _start(clocked)
                 if job < downs:
-                    under = plan_of(net, passed - 1)[OUTPUT]
-                    backward(
-                        job, needed_down, net, passed, rows, pointer(d_outputs, plan_of(net, passed)[OUTPUT]),
-                        pointer(outputs, under), pointer(d_outputs, under), key,
-                    )  # fmt: skip
+                    block = job_block(job, rows, n_in, net.itemsize, needed)
+                    backward(block, net, passed, outputs, d_outputs, key)
                     _stop(clocked, times, BACKWARD, start)
-                elif job < downs + lows + ups:
-                    # The first layer's jobs come first: they are the long ones as a rule.
-                    layer, block, needed, square = 0, job, needed_low, blocks + ups + job
-                    if job >= lows:
-                        layer, block, needed = updated, job - downs - lows, needed_up
-                        square = blocks + block
+                elif job < downs + ups:
+                    # The lowest layer's jobs come first: they are the long ones as a rule.
+                    layer, number = _update_of(job - downs, net, low)
                     below, below_stride = _inputs(net, layer, here, outputs)
                     d_layer = pointer(d_outputs, plan_of(net, layer)[OUTPUT])
-                    update(block, needed, net, layer, rows, rule, slot, now, below, below_stride, d_layer, square)
+                    square = before + job - downs
+                    update(number, net, layer, rows, rule, slot, now, below, below_stride, d_layer, square)
                     _stop(clocked, times, UPDATE, start)
                 else:
-                    gather(job - lows - ups, batch + i + 1, batch_size, order, n_rows, data, there)
+                    gather(job - downs - ups, batch + i + 1, batch_size, order, n_rows, data, there)
                     _stop(clocked, times, GATHER, start)
                 job = claim(state, size)
             barrier(state, size)
-            blocks += ups + lows
+            high = low
         if clips:
+            blocks = _updates(net, 0, net.n_layers)
             factor = _factor(rule.squares, blocks, rule.hyper[CLIP])
             job = first_job(state, rank)
             while job < blocks:
                 start = _start(clocked)
-                layer, block = last, job
-                while block >= update_jobs(net, layer, CLIP_PARTS):
-                    block -= update_jobs(net, layer, CLIP_PARTS)
-                    layer -= 1
-                clipped_update(block, net, layer, rule, now, factor)
+                layer, number = _update_of(job, net, 0)
+                clipped_update(number, net, layer, rule, now, factor)
                 _stop(clocked, times, UPDATE, start)
                 job = claim(state, size)
             barrier(state, size)
@@ -253,19 +292,19 @@ def work(
 
 @jit
 def _work_job(
-    job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
-    places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
+    job, state, wanted, chains, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data,
+    batches, places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
 ):  # fmt: skip
     work(
-        job, state, wanted, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data, batches,
-        places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
+        job, state, wanted, chains, net, rule, loss, rates, step, seed, batch_size, batch, n_batches, order, n_rows, data,
+        batches, places, slot_size, outputs, d_outputs, parts, clock, clocked, result,
     )  # fmt: skip
 
 
 @entry
 def train_batches(
-    n_threads, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size, batch,
-    n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
+    n_threads, chains, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size,
+    batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
     squares, clock, result,
 ):  # fmt: skip
     """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `work`.
@@ -277,7 +316,7 @@ def train_batches(
     run_jobs(
         _work_job, n_threads, n_threads > 1,
         (
-            pointer(state, 0), n_threads, net_of(plan, alphas, params), rule, loss, pointer(rates, 0), step, seed,
+            pointer(state, 0), n_threads, chains, net_of(plan, alphas, params), rule, loss, pointer(rates, 0), step, seed,
             batch_size, batch, n_batches, pointer(order, 0), order.size, rows_of(data, labels, targets, weights), batches,
             x.shape[0], grads.size // n_threads, pointer(outputs, 0), pointer(d_outputs, 0), pointer(parts, 0),
             pointer(clock, 0), clock.size > 0, pointer(result, 0),
@@ -314,7 +353,8 @@ def _forward_chunk(c, chunk, net, data, n_rows, work, room, raw):
         plan = plan_of(net, layer)
         above = pointer(raw, first * plan[N_OUT]) if layer == last else pointer(work, layer % 2 * room)
         for job in range(n_jobs(rows, plan[N_OUT], net.itemsize, 1)):
-            forward(job, 1, net, layer, rows, below, below_stride, above, nothing, False)
+            block = job_block(job, rows, plan[N_OUT], net.itemsize, 1)
+            forward(block, net, layer, below, below_stride, above, nothing)
         below, below_stride = above, plan[STRIDE]
 
 

@@ -55,6 +55,7 @@ class Rows(NamedTuple):
 I64, BOOL, KEY = types.int64, types.boolean, types.uint64
 INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
 RATES = types.UniTuple(types.float64, 3)
+BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 
 
 def _named(kind: type, *members: types.Type) -> types.Type:

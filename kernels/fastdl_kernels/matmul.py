@@ -1,6 +1,6 @@
 """The matrix products of training, cut into tile jobs: x @ W, dy @ W.T and x.T @ dy by one serial body.
 
-A job is a block of rows and columns of C = A @ B over the whole depth, at most `job_rows` x JOB_COLUMNS:
+A job is a block of at most `job_rows` rows of C = A @ B, and of its columns, over the whole depth:
 
     for each block of the depth (DEPTH steps)
         for each panel of B, as wide as a register tile     (16 KB, at rest in the first cache)
@@ -158,7 +158,7 @@ linked_product = _product.linked
 def product_job(m0, m1, n0, n1, depth, a, b, c):
     """Rows m0 .. m1 and columns n0 .. n1 of C = A @ B with the epilogue of `c`; C is overwritten.
 
-    A job has at most `job_rows` rows and `job_columns` columns.
+    A job has at most `job_rows` rows.
     """
     _product(
         m0, m1, n0, n1, depth,
@@ -221,6 +221,8 @@ def _split(n, unit, most, wanted):
     """(blocks, size): n cut into equal blocks of whole units, at most `most` in each and `wanted` blocks if possible;
     an even number if several."""
     units = max(1, (n + unit - 1) // unit)
+    if wanted <= 1 and units * unit <= most:  # divisions are what small products have no time for
+        return 1, units * unit
     blocks = (units * unit + most - 1) // most
     blocks = blocks + blocks % 2 if blocks > 1 else blocks
     blocks = min(units, max(blocks, wanted))

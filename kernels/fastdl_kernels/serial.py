@@ -16,7 +16,7 @@ from fastdl_kernels.losses import (
     softmax_cross_entropy_rows,
     sum_of,
 )
-from fastdl_kernels.matmul import Target, grid, job_block, linked_product, n_jobs, product_job
+from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.peak import fma_flop, run_fma_loops
@@ -51,6 +51,7 @@ __all__ = [
     "host",
     "jit",
     "job_block",
+    "job_rows",
     "linked",
     "linked_product",
     "mix",
