@@ -109,7 +109,7 @@ def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:
     baseline = schema.read(ROOT / "bench" / "baseline.json")
     path = tmp_path / "x.json"
     for change, message in (
-        ({"schema": 2}, "expected schema 1, got 2; it was written by another version"),
+        ({"schema": 1}, "expected schema 2, got 1; it was written by another version"),
         ({"kind": "guard"}, "expected a result of kind benchmark, got 'guard'"),
         ({"threads": "two"}, "threads is 'two', not integer"),
         ({"machine": {}}, "machine.cpu is missing"),
@@ -185,9 +185,33 @@ def test_epochs_needed_by_bisection() -> None:
 
 def test_latency_of_all_that_is_installed() -> None:
     names = [name for name in latency.PREDICTORS if training.LIBRARIES[name].available]
-    (item,) = latency.run(["rows"], names, 1, TINY, print)
-    assert item["left_out"] == {}
-    assert list(item["results"]) == names
+    items = latency.run(["rows", "wide"], names, 1, TINY, print)
+    assert [item["flop"] for item in items] == [1000 * 18_944, 10_000 * 2 * (784 * 512 + 512 * 512 + 5120)]
+    for item in items:
+        assert item["left_out"] == {}
+        assert list(item["results"]) == names
+        assert 0 < item["results"]["fastdl"]["share_of_peak"] < 1.1
+
+
+def test_other_classes_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Liar:
+        """Answers like fastdl's process, with two of 1,000 classes changed by any other."""
+
+        def __init__(self, module: str, threads: int, arguments: tuple[str, ...] = ()) -> None:
+            self.wrong = 2 if arguments == ("torch",) else 0
+
+        def request(self, do: str, timeout: float, **values: int) -> dict:
+            classes = [1] * self.wrong + [0] * (1000 - self.wrong)
+            return {"classes": classes, "seconds": 0.01 * values.get("calls", 1), "flop_per_second": 1e12}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(latency, "Peer", Liar)
+    (item,) = latency.run(["rows"], ["fastdl", "sklearn", "torch"], 1, TINY, print)
+    assert list(item["results"]) == ["fastdl", "sklearn"]
+    assert item["left_out"] == {"torch": "it predicts another class than fastdl for 2 of 1,000 rows"}
+    assert item["results"]["fastdl"]["share_of_peak"] == pytest.approx(18_944_000 / 0.01 / 1e12)
 
 
 def test_memory_sizes() -> None:
@@ -258,7 +282,7 @@ def test_tables_between_markers(tmp_path: Path) -> None:
     result = {"label": "fastdl", "seconds_per_step": measured, "gflops": 1.0, "against_fastdl": against}
     result |= {"epochs_per_round": 1, "loss_difference": 0.0}
     run = {
-        "schema": 1,
+        "schema": schema.VERSION,
         "date": "2026-01-01T00:00:00+00:00",
         "threads": 2,
         "effort": "quick",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from fastdl_bench import __main__ as command
-from fastdl_bench import compare, guard, prove, versions
+from fastdl_bench import compare, guard, protocol, prove, saved, schema, versions
 from fastdl_bench.compare import Run, Side, Target
 from fastdl_bench.guard import Case, Plan
 from fastdl_bench.peers.planted import slower
@@ -31,26 +33,23 @@ def rounds(rng: np.random.Generator, factor: float, n: int, scatter: float = 0.0
     return list(math.log(factor) + session + noise + outliers)
 
 
-def judged(rng: np.random.Generator, factor: float, saved: bool = False, **noise: float) -> guard.Judgement:
-    old = [rounds(rng, 1.0, PLAN.more_rounds, **noise) for _ in range(PLAN.saved_sessions)] if saved else None
+def judged(rng: np.random.Generator, factor: float, **noise: float) -> guard.Judgement:
     first = rounds(rng, factor, PLAN.rounds, **noise)
-    return guard.judge(Case("x", lambda n: rounds(rng, factor, n, **noise), first, old), LIMIT, PLAN)
+    return guard.judge(Case("x", lambda n: rounds(rng, factor, n, **noise), first), LIMIT, PLAN)
 
 
-@pytest.mark.parametrize("saved", [False, True])
-def test_the_same_code_stays_green_twenty_times(saved: bool) -> None:
+def test_the_same_code_stays_green_twenty_times() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
-        assert [judged(rng, 1.0, saved).failed for _ in range(BENCHMARKS)].count(True) == 0
+        assert [judged(rng, 1.0).failed for _ in range(BENCHMARKS)].count(True) == 0
 
 
-@pytest.mark.parametrize(("saved", "least"), [(False, 95), (True, 70)])
-def test_a_slowdown_of_15_percent_is_found(saved: bool, least: int) -> None:
+def test_a_slowdown_of_15_percent_is_found() -> None:
     rng = np.random.default_rng(2)
-    # 15 % is 4.4 % above the limit, and sessions alone differ by 2 % here. The few of a saved result cannot be mended later.
-    assert [judged(rng, 1.15, saved).failed for _ in range(100)].count(True) >= least
+    # 15 % is 4.4 % above the limit, and sessions alone differ by 2 % here.
+    assert [judged(rng, 1.15).failed for _ in range(100)].count(True) >= 95
     # ... and with the noise of a quieter machine all of them.
-    assert all(judged(rng, 1.15, saved, scatter=0.03, bias=0.005).failed for _ in range(100))
+    assert all(judged(rng, 1.15, scatter=0.03, bias=0.005).failed for _ in range(100))
 
 
 def test_a_machine_that_is_far_too_busy_decides_nothing() -> None:
@@ -87,8 +86,8 @@ def test_one_bad_session_is_no_regression() -> None:
 def test_interval_of_the_median() -> None:
     found = guard.change([[math.log(1.2)] * 9])
     assert (round(found.factor, 9), round(found.low, 9), round(found.high, 9)) == (1.2, 1.2, 1.2)
-    found = guard.change([[0.2] * 9], [[0.1] * 9, [0.0] * 9])
-    assert found.factor == pytest.approx(math.exp(0.15))
+    found = guard.change([[0.1] * 9, [0.3] * 9])
+    assert found.factor == pytest.approx(math.exp(0.2))
     values = np.random.default_rng(0).normal(0, 0.1, 400)
     found = guard.change([values])
     half = 1.96 * 1.2533 * 0.1 / 20  # the median's standard error is 1.2533 sigma / sqrt(n)
@@ -125,27 +124,27 @@ def some(*names: str) -> list[Target]:
     return [compare.targets()[name] for name in names]
 
 
-SHORT = Plan(8, 30, 2, 6, 4)
+SHORT = Plan(8, 30, 2, 6)
 SOME = ("training/digits", "kernels/adam_step/10000")
 
 
 def test_processes_that_do_the_same_are_green_and_a_planted_slowdown_is_found() -> None:
-    proof = prove.prove(some(*SOME), 1, 1, LIMIT, SHORT, print, fake(1.0, 1), fake(1.15, 2), fake(3.0, 3))
+    proof = prove.prove(some(*SOME), 1, 1, LIMIT, SHORT, print, fake(1.0, 1), fake(1.15, 2))
     assert proof.good, proof.lines
-    assert len(proof.lines) == 4
+    assert len(proof.lines) == 2
     assert "2 of 2 green" in proof.lines[0]
     assert "2 of 2 found" in proof.lines[-1]
-    blind = prove.prove(some(SOME[0]), 1, 1, 0.3, SHORT, print, fake(1.0, 1), fake(1.15, 2), fake(3.0, 3))
+    blind = prove.prove(some(SOME[0]), 1, 1, 0.3, SHORT, print, fake(1.0, 1), fake(1.15, 2))
     assert not blind.good  # a limit of 30 % does not see 15 %, and the proof says so
     assert "not: training/digits same" in blind.lines[1]
 
 
 def test_what_one_side_cannot_run_is_reported() -> None:
     target = some(SOME[1])
-    (gone,) = Run(fake("broken", 0), fake(1.0, 0), 1, True, print).judge(target, LIMIT, PLAN)
+    (gone,) = Run(fake("broken", 0), fake(1.0, 0), 1, print).judge(target, LIMIT, PLAN)
     assert (gone.verdict, gone.failed) == ("missing", True)
     assert "no such kernel" in gone.note
-    (new,) = Run(fake(1.0, 0), fake("broken", 0), 1, True, print).judge(target, LIMIT, PLAN)
+    (new,) = Run(fake(1.0, 0), fake("broken", 0), 1, print).judge(target, LIMIT, PLAN)
     assert (new.verdict, new.failed) == ("new", False)
 
 
@@ -167,19 +166,18 @@ def test_what_is_planted_takes_that_much_longer(request_: dict) -> None:
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs the command with fake programs in place of fastdl's and NumPy's, and results in a folder of its own."""
+    """Runs the command with fake programs in place of fastdl's, and results in a folder of its own."""
     monkeypatch.setattr(command.tables, "results_folder", lambda: tmp_path)
-    monkeypatch.setattr(compare, "numpy_sides", lambda: fake(3.0, 7))
-    now = {"factor": 1.0}
+    now: dict[str, float | str] = {"factor": 1.0, "base": 1.0}
 
     def sides(library: Path | None = None) -> dict[str, Side]:
-        factor = 1.0 if library is not None else now["factor"]
+        factor = now["factor" if library is None else "base"]
         return {k: Side(s.module, s.arguments, library) for k, s in fake(factor, 8 + (library is None)).items()}
 
     monkeypatch.setattr(compare, "fastdl_sides", sides)
 
-    def run(*arguments: str, factor: float = 1.0) -> int:
-        now["factor"] = factor
+    def run(*arguments: str, factor: float = 1.0, base: float | str = 1.0) -> int:
+        now.update(factor=factor, base=base)
         return command.main([*arguments, "--threads", "1"])
 
     return run
@@ -191,23 +189,40 @@ def test_save_and_compare(cli, tmp_path: Path, capsys) -> None:
     assert cli("--compare", "before", "--only", "digits", factor=1.2) == 1
     captured = capsys.readouterr()
     assert "FAILED: 1 benchmarks; 1 slower: training/digits" in captured.out
-    path = tmp_path / "saved" / "before.json"
-    saved = json.loads(path.read_text())
-    saved["benchmarks"]["training/digit"] = saved["benchmarks"].pop("training/digits")
-    path.write_text(json.dumps(saved))
+    folder = tmp_path / "saved" / "before"
+    assert [p.name for p in folder.parent.iterdir()] == ["before"]  # nothing half-written beside it
+    for name, place in saved.PLACES.items():  # the copy is complete: what is imported from it is itself
+        found = subprocess.run(
+            [sys.executable, "-c", f"import {name}; print({name}.__file__)"], cwd=folder, capture_output=True, text=True,
+            env=protocol.environment_for(1, folder), check=True,
+        )  # fmt: skip
+        assert Path(found.stdout.strip()) == folder / place / "__init__.py"
+    path = folder / saved.RECORD
+    record = json.loads(path.read_text())
+    assert schema.problems(record) == []
+    record["benchmarks"]["training/digit"] = record["benchmarks"].pop("training/digits")
+    path.write_text(json.dumps(record))
     assert cli("--compare", "before", "--only", "training/digit*") == 1
     assert "renamed to" in " ".join(capsys.readouterr().out.split())
-    path.write_text(json.dumps({**saved, "machine": {**saved["machine"], "cpu": "another"}}))
+    path.write_text(json.dumps({**record, "schema": 99}))
     assert cli("--compare", "before") == 2
-    assert "expected cpu to be another" in capsys.readouterr().err
-    path.write_text(json.dumps({**saved, "schema": 99}))
+    assert "expected schema 2, got 99; it was written by another version" in capsys.readouterr().err
+    assert cli("--save", "before", "--only", "digits") == 0  # in place of what was there
+    assert cli("--compare", "before", "--only", "digits") == 0
+    shutil.rmtree(folder / "fastdl")
     assert cli("--compare", "before") == 2
-    assert "expected schema 1, got 99; it was written by another version" in capsys.readouterr().err
+    assert "expected a copy of the library" in capsys.readouterr().err
+
+
+def test_what_does_not_run_is_not_saved(cli, tmp_path: Path, capsys) -> None:
+    assert cli("--save", "x", "--only", "digits", base="broken") == 1
+    assert "training/digits is not in it: fake_peer: " in capsys.readouterr().err
+    assert json.loads((tmp_path / "saved" / "x" / saved.RECORD).read_text())["benchmarks"] == {}
 
 
 def test_wrong_usage(cli, capsys) -> None:
     for arguments, message in (
-        (["--compare", "nothing"], "expected the name of a saved result, got 'nothing'"),
+        (["--compare", "nothing"], "expected the name of a saved version, got 'nothing'"),
         (["--save", "../x"], "expected a name of letters"),
         (["--base", "no-such-thing"], "expected a commit, branch or tag"),
         (["--base", "--help-me"], "expected"),

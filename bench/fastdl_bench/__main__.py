@@ -11,7 +11,20 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from fastdl_bench import accuracy, compare, kernels, latency, machine, memory, model, prove, startup, tables, training
+from fastdl_bench import (
+    accuracy,
+    compare,
+    kernels,
+    latency,
+    machine,
+    memory,
+    model,
+    prove,
+    saved,
+    startup,
+    tables,
+    training,
+)
 from fastdl_bench.cases import KERNEL_CASES, QUICK_KERNELS, WORKLOADS
 from fastdl_bench.guard import Judgement, Plan
 from fastdl_bench.protocol import CHECKOUT, PeerError
@@ -46,7 +59,7 @@ LEVELS = {
         Effort(3, 0.006),
         2,
         1,
-        Plan(6, 12, 2, 6, 3),
+        Plan(6, 12, 2, 6),
     ),
     "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, 5, Plan()),
     "full": Level(
@@ -55,14 +68,14 @@ LEVELS = {
         Effort(15, 0.1),
         9,
         9,
-        Plan(20, 40, 3, 9, 6),
+        Plan(20, 40, 3, 9),
     ),
 }
 PARTS: dict[str, list[str]] = {
     "training": list(WORKLOADS),
     "kernels": list(KERNEL_CASES),
     "accuracy": ["digits"],
-    "latency": list(latency.ROWS),
+    "latency": list(latency.CASES),
     "memory": list(memory.CASES),
     "startup": list(startup.CASES),
 }
@@ -103,8 +116,8 @@ def parser() -> argparse.ArgumentParser:
     guarding = result.add_argument_group("guard: exit code 1 for a regression or a missing benchmark")
     way = guarding.add_mutually_exclusive_group()
     way.add_argument("--base", metavar="GIT_REF", help="compare with another version, both measured now, by turns")
-    way.add_argument("--save", metavar="NAME", help="measure against NumPy and keep it under a name")
-    way.add_argument("--compare", metavar="NAME", help="measure against NumPy and compare with what was saved")
+    way.add_argument("--save", metavar="NAME", help="keep a copy of this version under a name")
+    way.add_argument("--compare", metavar="NAME", help="compare with the saved copy, both measured now, by turns")
     way.add_argument(
         "--prove-guard", type=int, nargs="?", const=20, metavar="TIMES",
         help="show that the guard works here: that often the same code, and a planted slowdown (default 20)",
@@ -260,35 +273,31 @@ def guarded(arguments: argparse.Namespace) -> int:
         print("\n".join(proof.lines))
         print("the guard holds here" if proof.good else "FAILED: not all of it was as it should be")
         return 0 if proof.good else 1
+    _warn_if_busy(head)
     if arguments.save is not None:
-        path = compare.saved_path(saved_folder, arguments.save, "--save")
-        _warn_if_busy(head)
-        run = compare.Run(compare.fastdl_sides(), compare.numpy_sides(), threads, False, say)
-        failures = compare.save(run, [known[name] for name in names], plan, head, path)
+        folder = saved.folder_of(saved_folder, arguments.save, "--save")
+        failures = saved.save([known[name] for name in names], threads, head, folder, say)
         for name, why in failures.items():
             say(f"{name} is not in it: {why}")
-        say(f"written to {path}")
+        say(f"written to {folder}")
         return 1 if failures else 0
     if arguments.compare is not None:
-        path = compare.saved_path(saved_folder, arguments.compare, "--compare")
-        saved = compare.read_saved(path, head["machine"], head["versions"], threads)
-        sessions = {name: entry["sessions"] for name, entry in saved["benchmarks"].items()}
-        wanted = [name for name in sessions if _matches(name, arguments.only)]
+        folder = saved.folder_of(saved_folder, arguments.compare, "--compare")
+        record = saved.read(folder)
+        wanted = [name for name in record["benchmarks"] if _matches(name, arguments.only)]
         gone = compare.missing(wanted, known)
-        new = [name for name in names if name not in sessions] if saved["effort"] == arguments.effort else []
-        _warn_if_busy(head)
-        run = compare.Run(compare.fastdl_sides(), compare.numpy_sides(), threads, False, say)
-        judgements = run.judge([known[name] for name in wanted if name in known], limit, plan, sessions)
-        judgements += [Judgement(name, "new", note="the saved result does not have it") for name in new]
-        return _show_judgements([*gone, *judgements], limit, f"{arguments.compare!r} of {saved['date'][:10]}")
+        new = [name for name in names if name not in wanted] if record["effort"] == arguments.effort else []
+        run = compare.Run(compare.fastdl_sides(), compare.fastdl_sides(folder), threads, say)
+        judgements = run.judge([known[name] for name in wanted if name in known], limit, plan)
+        judgements += [Judgement(name, "new", note="it was not saved") for name in new]
+        return _show_judgements([*gone, *judgements], limit, f"{arguments.compare!r} of {record['date'][:10]}")
     commit = commit_of(arguments.base)
-    _warn_if_busy(head)
     with tree_of(commit) as tree:
         theirs = benchmarks_of(tree)
         if theirs is None:
             say(f"{commit[:10]} does not list its benchmarks; those of this version are compared")
         gone = compare.missing([name for name in theirs or [] if _matches(name, arguments.only)], known)
-        run = compare.Run(compare.fastdl_sides(), compare.fastdl_sides(tree), threads, True, say)
+        run = compare.Run(compare.fastdl_sides(), compare.fastdl_sides(tree), threads, say)
         judgements = run.judge([known[name] for name in names], limit, plan)
         return _show_judgements([*gone, *judgements], limit, f"{arguments.base} ({commit[:10]})")
 

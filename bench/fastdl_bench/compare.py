@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl_bench import guard, schema
+from fastdl_bench import guard
 from fastdl_bench.cases import KERNEL_CASES, WORKLOADS
 from fastdl_bench.guard import Case, Judgement, Plan
 from fastdl_bench.kernels import calls_for
@@ -63,14 +62,6 @@ def fastdl_sides(library: Path | None = None) -> Sides:
     }
 
 
-def numpy_sides() -> Sides:
-    """The yardstick: the same work in NumPy."""
-    return {
-        "training": Side("fastdl_bench.peers.numpy"),
-        "kernels": Side("fastdl_bench.peers.kernels_numpy"),
-    }
-
-
 def planted_sides(factor: float) -> Sides:
     """fastdl, made slower by a factor: for the proof that the guard sees it."""
     return {kind: Side("fastdl_bench.peers.planted", (str(factor), kind)) for kind in ("training", "kernels")}
@@ -88,6 +79,18 @@ def targets() -> dict[str, Target]:
     return {target.name: target for target in trainings + kernels}
 
 
+UNITS = {"kernels": "calls", "training": "epochs"}
+"""kind -> what a program repeats."""
+
+
+def count_of(peer: Peer, target: Target) -> int:
+    """How many calls or epochs make a sample."""
+    if target.kind == "kernels":
+        return calls_for(peer, SAMPLE)
+    peer.request("run", SECONDS, epochs=1)
+    return max(1, math.ceil(SAMPLE / peer.request("run", SECONDS, epochs=1)["seconds"]))
+
+
 class Failure(Exception):
     """One of the two sides cannot run a benchmark: `side` is "new" or "reference"."""
 
@@ -97,13 +100,9 @@ class Failure(Exception):
 
 
 class Pair:
-    """Two processes, new and reference, that run the same benchmark by turns.
+    """Two processes, new and reference, that run the same benchmark by turns."""
 
-    same : whether both do the same work, so that they get the same number of repetitions
-    """
-
-    def __init__(self, new: Side, reference: Side, threads: int, same: bool) -> None:
-        self.same = same
+    def __init__(self, new: Side, reference: Side, threads: int) -> None:
         self.peers: dict[str, Peer] = {}
         try:
             for name, side in (("new", new), ("reference", reference)):
@@ -118,16 +117,6 @@ class Pair:
         except PeerError as error:
             raise Failure(name, error) from error
 
-    def _count(self, name: str, target: Target) -> int:
-        """How many calls or epochs make a sample."""
-        if target.kind == "kernels":
-            try:
-                return calls_for(self.peers[name], SAMPLE)
-            except PeerError as error:
-                raise Failure(name, error) from error
-        self._ask(name, "run", epochs=1)
-        return max(1, math.ceil(SAMPLE / self._ask(name, "run", epochs=1)["seconds"]))
-
     def session(self, target: Target, rounds: int, seed: int) -> list[float]:
         """log(new / reference) of each round.
 
@@ -137,16 +126,18 @@ class Pair:
         """
         for name in self.peers:
             self._ask(name, "setup", **target.problem)
-        counts = {"reference": self._count("reference", target)}
-        counts["new"] = counts["reference"] if self.same else self._count("new", target)
-        unit = "calls" if target.kind == "kernels" else "epochs"
+        try:
+            count = count_of(self.peers["reference"], target)
+        except PeerError as error:
+            raise Failure("reference", error) from error
+        unit = UNITS[target.kind]
 
         def sample(name: str) -> float:
-            return self._ask(name, "run", **{unit: counts[name]})["seconds"] / counts[name]
+            return self._ask(name, "run", **{unit: count})["seconds"] / count
 
-        for name in counts:
+        for name in self.peers:
             sample(name)
-        long = max(sample(name) * counts[name] for name in counts) > SLOW
+        long = max(sample(name) * count for name in self.peers) > SLOW
         rng = np.random.default_rng(seed)
         logs = []
         for _ in range(rounds):
@@ -169,18 +160,16 @@ class Run:
     """How the two sides are measured.
 
     new, reference : the programs by kind
-    same : whether both do the same work (two versions), or the reference is a yardstick
     """
 
     new: Sides
     reference: Sides
     threads: int
-    same: bool
     say: Say
     seed: int = 0
 
     def _pair(self, kind: str) -> Pair:
-        return Pair(self.new[kind], self.reference[kind], self.threads, self.same)
+        return Pair(self.new[kind], self.reference[kind], self.threads)
 
     def _seed(self) -> int:
         self.seed += 1
@@ -219,19 +208,15 @@ class Run:
                 pair.close()
         return found, failures
 
-    def judge(
-        self, chosen: Sequence[Target], limit: float, plan: Plan, saved: dict[str, guard.Sessions] | None = None
-    ) -> list[Judgement]:
-        """A verdict on each; `saved` are the sessions of an earlier result that has them all, where the reference is a
-        yardstick."""
+    def judge(self, chosen: Sequence[Target], limit: float, plan: Plan) -> list[Judgement]:
+        """A verdict on each."""
         first, failures = self.first(chosen, plan.rounds)
         result = []
         for target in chosen:
             if target.name in failures:
                 result.append(_failed(target.name, failures[target.name]))
             else:
-                old = None if saved is None else saved[target.name]
-                case = Case(target.name, self.alone(target), first[target.name], old)
+                case = Case(target.name, self.alone(target), first[target.name])
                 try:
                     result.append(guard.judge(case, limit, plan))
                 except Failure as failure:
@@ -267,57 +252,3 @@ def parse_limit(text: str) -> float:
     if match is None or not 0 < float(match[1]) <= 1000:
         raise UsageError(f"--fail-over: expected a percentage such as 10%, got {text!r}")
     return float(match[1]) / 100
-
-
-def saved_path(folder: Path, name: str, option: str) -> Path:
-    """The file of a saved result."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{option}: expected a name of letters, digits, dots, dashes and underscores, got {name!r}")
-    return folder / f"{name}.json"
-
-
-SAME = ("cpu", "isa", "usable_cores", "system")  # what two results of one machine have in common
-
-
-def read_saved(path: Path, description: dict[str, Any], versions: dict[str, str], threads: int) -> dict[str, Any]:
-    """A saved result, if it can be compared with what is measured here and now."""
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "nothing"
-        raise UsageError(
-            f"--compare: expected the name of a saved result, got {path.stem!r}; saved are: {known}. "
-            f"scripts/bench --save {path.stem} makes it"
-        )
-    try:
-        saved = schema.read(path, "guard")
-    except ValueError as error:
-        raise UsageError(f"--compare: {error}") from error
-    pairs = [(key, saved["machine"].get(key), description.get(key)) for key in SAME]
-    pairs += [("threads", saved["threads"], threads), ("numpy", saved["versions"].get("numpy"), versions.get("numpy"))]
-    for what, then, now in pairs:
-        if then != now:
-            raise UsageError(
-                f"--compare: expected {what} to be {then}, as {path.stem!r} was measured with, got {now}; ratios to NumPy "
-                f"hold for one machine and one NumPy: save a result here, or use --base with its commit"
-            )
-    return saved
-
-
-def save(run: Run, chosen: Sequence[Target], plan: Plan, head: dict[str, Any], path: Path) -> dict[str, str]:
-    """Measure against the yardstick, in several sessions, and write the result; returns what could not be measured."""
-    sessions: dict[str, list[list[float]]] = {target.name: [] for target in chosen}
-    failures: dict[str, str] = {}
-    for number in range(plan.saved_sessions):
-        run.say(f"session {number + 1} of {plan.saved_sessions}")
-        found, failed = run.first([t for t in chosen if t.name not in failures], plan.more_rounds)
-        failures |= {name: str(failure) for name, failure in failed.items()}
-        for name, rounds in found.items():
-            sessions[name].append(rounds)
-    result = {
-        **head,
-        "kind": "guard",
-        "reference": "NumPy",
-        "benchmarks": {name: {"sessions": s} for name, s in sessions.items() if name not in failures},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return failures

@@ -15,8 +15,9 @@ may keep a memory layout that is a few per cent better or worse for as long as i
   half of it, and the interval is narrower than twice the limit (or all of it is far beyond): a wider one says that the
   machine was too busy to tell, and the verdict is "undecided".
 
-Where the reference is not the old version but a yardstick that both were measured with, the change is the difference of
-two such numbers, and the interval draws from both.
+The reference always runs by turns with the new version, on the machine as it is then. Times that were saved earlier, taken
+as ratios to a yardstick such as NumPy, did not do for it: between two hours of a shared machine such a ratio moved by as
+much as 1.5, and of ten planted slowdowns of 15 % two were found.
 """
 
 from __future__ import annotations
@@ -51,14 +52,12 @@ class Plan:
     rounds : of the first session
     more_rounds : of each later one
     least_sessions, most_sessions : how many of these decide. Where two versions are compared, two or three nearly always do
-    saved_sessions : of a result that is saved, `more_rounds` each: what it leaves open, no later run can mend
     """
 
     rounds: int = 10
     more_rounds: int = 20
     least_sessions: int = 2
     most_sessions: int = 8
-    saved_sessions: int = 4
 
 
 @dataclass
@@ -93,18 +92,11 @@ def _medians(sessions: Sessions, rng: np.random.Generator) -> NDArray[np.float64
     return np.take_along_axis(medians, drawn, axis=0).mean(axis=0)
 
 
-def centre(sessions: Sessions) -> float:
-    """The mean of the sessions' medians."""
-    return float(np.mean([np.median(rounds) for rounds in sessions]))
-
-
-def change(new: Sessions, old: Sessions | None = None, seed: int = 0) -> Change:
-    """The change of the new sessions against their reference, or against old sessions with the same reference."""
-    rng = np.random.default_rng(seed)
-    drawn, middle = _medians(new, rng), centre(new)
-    if old is not None:
-        drawn, middle = drawn - _medians(old, rng), middle - centre(old)
+def change(sessions: Sessions, seed: int = 0) -> Change:
+    """The change of the new version against its reference: the mean of the sessions' medians, and its interval."""
+    drawn = _medians(sessions, np.random.default_rng(seed))
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    middle = np.mean([np.median(rounds) for rounds in sessions])
     return Change(math.exp(middle), math.exp(low), math.exp(high))
 
 
@@ -113,14 +105,13 @@ def suspect(found: Change, limit: float) -> bool:
     return found.high > 1 + limit
 
 
-def verdict(new: Sessions, old: Sessions | None, limit: float) -> tuple[str, Change]:
+def verdict(sessions: Sessions, limit: float) -> tuple[str, Change]:
     """What sessions that were not picked by their own result say."""
-    found = change(new, old)
+    found = change(sessions)
     if found.low > 1 + limit:
-        before = 0.0 if old is None else centre(old)
         least = math.log1p(limit) / 2
         narrow = math.log(found.high / found.low) < 2 * math.log1p(limit) or found.low > 1.5 * (1 + limit)
-        agreed = all(np.median(s) - before > least for s in new)
+        agreed = all(np.median(s) > least for s in sessions)
         return ("slower" if narrow and agreed else "undecided"), found
     if found.high <= 1 + limit:
         return ("faster" if found.high < 1 / (1 + limit) else "same"), found
@@ -133,24 +124,22 @@ class Case:
 
     measure : takes a number of rounds; returns log(new / reference) of each, from new processes
     first : the rounds of the first session, which may share its processes with other benchmarks
-    old : the sessions of a saved result, where the reference is a yardstick
     """
 
     name: str
     measure: Callable[[int], list[float]]
     first: list[float]
-    old: Sessions | None = None
     sessions: list[list[float]] = field(default_factory=list)
 
 
 def judge(case: Case, limit: float, plan: Plan) -> Judgement:
     """Decide about one benchmark; measures it again if its first session leaves anything open."""
-    found = change([case.first], case.old)
+    found = change([case.first])
     if not suspect(found, limit):
         return Judgement(case.name, "faster" if found.high < 1 / (1 + limit) else "same", found, 1)
     word = "undecided"
     while word == "undecided" and len(case.sessions) < plan.most_sessions:
         case.sessions.append(case.measure(plan.more_rounds))
         if len(case.sessions) >= plan.least_sessions:
-            word, found = verdict(case.sessions, case.old, limit)
+            word, found = verdict(case.sessions, limit)
     return Judgement(case.name, word, found, 1 + len(case.sessions))

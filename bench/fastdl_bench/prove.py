@@ -1,20 +1,22 @@
-"""The guard's proof on this machine: the same code against itself stays green, a planted slowdown is found, both ways.
+"""The guard's proof on this machine: the same code against a copy of itself stays green, a planted slowdown is found.
 
     scripts/bench --prove-guard 20
 
-runs, for two versions side by side (`--base`) and for a saved result (`--save`, `--compare`): so many comparisons of the
-code with itself, each of which must pass all benchmarks, and one with a slowdown of 15 % in every benchmark, each of which
-must be found. It says for how many it was so. Any miss makes the exit code 1.
+runs so many comparisons with a copy made as `--save` makes it, each of which must pass all benchmarks, and one with a
+slowdown of 15 % in every benchmark, each of which must be found. `--base` compares in the same way, with a commit for the
+copy. It says for how many it was so. Any miss makes the exit code 1.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from fastdl_bench import guard
-from fastdl_bench.compare import Run, Sides, Target, fastdl_sides, numpy_sides, planted_sides
+from fastdl_bench.compare import Run, Sides, Target, fastdl_sides, planted_sides
 from fastdl_bench.guard import Judgement, Plan
+from fastdl_bench.saved import copy_library
 from fastdl_bench.training import Say
 
 BENCHMARKS = (
@@ -55,35 +57,22 @@ def prove(
     say: Say,
     same: Sides | None = None,
     planted: Sides | None = None,
-    yardstick: Sides | None = None,
 ) -> Proof:
     """Run all the comparisons; the sides can be other programs, for tests."""
     same, planted = same or fastdl_sides(), planted or planted_sides(PLANTED)
-    yardstick = yardstick or numpy_sides()
     proof = Proof()
-    seed = 0
 
-    def compare(title: str, new: Sides, reference: Sides, saved: dict[str, guard.Sessions] | None, find: bool) -> None:
-        nonlocal seed
-        seed += 1000
-        judgements = Run(new, reference, threads, saved is None, say, seed).judge(chosen, limit, plan, saved)
+    def compare(title: str, new: Sides, reference: Sides, number: int, find: bool) -> None:
+        judgements = Run(new, reference, threads, say, 1000 * number).judge(chosen, limit, plan)
         wrong = [j for j in judgements if j.failed is not find]
         proof.add(title, wrong, len(judgements), "found" if find else "green")
         say(proof.lines[-1])
 
-    for number in range(times):
-        compare(f"two versions, the same code, {number + 1}", same, same, None, find=False)
-    compare(f"two versions, {PLANTED:.2f} times as long", planted, same, None, find=True)
-    saved: dict[str, guard.Sessions] = {target.name: [] for target in chosen}
-    for session in range(plan.saved_sessions):
-        found, failures = Run(same, yardstick, threads, False, say, 10**6 + session * 1000).first(
-            chosen, plan.more_rounds
-        )
-        if failures:
-            raise next(iter(failures.values()))
-        for name, rounds in found.items():
-            saved[name] = [*saved[name], rounds]
-    for number in range(times):
-        compare(f"saved result, the same code, {number + 1}", same, yardstick, saved, find=False)
-    compare(f"saved result, {PLANTED:.2f} times as long", planted, yardstick, saved, find=True)
+    with tempfile.TemporaryDirectory(prefix="fastdl-copy-") as path:
+        tree = Path(path)
+        copy_library(tree)
+        reference = {kind: replace(side, library=tree) for kind, side in same.items()}
+        for number in range(1, times + 1):
+            compare(f"the same code, {number}", same, reference, number, find=False)
+        compare(f"{PLANTED:.2f} times as long", planted, reference, times + 1, find=True)
     return proof

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 KINDS = ("benchmark", "guard")
 
 NUMBER, INTEGER, TEXT, OBJECT = "number", "integer", "text", "object"
@@ -115,8 +115,20 @@ BENCHMARK: dict[str, tuple[str, str]] = {
     ),
     **_item(
         "latency?",
-        {"name": (TEXT, "`row` or `rows`"), "rows": (INTEGER, "rows of a call"), **_LEFT_OUT},
-        {**_WHO, "seconds": (TIMES, "seconds of a call"), **_AGAINST},
+        {
+            "name": (TEXT, "`row`, `rows`, `many` or `wide`"),
+            "rows": (INTEGER, "rows of a call"),
+            "flop": ("integer?", "operations of the matrix products of a call"),
+            "flop_per_second": ("rates?", "peak rate of multiply-adds in the same rounds"),
+            **_LEFT_OUT,
+        },
+        {
+            **_WHO,
+            "seconds": (TIMES, "seconds of a call"),
+            "gflops": ("number?", "flop / the median, in 1e9 per second"),
+            "share_of_peak": ("number?", "rate / peak, median of the rounds"),
+            **_AGAINST,
+        },
     ),
     **_item(
         "memory?",
@@ -139,11 +151,7 @@ BENCHMARK: dict[str, tuple[str, str]] = {
     ),
 }
 GUARD: dict[str, tuple[str, str]] = {
-    "reference": (TEXT, "the yardstick that was measured in the same rounds"),
-    "benchmarks.*.sessions": (
-        "list of list of number",
-        "for each session (new processes): log(seconds of fastdl / seconds of the reference) of each round",
-    ),
+    "benchmarks.*.seconds": (NUMBER, "of a call or an epoch when it was saved; what is compared is measured anew"),
 }
 FIELDS: dict[str, dict[str, tuple[str, str]]] = {"benchmark": COMMON | BENCHMARK, "guard": COMMON | GUARD}
 

@@ -136,14 +136,16 @@ def accuracy_table(run: dict[str, Any]) -> Table:
 
 
 def latency_table(run: dict[str, Any]) -> Table:
-    """Time of a prediction."""
+    """Time of a prediction, its arithmetic as a share of the peak, and how many times that the others take."""
     items = run["latency"]
     columns = _columns(items)
-    rows = [
-        [item["title"], duration(item["results"]["fastdl"]["seconds"]["median"]), *_ratios(item, columns)]
-        for item in items
-    ]
-    return Table("Prediction: time per call", ["prediction", _ours(items), *_others(items, columns)], rows)
+    rows = []
+    for item in items:
+        ours = item["results"]["fastdl"]
+        share = f"{ours['share_of_peak']:.0%}" if "share_of_peak" in ours else ""
+        rows.append([item["title"], duration(ours["seconds"]["median"]), share, *_ratios(item, columns)])
+    header = ["prediction", _ours(items), "of peak", *_others(items, columns)]
+    return Table("Prediction: time per call", header, rows)
 
 
 def megabytes(size: int) -> str:

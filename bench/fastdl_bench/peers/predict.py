@@ -1,4 +1,4 @@
-"""Predicts classes with one library, named by the argument: the digits' network 64-128-10, the same weights everywhere."""
+"""Predicts classes with one library, named by the argument, with a workload's network: the same weights everywhere."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from typing import Any
 
 import numpy as np
 
-from fastdl_bench.cases import WORKLOADS
+from fastdl_bench.cases import WORKLOADS, Workload
 from fastdl_bench.data import initial_parameters, training_data
 from fastdl_bench.protocol import Run, serve
 
-DIGITS = WORKLOADS["digits"]
 Predict = Callable[[np.ndarray], Any]
 Parameters = list[tuple[np.ndarray, np.ndarray]]
 
 
-def with_fastdl(parameters: Parameters) -> Predict:
+def with_fastdl(workload: Workload, parameters: Parameters) -> Predict:
     import fastdl
 
-    model = fastdl.MLP(DIGITS.layers)
+    model = fastdl.MLP(workload.layers, workload.activation)
     model.parameters[:] = np.concatenate([a.ravel() for pair in parameters for a in pair])
     return model.predict
 
 
-def with_sklearn(parameters: Parameters) -> Predict:
+def with_sklearn(workload: Workload, parameters: Parameters) -> Predict:
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore")
-    x, y = training_data(DIGITS)
-    model = MLPClassifier(DIGITS.layers[1:-1], max_iter=1).fit(x, y)
+    x, y = training_data(workload)
+    model = MLPClassifier(workload.layers[1:-1], workload.activation, max_iter=1).fit(x, y)
     model.coefs_ = [weight for weight, _ in parameters]
     model.intercepts_ = [bias for _, bias in parameters]
     return model.predict
 
 
-def with_torch(parameters: Parameters) -> Predict:
+def with_torch(workload: Workload, parameters: Parameters) -> Predict:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    modules: list[torch.nn.Module] = []
     with torch.no_grad():
-        for layer, (weight, bias) in zip((network[0], network[2]), parameters):
+        for weight, bias in parameters:
+            layer = torch.nn.Linear(*weight.shape)
             layer.weight.copy_(torch.from_numpy(weight.T))
             layer.bias.copy_(torch.from_numpy(bias))
+            modules += [layer, torch.nn.ReLU() if workload.activation == "relu" else torch.nn.Tanh()]
+    network = torch.nn.Sequential(*modules[:-1])
 
     def predict(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -56,16 +58,24 @@ def with_torch(parameters: Parameters) -> Predict:
     return predict
 
 
-def with_jax(parameters: Parameters) -> Predict:
+def with_jax(workload: Workload, parameters: Parameters) -> Predict:
     import jax
     import jax.numpy as jnp
 
-    (w1, b1), (w2, b2) = [tuple(map(jnp.asarray, pair)) for pair in parameters]
-    forward = jax.jit(lambda x: (jax.nn.relu(x @ w1 + b1) @ w2 + b2).argmax(axis=1))
+    layers = [tuple(map(jnp.asarray, pair)) for pair in parameters]
+    activation = jax.nn.relu if workload.activation == "relu" else jnp.tanh
+
+    @jax.jit
+    def forward(x: jax.Array) -> jax.Array:
+        for weight, bias in layers[:-1]:
+            x = activation(x @ weight + bias)
+        weight, bias = layers[-1]
+        return (x @ weight + bias).argmax(axis=1)
+
     return lambda x: np.asarray(forward(x))
 
 
-LIBRARIES: dict[str, Callable[[Parameters], Predict]] = {
+LIBRARIES: dict[str, Callable[[Workload, Parameters], Predict]] = {
     "fastdl": with_fastdl,
     "sklearn": with_sklearn,
     "torch": with_torch,
@@ -74,9 +84,10 @@ LIBRARIES: dict[str, Callable[[Parameters], Predict]] = {
 
 
 def setup(request: dict[str, Any]) -> Run:
-    """For "rows" rows of the digits; says which classes it predicts, so that they can be compared."""
-    predict = LIBRARIES[sys.argv[1]](initial_parameters(DIGITS))
-    x = np.ascontiguousarray(training_data(DIGITS)[0][: request["rows"]])
+    """For "rows" rows of the "workload"; says which classes it predicts, so that they can be compared."""
+    workload = WORKLOADS[request["workload"]]
+    predict = LIBRARIES[sys.argv[1]](workload, initial_parameters(workload))
+    x = np.resize(training_data(workload)[0], (request["rows"], workload.layers[0]))
 
     def run(request: dict[str, Any]) -> dict[str, Any]:
         calls = request["calls"]
