@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -78,7 +79,7 @@ def test_the_first_session_picks_and_does_not_decide() -> None:
 
 
 def test_one_bad_session_is_no_regression() -> None:
-    sessions = iter([[0.5] * 20, *[[0.0] * 20] * 7])
+    sessions = itertools.chain([[0.5] * 20], itertools.repeat([0.0] * 20))
     found = guard.judge(Case("x", lambda n: next(sessions), [0.5] * 10), LIMIT, PLAN)
     assert not found.failed
 

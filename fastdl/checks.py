@@ -13,11 +13,16 @@ from fastdl.errors import InputError
 
 def features(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating]:
     """X as a finite numeric array [N, n_features] (its dtype is kept when it is a float)."""
+    return finite(table(X, n_features, name), name)
+
+
+def table(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating]:
+    """The same, without a look at the numbers."""
     array = _numeric(X, name)
     if array.ndim != 2 or array.shape[1] != n_features:
         hint = "; a single row is X[None, :]" if array.ndim == 1 and array.size == n_features else ""
         raise InputError(f"{name}: expected shape (rows, {n_features}), got {array.shape}{hint}")
-    return finite(array, name)
+    return array
 
 
 def labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArray[np.int64]:

@@ -123,14 +123,18 @@ class MLP:
 
     def prepare_inputs(self, X: ArrayLike, name: str = "X") -> NDArray[np.floating]:
         """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
-        rows = checks.features(X, self.layers[0], name)
+        return checks.finite(*self._inputs(X, name))
+
+    def _inputs(self, X: ArrayLike, name: str = "X") -> tuple[NDArray[np.floating], str]:
+        """The same, before a last look for numbers that are not finite, and what to call it then."""
+        rows = checks.table(X, self.layers[0], name)
+        if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
+            return rows, name
+        checks.finite(rows, name)
         if self.scaling is not None:
             rows = self.scaling.inputs(rows, self.dtype)
-        elif rows.dtype == self.dtype and rows.flags.carray:  # C-contiguous, aligned, writable: ready, and checked
-            return rows
         with np.errstate(over="ignore"):
-            array = np.require(rows, self.dtype, _PLAIN)
-        return checks.finite(array, f"{name} as {self.dtype}")
+            return np.require(rows, self.dtype, _PLAIN), f"{name} as {self.dtype}"
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
         """y checked and as the loss takes it: int64 [N] for softmax, else [N, O] in the model's dtype."""
@@ -145,7 +149,8 @@ class MLP:
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
-        return self._engine.forward(self.prepare_inputs(X))
+        inputs, name = self._inputs(X)
+        return self._engine.forward(inputs, name=name)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
@@ -160,9 +165,9 @@ class MLP:
 
         The last two have shape [N] for one output and [N, O] for several.
         """
-        raw = self.forward(X)
         if self.output == "softmax":
-            return raw.argmax(axis=1)
+            return self._engine.classes(*self._inputs(X))
+        raw = self.forward(X)
         if self.output == "sigmoid":
             predictions: NDArray[Any] = (raw > 0).astype(np.int64)
         else:

@@ -11,9 +11,9 @@ may keep a memory layout that is a few per cent better or worse for as long as i
 * a first session only picks suspects: all whose interval reaches the limit. Nothing of it decides, or the unlucky ones of
   many benchmarks would count with the very noise that picked them;
 * a suspect is measured again in new processes, session by session with more rounds, until the interval of these sessions
-  lies on one side of the limit. It is a regression when the lower bound is above the limit, no session on its own is below
-  half of it, and the interval is narrower than twice the limit (or all of it is far beyond): a wider one says that the
-  machine was too busy to tell, and the verdict is "undecided".
+  lies on one side of the limit. It is a regression when the lower bound is above the limit, at most one session in eight is
+  below half of it on its own, and the interval is narrower than twice the limit (or all of it is far beyond): a wider one
+  says that the machine was too busy to tell, and the verdict is "undecided".
 
 The reference always runs by turns with the new version, on the machine as it is then. Times that were saved earlier, taken
 as ratios to a yardstick such as NumPy, did not do for it: between two hours of a shared machine such a ratio moved by as
@@ -51,13 +51,14 @@ class Plan:
 
     rounds : of the first session
     more_rounds : of each later one
-    least_sessions, most_sessions : how many of these decide. Where two versions are compared, two or three nearly always do
+    least_sessions, most_sessions : how many of these decide: two or three nearly always do; where rounds scatter by 10 % and
+        sessions by 3 %, 16 find 91 % of slowdowns of 15 % and 8 find 68 % (simulated)
     """
 
     rounds: int = 10
     more_rounds: int = 20
     least_sessions: int = 2
-    most_sessions: int = 8
+    most_sessions: int = 16
 
 
 @dataclass
@@ -111,7 +112,7 @@ def verdict(sessions: Sessions, limit: float) -> tuple[str, Change]:
     if found.low > 1 + limit:
         least = math.log1p(limit) / 2
         narrow = math.log(found.high / found.low) < 2 * math.log1p(limit) or found.low > 1.5 * (1 + limit)
-        agreed = all(np.median(s) > least for s in sessions)
+        agreed = sum(np.median(s) <= least for s in sessions) <= len(sessions) // 8
         return ("slower" if narrow and agreed else "undecided"), found
     if found.high <= 1 + limit:
         return ("faster" if found.high < 1 / (1 + limit) else "same"), found

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
-from fastdl.engine import layout, prepare, steps
+from fastdl import checks
+from fastdl.engine import layout, prediction, prepare, steps
 from fastdl.engine.dropout import UNITS
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.phases import cut_updates
@@ -98,7 +99,7 @@ class Engine:
         self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
         self._widest = max(self.strides[1:])
         self._work_per_row = sum(i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True))
-        self._plans: dict[int, NDArray[np.int64]] = {}
+        self._plan = self.plan(1)
 
     def plan(self, rows: int, dropout: Sequence[float] = ()) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows: see `layout.N_IN` and the columns after it."""
@@ -124,34 +125,42 @@ class Engine:
         busy = rows * self._work_per_row // (phases * WORK_PER_PHASE)
         return 1 if busy < 2 else min(usable_cores(), numba.config.NUMBA_NUM_THREADS, busy)
 
-    def forward(self, x: NDArray, n_threads: int | str = "auto") -> NDArray:
-        """Raw outputs [N, O] of prepared inputs [N, I]."""
+    def forward(self, x: NDArray, n_threads: int | str = "auto", name: str = "X") -> NDArray:
+        """Raw outputs [N, O] of inputs [N, I]; InputError about `name` if the inputs are not finite."""
+        raw = np.empty((len(x), self.model.layers[-1]), self.model.dtype)
+        self._predict(x, raw, np.empty(0, np.int64), n_threads, name)
+        return raw
+
+    def classes(self, x: NDArray, name: str = "X") -> NDArray[np.int64]:
+        """Which raw output is the greatest [N], for inputs [N, I]; as `forward` otherwise."""
+        classes = np.empty(len(x), np.int64)
+        self._predict(x, np.empty((0, 0), self.model.dtype), classes, "auto", name)
+        return classes
+
+    def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str, name: str) -> None:
+        """Fill `raw`, or `classes` where it is not empty."""
         self._prepare()
         rows, dtype = len(x), self.model.dtype
-        raw = np.empty((rows, self.model.layers[-1]), dtype)
-        chunk = max(1, min(rows, CHUNK_ROWS))
-        # Plans are kept, and one chunk goes a short way: a single row takes 6 to 10 us in all.
-        plan = self._plans.get(chunk)
-        if plan is None:
-            plan = self._plans[chunk] = self.plan(chunk)
-        if rows == chunk:
-            work = np.empty((1, 2, chunk * self._widest), dtype)
-            steps.forward_chunks(1, chunk, plan, self.alphas, self.model.parameters, x, work, raw)
-            return raw
-        threads = min(self.threads_for(rows, n_threads), -(-rows // chunk))
-        work = np.empty((threads, 2, chunk * self._widest), dtype)
-        done = 0
-        while done < rows:
-            # Calls end where chunks end, so that they cut the rows as one call would.
-            count = min(self._pace.count, -(-(rows - done) // (threads * chunk)))
-            stop = min(rows, done + count * threads * chunk)
-            start = time.perf_counter()
-            steps.forward_chunks(
-                threads, chunk, plan, self.alphas, self.model.parameters, x[done:stop], work, raw[done:stop]
-            )
-            self._pace.took(count, time.perf_counter() - start)
-            done = stop
-        return raw
+        arguments = self._plan, self.alphas, self.model.parameters
+        if rows <= CHUNK_ROWS:  # a short way: a single row takes a few microseconds in all
+            work = np.empty((1, 2, max(1, rows) * self._widest), dtype)
+            finite = prediction.predict_chunks(1, max(1, rows), *arguments, x, work, raw, classes)
+        else:
+            threads = min(self.threads_for(rows, n_threads), -(-rows // CHUNK_ROWS))
+            # Equal chunks, as many for each thread.
+            rounds = -(-rows // (threads * CHUNK_ROWS))
+            chunk = -(-rows // (rounds * threads * TILE_ROWS)) * TILE_ROWS
+            work = np.empty((threads, 2, chunk * self._widest), dtype)
+            done, finite = 0, True
+            while done < rows and finite:
+                count = self._pace.count
+                part = slice(done, done + count * threads * chunk)
+                start = time.perf_counter()
+                finite = prediction.predict_chunks(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
+                self._pace.took(count, time.perf_counter() - start)
+                done = part.stop
+        if not finite:
+            checks.finite(x, name)
 
     def _prepare(self) -> None:
         if not self._prepared:

@@ -84,7 +84,6 @@ from fastdl_kernels.serial import (
     linked,
     mix,
     n_jobs,
-    noinline,
     run_jobs,
     sum_of,
     ticks,
@@ -338,39 +337,3 @@ def total_loss(loss, outputs, labels, targets, weights, scratch):
     loss_rows(loss, 0, n_rows, n, 1.0, rows.inputs, rows, pointer(scratch, 0), pointer(parts, 0))
     restore_mode(mode)
     return sum_of(parts, blocks)
-
-
-@jit
-def _forward_chunk(c, chunk, net, data, n_rows, work, room, raw):
-    """All layers for one chunk of rows, on one thread; work holds the layers by turns, `room` numbers apart."""
-    noinline()
-    first = c * chunk
-    rows = min(chunk, n_rows - first)
-    last = net.n_layers - 1
-    nothing = np.uint64(0)  # no layer of this plan drops units
-    below, below_stride = pointer(data, first * plan_of(net, 0)[N_IN]), plan_of(net, 0)[N_IN]
-    for layer in range(net.n_layers):
-        plan = plan_of(net, layer)
-        above = pointer(raw, first * plan[N_OUT]) if layer == last else pointer(work, layer % 2 * room)
-        for job in range(n_jobs(rows, plan[N_OUT], net.itemsize, 1)):
-            block = job_block(job, rows, plan[N_OUT], net.itemsize, 1)
-            forward(block, net, layer, below, below_stride, above, nothing)
-        below, below_stride = above, plan[STRIDE]
-
-
-@jit
-def _forward_chunks(t, n_threads, chunk, net, data, n_rows, work, room, raw):
-    for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
-        _forward_chunk(c, chunk, net, data, n_rows, pointer(work, 2 * t * room), room, raw)
-
-
-@entry
-def forward_chunks(n_threads, chunk, plan, alphas, params, data, work, raw):
-    """raw = outputs of the last layer for all rows of data; work [n_threads, 2, chunk * widest] is scratch."""
-    run_jobs(
-        _forward_chunks, n_threads, n_threads > 1,
-        (
-            n_threads, chunk, net_of(plan, alphas, params), pointer(data, 0), data.shape[0], pointer(work, 0),
-            work.shape[2], pointer(raw, 0),
-        ),
-    )  # fmt: skip
