@@ -35,7 +35,7 @@ def rounds(rng: np.random.Generator, factor: float, n: int, scatter: float = 0.0
 
 
 def judged(rng: np.random.Generator, factor: float, **noise: float) -> guard.Judgement:
-    first = rounds(rng, factor, PLAN.rounds, **noise)
+    first = [rounds(rng, factor, PLAN.rounds, **noise) for _ in range(compare.FIRST)]
     return guard.judge(Case("x", lambda n: rounds(rng, factor, n, **noise), first), LIMIT, PLAN)
 
 
@@ -73,14 +73,21 @@ def test_the_first_session_picks_and_does_not_decide() -> None:
         calls.append(n)
         return [0.0] * n
 
-    found = guard.judge(Case("x", fine, [0.4] * 10), LIMIT, PLAN)
+    found = guard.judge(Case("x", fine, [[0.4] * 10]), LIMIT, PLAN)
     assert (found.verdict, found.sessions, calls) == ("same", 3, [20, 20])
-    assert guard.judge(Case("x", fine, [0.0] * 10), LIMIT, PLAN).sessions == 1
+    assert guard.judge(Case("x", fine, [[0.0] * 10]), LIMIT, PLAN).sessions == 1
+
+
+def test_a_lucky_first_session_passes_nothing_over() -> None:
+    """A process with a better layout than the other's: all its rounds agree, and are wrong."""
+    slow = [math.log(1.15)] * 20
+    found = guard.judge(Case("x", lambda n: slow, [[0.0] * 6, slow[:6]]), LIMIT, PLAN)
+    assert (found.verdict, found.sessions) == ("slower", 4)
 
 
 def test_one_bad_session_is_no_regression() -> None:
     sessions = itertools.chain([[0.5] * 20], itertools.repeat([0.0] * 20))
-    found = guard.judge(Case("x", lambda n: next(sessions), [0.5] * 10), LIMIT, PLAN)
+    found = guard.judge(Case("x", lambda n: next(sessions), [[0.5] * 10]), LIMIT, PLAN)
     assert not found.failed
 
 
@@ -125,7 +132,7 @@ def some(*names: str) -> list[Target]:
     return [compare.targets()[name] for name in names]
 
 
-SHORT = Plan(8, 30, 2, 6)
+SHORT = Plan(8, 30, 2, 12)
 SOME = ("training/digits", "kernels/adam_step/10000")
 
 

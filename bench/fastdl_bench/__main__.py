@@ -59,7 +59,7 @@ LEVELS = {
         Effort(3, 0.006),
         2,
         1,
-        Plan(6, 12, 2, 12),
+        Plan(4, 12, 2, 12),
     ),
     "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, 5, Plan()),
     "full": Level(
@@ -68,7 +68,7 @@ LEVELS = {
         Effort(15, 0.1),
         9,
         9,
-        Plan(20, 40, 3, 18),
+        Plan(12, 40, 3, 18),
     ),
 }
 PARTS: dict[str, list[str]] = {
