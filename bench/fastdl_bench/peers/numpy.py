@@ -1,4 +1,4 @@
-"""Trains with NumPy, as one would by hand with its BLAS: the yardstick of saved results, and a peer for who wants it."""
+"""Trains with NumPy, as one would by hand with its BLAS: a peer for who wants it."""
 
 from __future__ import annotations
 
