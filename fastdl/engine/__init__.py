@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from fastdl.optimizers import Optimizer
 
 SECONDS_PER_CALL = 0.05
-# Multiply-adds per thread and phase that make up for a barrier: about 3 us of work against 0.3 to 1 us of waiting.
-WORK_PER_PHASE = 100_000
+# Multiply-adds per thread and phase that make up for a barrier: about 2 us of work against 0.3 to 1 us of waiting. Chosen
+# by 60 trainings with one and with two threads, from 4-8-2 to 200-200-200-20, in batches of 8 to 256.
+WORK_PER_PHASE = 80_000
+# As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
+WORK_PER_ROW = 2_000
 # Bytes of the parameters and of a batch's numbers in all layers, together, up to which a block of rows goes through all
 # layers in one job: a second cache of 512 KB holds them beside the optimizer's states. With 1,400 parameters a step on two
 # threads took 0.75 to 0.95 of its time; with 30,000 or more, products shared out one by one were as fast or faster.
@@ -98,7 +101,7 @@ class Engine:
         self._pace = Pace()  # of predictions, in rounds of a chunk for each thread
         self.strides = [*(row_stride(n, model.dtype) for n in model.layers[:-1]), model.layers[-1]]
         self._widest = max(self.strides[1:])
-        self._work_per_row = sum(i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True))
+        self.work_per_row = sum(i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True))
         self._plan = self.plan(1)
 
     def plan(self, rows: int, dropout: Sequence[float] = ()) -> NDArray[np.int64]:
@@ -116,13 +119,13 @@ class Engine:
             output += rows * stride
         return plan
 
-    def threads_for(self, rows: int, n_threads: int | str = "auto", phases: int = 1) -> int:
-        """`n_threads`, or as many as the multiply-adds of one pass over `rows` rows keep busy in each phase."""
+    def threads_for(self, work: int, n_threads: int | str = "auto", phases: int = 1) -> int:
+        """`n_threads`, or as many as so many multiply-adds in all the phases keep busy in each of them."""
         if regions.forked:
             return 1
         if isinstance(n_threads, int):
             return n_threads
-        busy = rows * self._work_per_row // (phases * WORK_PER_PHASE)
+        busy = work // (phases * WORK_PER_PHASE)
         return 1 if busy < 2 else min(usable_cores(), numba.config.NUMBA_NUM_THREADS, busy)
 
     def forward(self, x: NDArray, n_threads: int | str = "auto", name: str = "X") -> NDArray:
@@ -146,7 +149,7 @@ class Engine:
             work = np.empty((1, 2, max(1, rows) * self._widest), dtype)
             finite = prediction.predict_chunks(1, max(1, rows), *arguments, x, work, raw, classes)
         else:
-            threads = min(self.threads_for(rows, n_threads), -(-rows // CHUNK_ROWS))
+            threads = min(self.threads_for(rows * self.work_per_row, n_threads), -(-rows // CHUNK_ROWS))
             # Equal chunks, as many for each thread.
             rounds = -(-rows // (threads * CHUNK_ROWS))
             chunk = -(-rows // (rounds * threads * TILE_ROWS)) * TILE_ROWS
@@ -243,7 +246,8 @@ class Training:
         numbers = model.n_parameters + 2 * batch_size * sum(engine.strides[1:])
         chained = numbers * model.dtype.itemsize <= CHAIN_BYTES
         self.phases = 2 if chained else 2 * len(self._plan)
-        self.n_threads = engine.threads_for(3 * batch_size, n_threads, self.phases)
+        self.work = batch_size * (3 * engine.work_per_row + WORK_PER_ROW)
+        self.n_threads = engine.threads_for(self.work, n_threads, self.phases)
         self._chains = 0
         if chained:
             # Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.

@@ -105,7 +105,7 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
     flop = 2 * training.batch_size * (3 * sum(sizes) - sizes[0])
     return Explanation(
         threads=threads,
-        reason=_reason(training, asked, sum(sizes)),
+        reason=_reason(training, asked),
         isa=host().isa,
         tile_rows=TILE_ROWS,
         tile_columns=panel_width(model.dtype),
@@ -155,12 +155,14 @@ def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
     return best
 
 
-def _reason(training: Training, asked: int | str, multiply_adds: int) -> str:
+def _reason(training: Training, asked: int | str) -> str:
     if asked != "auto":
         return "as asked"
     cores = usable_cores()
-    work = 3 * training.batch_size * multiply_adds // training.phases
-    text = f"auto, of {cores} usable core{'' if cores == 1 else 's'}; between two barriers a step has about {work:,} "
+    work = training.work // training.phases
+    text = (
+        f"auto, of {cores} usable core{'' if cores == 1 else 's'}; between two barriers a step has work like {work:,} "
+    )
     return text + f"multiply-adds, and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
 
 
