@@ -208,6 +208,7 @@ def test_other_classes_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(latency, "Peer", Liar)
+    monkeypatch.setattr(kernels, "Peer", Liar)
     (item,) = latency.run(["rows"], ["fastdl", "sklearn", "torch"], 1, TINY, print)
     assert list(item["results"]) == ["fastdl", "sklearn"]
     assert item["left_out"] == {"torch": "it predicts another class than fastdl for 2 of 1,000 rows"}

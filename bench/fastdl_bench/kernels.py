@@ -45,6 +45,25 @@ def roof(case: KernelCase, flop_per_second: float, bytes_per_second: float) -> f
     return min(flop_per_second, case.flop / case.bytes * bytes_per_second)
 
 
+def rounds(
+    calls: dict[str, int], peers: dict[str, Peer], threads: int, effort: Effort, streamed: int = 0
+) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
+    """Seconds of a call in each round, by name; and the processor's limits in each, with so many numbers in a stream.
+
+    A round is so many calls of each of the peers, in one order and the other by turns, and then the roofline's process.
+    """
+    if ROOFLINE not in peers:
+        peers[ROOFLINE] = Peer("fastdl_bench.roofline", threads)
+    peers[ROOFLINE].request("setup", SECONDS, size=max(256, streamed))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    limits: list[dict[str, Any]] = []
+    for k in range(effort.rounds):
+        for name, count in list(calls.items())[:: 1 if k % 2 == 0 else -1]:
+            seconds[name].append(peers[name].request("run", SECONDS, calls=count)["seconds"] / count)
+        limits.append(peers[ROOFLINE].request("run", SECONDS, seconds=effort.seconds))
+    return seconds, limits
+
+
 def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], threads: int, effort: Effort) -> dict:
     """One case: results checked in the peers, then rounds of all of them and of the processor's limits, interleaved.
 
@@ -64,15 +83,7 @@ def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], thre
                 raise
             left_out[name] = str(error)
             peers.pop(name).close()
-    if ROOFLINE not in peers:
-        peers[ROOFLINE] = Peer("fastdl_bench.roofline", threads)
-    peers[ROOFLINE].request("setup", SECONDS, size=max(256, case.bytes // 16))
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    limits: list[dict[str, float]] = []
-    for k in range(effort.rounds):
-        for name, count in list(calls.items())[:: 1 if k % 2 == 0 else -1]:
-            seconds[name].append(peers[name].request("run", SECONDS, calls=count)["seconds"] / count)
-        limits.append(peers[ROOFLINE].request("run", SECONDS, seconds=effort.seconds))
+    seconds, limits = rounds(calls, peers, threads, effort, case.bytes // 16)
     flop_rates = [limit["flop_per_second"] for limit in limits]
     byte_rates = [limit["bytes_per_second"] for limit in limits]
     roofs = [roof(case, *both) for both in zip(flop_rates, byte_rates)]

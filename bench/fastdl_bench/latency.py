@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastdl_bench.cases import WORKLOADS, Workload
-from fastdl_bench.kernels import ROOFLINE, calls_for
+from fastdl_bench.kernels import calls_for, rounds
 from fastdl_bench.protocol import Peer, PeerError, closing_all
 from fastdl_bench.statistics import rates, ratio, summary
 from fastdl_bench.training import LIBRARIES, Effort, Say, version_of
@@ -74,15 +74,8 @@ def _measure(case: str, names: Sequence[str], peers: dict[str, Peer], threads: i
             if name == names[0]:
                 raise
             left_out[name] = str(error)
-    if ROOFLINE not in peers:
-        peers[ROOFLINE] = Peer("fastdl_bench.roofline", threads)
-    peers[ROOFLINE].request("setup", SECONDS, size=256)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    peaks: list[float] = []
-    for k in range(effort.rounds):
-        for name, count in list(calls.items())[:: 1 if k % 2 == 0 else -1]:
-            seconds[name].append(peers[name].request("run", SECONDS, calls=count)["seconds"] / count)
-        peaks.append(peers[ROOFLINE].request("run", SECONDS, seconds=effort.seconds)["flop_per_second"])
+    seconds, limits = rounds(calls, peers, threads, effort)
+    peaks = [limit["flop_per_second"] for limit in limits]
     return {
         "name": case,
         "title": prediction.title,

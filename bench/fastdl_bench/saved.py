@@ -50,12 +50,11 @@ def save(chosen: Sequence[Target], threads: int, head: dict[str, Any], folder: P
     Each benchmark runs, so that the copy is known to work and its kernels are compiled. The times are for the record: what
     is compared is measured by `--compare`.
     """
-    failures: dict[str, str] = {}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as path:
         tree, old = Path(path) / "new", Path(path) / "old"
         copy_library(tree)
-        seconds = _times(chosen, compare.fastdl_sides(tree), threads, failures, say)
+        seconds, failures = _times(chosen, compare.fastdl_sides(tree), threads, say)
         benchmarks = {name: {"seconds": value} for name, value in seconds.items()}
         record = {**head, "kind": "guard", "benchmarks": benchmarks}
         (tree / RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -65,11 +64,10 @@ def save(chosen: Sequence[Target], threads: int, head: dict[str, Any], folder: P
     return failures
 
 
-def _times(
-    chosen: Sequence[Target], sides: Sides, threads: int, failures: dict[str, str], say: Say
-) -> dict[str, float]:
-    """Seconds of a call or an epoch of each; what fails is added to `failures`."""
+def _times(chosen: Sequence[Target], sides: Sides, threads: int, say: Say) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of a call or an epoch of each; and why the others do not run."""
     found: dict[str, float] = {}
+    failures: dict[str, str] = {}
     with closing_all({}) as peers:
         for target in chosen:
             say(target.name)
@@ -85,7 +83,7 @@ def _times(
                 failures[target.name] = str(error)
                 if target.kind in peers:
                     peers.pop(target.kind).close()
-    return found
+    return found, failures
 
 
 def read(folder: Path) -> dict[str, Any]:

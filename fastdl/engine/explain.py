@@ -101,8 +101,7 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
             ("gather", layout.GATHER),
         )
     }
-    sizes = [i * o for i, o in zip(model.layers[:-1], model.layers[1:], strict=True)]
-    flop = 2 * training.batch_size * (3 * sum(sizes) - sizes[0])
+    flop = 2 * training.batch_size * (3 * training.engine.work_per_row - model.layers[0] * model.layers[1])
     return Explanation(
         threads=threads,
         reason=_reason(training, asked),
