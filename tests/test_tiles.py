@@ -29,14 +29,14 @@ TARGETS = {
 FULL_AND_PARTS = {isa: [(mr, nv), (mr - 1, nv), (mr, nv - 1)] for isa, (mr, nv) in tile.TILES.items()}
 
 
-def assembly(monkeypatch, isa, cpu, element, mr, nv):
+def assembly(monkeypatch, isa, cpu, element, mr, nv, layout=""):
     """The assembly of one tile shape for another processor."""
     triple, _, vector_bytes, _ = TARGETS[isa]
     machine = Host(cpu, isa, vector_bytes, 32, isa != "sse", False, 32768, 0, 0)
     monkeypatch.setattr(vector, "host", lambda: machine)
     module = ir.Module()
     module.triple = triple
-    tile._tile_function(module, element, mr, nv).linkage = "external"
+    tile._tile_function(module, element, mr, nv, layout=layout).linkage = "external"
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     target = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
@@ -95,6 +95,21 @@ def test_the_loop_over_the_depth(monkeypatch, isa, cpu, shape, element):
     allowed = r"(mov|add|cmp)q\s+-?\d*\(%rsp\), %r" if isa == "avx512" else r"(?!)"
     assert [line for line in stack if not re.match(allowed, line)] == []
     assert len(stack) <= 8 * steps
+
+
+@pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
+@pytest.mark.parametrize("layout", [tile.ADJACENT, tile.APART])
+@pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in tile.UNROLLED for cpu in TARGETS[isa][1]])
+def test_the_unrolled_loop(monkeypatch, isa, cpu, layout, element):
+    """UNROLL steps with at most 3 instructions each beside the multiply-adds and their loads, and nothing on the stack."""
+    mr, nv = tile.TILES[isa]
+    text = assembly(monkeypatch, isa, cpu, element, mr, nv, layout)
+    lines = max(loops(text), key=lambda lines: count(lines, r"vfmadd"))
+    lines = [line for line in lines if not line.startswith("#")]
+    register = TARGETS[isa][3]
+    assert count(lines, rf"vfmadd\d+p[sd]\s.*{register}") == tile.UNROLL * mr * nv
+    assert len(lines) <= tile.UNROLL * (mr * nv + mr + nv + 3)
+    assert [line for line in lines if "(%rsp" in line] == []
 
 
 def test_the_check_sees_spills(monkeypatch):
