@@ -74,7 +74,7 @@ I64 = ir.IntType(64)
 # time (256x512x512 0.92, 512x1024x1024 0.91, 1024x4096x512 0.93, 128x784x256 0.97 of it).
 ADJACENT, APART = "_adjacent", "_apart"
 UNROLL = 4
-# Not tried on processors with 32 vector registers; those tiles have more multiply-adds to a step already.
+# Measured on AVX2 only; where there are 32 vector registers, a step has more multiply-adds beside the same arithmetic.
 UNROLLED = ("avx2",)
 # Steps ahead for which a tile that packs asks for rows of B: 200 cycles or more. Into the second cache: in the first one,
 # rows of 4 KB would share one set and push each other out before they are read.
@@ -140,12 +140,16 @@ def _tile_function(
     else:
         a_step = _constant(1) if layout == APART else a_step
         rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, _constant(r))])) for r in range(mr)]
-    # C is touched at the end only: ask for its lines now, so that the epilogue does not wait for them. A row that does not
-    # start with a line lies on one more.
+    width = nv * vector.count
+
+    def ask_for_row(base: ir.Value, start: ir.Value, **how: Any) -> None:
+        """Prefetch a tile's width from `start` on: on one cache line more if it does not start with one."""
+        for c in sorted({*range(0, width, 512 // element.bitwidth), width - 1}):
+            emit_prefetch(builder, builder.gep(base, [builder.add(start, _constant(c))]), **how)
+
+    # C is touched at the end only: ask for its lines now, so that the epilogue does not wait for them.
     for r in range(mr):
-        for c in sorted({*range(0, nv * vector.count, 512 // element.bitwidth), nv * vector.count - 1}):
-            place = builder.add(builder.mul(out_row, _constant(r)), _constant(c))
-            emit_prefetch(builder, builder.gep(out, [place]), write=True)
+        ask_for_row(out, builder.mul(out_row, _constant(r)), write=True)
 
     def multiply_add(step: int, k: ir.Value, a_rows: list[ir.Value], b_row: ir.Value, sums: dict) -> dict:
         """The sums after one step more: `step` steps beyond the given rows."""
@@ -159,10 +163,8 @@ def _tile_function(
         ]
         if packs_b:
             # Rows of B are far apart: no prefetcher of the hardware follows them.
-            later = builder.mul(b_step, _constant(PACK_AHEAD))
-            emit_prefetch(builder, builder.gep(b_row, [later]), level=2)
-            emit_prefetch(builder, builder.gep(b_row, [builder.add(later, _constant(nv * vector.count - 1))]), level=2)
-            panel_row = builder.gep(packed[-1], [builder.mul(k, _constant(nv * vector.count))])
+            ask_for_row(b_row, builder.mul(b_step, _constant(PACK_AHEAD)), level=2)
+            panel_row = builder.gep(packed[-1], [builder.mul(k, _constant(width))])
             for c in range(nv):
                 place = builder.bitcast(builder.gep(panel_row, [_constant(c * vector.count)]), vector.as_pointer())
                 unaligned(builder.store(b_vectors[c], place), element)
