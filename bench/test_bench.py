@@ -16,7 +16,7 @@ from fastdl_bench.guard import Plan
 from fastdl_bench.peers import kernels_fastdl, kernels_numpy
 from fastdl_bench.problems import error, expected, inputs
 from fastdl_bench.protocol import Peer, PeerError, closing_all
-from fastdl_bench.statistics import ratio
+from fastdl_bench.statistics import ratio, share
 from fastdl_bench.training import Effort
 from fastdl_bench.versions import UsageError
 from fastdl_kernels.kernel import Kernel
@@ -268,6 +268,12 @@ def test_flop_of_a_step() -> None:
 def test_ratio_of_paired_rounds() -> None:
     result = ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert result == {"median": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_share_of_a_limit_that_stood_still() -> None:
+    assert share([8.0, 9.0, 7.0], [10.0, 10.0, 10.0]) == 0.8
+    assert share([8.0, 9.0, 7.0, 8.0, 8.0], [10.0, 10.0, 10.0, 0.5, 4.9]) == 0.8  # 16 and 1.63 would be the others
+    assert share([8.0, 3.0], [10.0, 5.0]) == pytest.approx(0.7)  # half of the greatest: a slower clock, which counts
 
 
 def test_only_picks_by_name() -> None:

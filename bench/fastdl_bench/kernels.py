@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdl_bench.cases import KernelCase
 from fastdl_bench.protocol import Peer, PeerError, closing_all
-from fastdl_bench.statistics import rates, ratio, summary
+from fastdl_bench.statistics import rates, ratio, share, summary
 from fastdl_bench.training import Effort, Say, version_of
 
 # name -> (package, label, module)
@@ -106,7 +106,7 @@ def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], thre
                 "seconds": summary(samples),
                 "gflops": case.flop / summary(samples)["median"] / 1e9,
                 "gbytes_per_second": case.bytes / summary(samples)["median"] / 1e9,
-                "share_of_roofline": ratio([case.flop / s for s in samples], roofs)["median"],
+                "share_of_roofline": share([case.flop / s for s in samples], roofs),
                 "against_fastdl": ratio(samples, seconds[names[0]]),
             }
             for name, samples in seconds.items()

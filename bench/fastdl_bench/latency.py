@@ -10,7 +10,7 @@ from typing import Any
 from fastdl_bench.cases import WORKLOADS, Workload
 from fastdl_bench.kernels import calls_for, rounds
 from fastdl_bench.protocol import Peer, PeerError, closing_all
-from fastdl_bench.statistics import rates, ratio, summary
+from fastdl_bench.statistics import rates, ratio, share, summary
 from fastdl_bench.training import LIBRARIES, Effort, Say, version_of
 
 
@@ -90,7 +90,7 @@ def _measure(case: str, names: Sequence[str], peers: dict[str, Peer], threads: i
                 "version": version_of(LIBRARIES[name].package),
                 "seconds": summary(samples),
                 "gflops": prediction.flop / summary(samples)["median"] / 1e9,
-                "share_of_peak": ratio([prediction.flop / s for s in samples], peaks)["median"],
+                "share_of_peak": share([prediction.flop / s for s in samples], peaks),
                 "against_fastdl": ratio(samples, seconds[names[0]]),
             }
             for name, samples in seconds.items()

@@ -28,3 +28,13 @@ def ratio(samples: Sequence[float], base: Sequence[float], resamples: int = 1000
     medians = np.median(rng.choice(pairs, (resamples, pairs.size)), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
     return {"median": float(np.median(pairs)), "low": float(low), "high": float(high)}
+
+
+def share(rates: Sequence[float], limits: Sequence[float]) -> float:
+    """rates / limits, round by round: the median over the rounds in which the limit was really measured.
+
+    A limit under half of the greatest says that the machine stood still for a moment, not what it can do: divided by it, a
+    rate could come out as several times the limit.
+    """
+    measured = np.asarray(limits) >= max(limits) / 2
+    return float(np.median(np.asarray(rates)[measured] / np.asarray(limits)[measured]))
