@@ -34,8 +34,6 @@ ROWS = 4 * TILE_ROWS
 ROWS_AHEAD = 16
 # Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
 WORK_PER_JOB = 8_000
-# Columns of an update's block of gradient, which the optimizer takes from the second cache right after the product.
-UPDATE_COLUMNS = 256
 # Into how many jobs an update is cut when the norm of the gradient is wanted: sums of squares that do not depend on the
 # number of threads.
 CLIP_PARTS = 8

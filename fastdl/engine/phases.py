@@ -30,7 +30,6 @@ from fastdl.engine.layout import (
     ROWS,
     ROWS_AHEAD,
     STRIDE,
-    UPDATE_COLUMNS,
     UPDATE_ROWS,
     UPDATES,
     WEIGHT,
@@ -124,9 +123,8 @@ def step_rates(hyper, lr, step):
 
 
 @jit
-def _apply(rule, rates, params, grads, at, rows, stride, n, l2, weight_decay):
-    """One optimizer step on `rows` pieces of n parameters, `stride` apart from `at` on; `grads` points to their gradients,
-    one piece behind the other."""
+def _apply(rule, rates, params, grads, at, n, l2, weight_decay):
+    """One optimizer step on n parameters from `at` on; `grads` points to their gradients."""
     noinline()
     one, code, hyper = params[0], rule.code, rule.hyper
     rate, decay = number_like(one, rates[0]), number_like(one, l2)
@@ -135,20 +133,16 @@ def _apply(rule, rates, params, grads, at, rows, stride, n, l2, weight_decay):
     eps = number_like(one, hyper[EPS])
     keep = number_like(one, 1.0 - rates[0] * weight_decay)
     unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
-    if stride == n:
-        rows, n = 1, rows * n
-    for r in range(rows):
-        i = at + r * stride
-        p, g = pointer(params, i), pointer(grads, r * n)
-        if code == ADAM:
-            m, v = pointer(rule.state1, i), pointer(rule.state2, i)
-            adam_range(p, g, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
-        elif code == RMSPROP:
-            rmsprop_range(p, g, pointer(rule.state1, i), 0, n, decay, rate, beta1, rest1, eps)
-        elif code == MOMENTUM:
-            momentum_range(p, g, pointer(rule.state1, i), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
-        else:
-            sgd_range(p, g, 0, n, decay, rate)
+    p = pointer(params, at)
+    if code == ADAM:
+        m, v = pointer(rule.state1, at), pointer(rule.state2, at)
+        adam_range(p, grads, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+    elif code == RMSPROP:
+        rmsprop_range(p, grads, pointer(rule.state1, at), 0, n, decay, rate, beta1, rest1, eps)
+    elif code == MOMENTUM:
+        momentum_range(p, grads, pointer(rule.state1, at), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
+    else:
+        sgd_range(p, grads, 0, n, decay, rate)
 
 
 @jit
@@ -178,8 +172,7 @@ def cut_updates(size, rows, clips, plan, alphas, params):
         parts = CLIP_PARTS if clips else parts_of(size, rows, net, layer)
         plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, net.itemsize, parts, True)
         jobs += plan[layer, UPDATES]
-        n = min(n_out, UPDATE_COLUMNS)
-        room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n) + n)
+        room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
     # Slots of two threads share no cache line, nor its neighbour.
     return jobs, (room + 31) // 32 * 32
 
@@ -192,9 +185,9 @@ def cut_updates(size, rows, clips, plan, alphas, params):
 def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
 
-    The gradient of UPDATE_COLUMNS goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted,
-    with NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With
-    the limit, the L2 penalty is added to it and rule.squares[square] = Σ g².
+    The block's gradient goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted, with
+    NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
+    limit, the L2 penalty is added to it and rule.squares[square] = Σ g².
     """
     plan = plan_of(net, layer)
     n_out = plan[N_OUT]
@@ -202,29 +195,23 @@ def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_abov
     alpha, grads = net.alphas[layer], rule.grads
     nothing = null(alpha)
     whole = rule.code == NO_UPDATE or rule.hyper[CLIP] > 0.0
-    at, bias = plan[WEIGHT] + m0 * n_out, plan[BIAS]
+    at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
+    d_weight = pointer(grads, at if whole else slot)
+    d_bias = pointer(grads, bias if whole else slot + _slot_bias(m1 - m0, n_out))
     a = Operand(below, below_stride, True)
     b = Operand(d_above, plan[STRIDE], True)
-    for n0 in range(0, n_out, UPDATE_COLUMNS):
-        n = min(UPDATE_COLUMNS, n_out - n0)
-        # Where the block's gradient goes, and how far its rows are apart.
-        weight_at, stride = (at + n0, n_out) if whole else (slot, n)
-        bias_at = bias + n0 if whole else slot + _slot_bias(plan[UPDATE_ROWS], n)
-        # A product counts rows and columns from the matrix's first.
-        first, first_bias = pointer(grads, weight_at - m0 * stride - n0), pointer(grads, bias_at - n0)
-        c = Target(first, stride, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, first_bias)
-        product_job(m0, m1, n0, n0 + n, rows, a, b, c)
-        if not whole:
-            d_weight, d_bias = pointer(grads, weight_at), pointer(grads, bias_at)
-            decay, weight_decay = rule.hyper[L2], rule.hyper[WEIGHT_DECAY]
-            _apply(rule, rates, net.params, d_weight, at + n0, m1 - m0, n_out, n, decay, weight_decay)
-            if m0 == 0:
-                _apply(rule, rates, net.params, d_bias, bias + n0, 1, n, n, 0.0, 0.0)
-    if whole and rule.code != NO_UPDATE:
-        d_weight, n = pointer(grads, at), (m1 - m0) * n_out
+    # A product counts its rows from the matrix's first.
+    first = pointer(d_weight, -m0 * n_out)
+    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias)
+    product_job(m0, m1, 0, n_out, rows, a, b, c)
+    if not whole:
+        _apply(rule, rates, net.params, d_weight, at, n, rule.hyper[L2], rule.hyper[WEIGHT_DECAY])
+        if m0 == 0:
+            _apply(rule, rates, net.params, d_bias, bias, n_out, 0.0, 0.0)
+    elif rule.code != NO_UPDATE:
         if rule.hyper[L2] > 0.0:
             _add_multiple(d_weight, pointer(net.params, at), number_like(alpha, rule.hyper[L2]), n)
-        bias_square = square_sum(pointer(grads, bias), n_out) if m0 == 0 else 0.0
+        bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
         rule.squares[square] = square_sum(d_weight, n) + bias_square
 
 
@@ -238,11 +225,11 @@ def clipped_update(job, net, layer, rule, rates, factor):
     d_weight, d_bias = pointer(rule.grads, at), pointer(rule.grads, bias)
     if factor != 1.0:  # a NaN, too
         _scale(d_weight, number_like(net.params[0], factor), n)
-    _apply(rule, rates, net.params, d_weight, at, 1, n, n, 0.0, rule.hyper[WEIGHT_DECAY])
+    _apply(rule, rates, net.params, d_weight, at, n, 0.0, rule.hyper[WEIGHT_DECAY])
     if m0 == 0:
         if factor != 1.0:
             _scale(d_bias, number_like(net.params[0], factor), n_out)
-        _apply(rule, rates, net.params, d_bias, bias, 1, n_out, n_out, 0.0, 0.0)
+        _apply(rule, rates, net.params, d_bias, bias, n_out, 0.0, 0.0)
 
 
 @jit

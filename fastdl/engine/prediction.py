@@ -15,6 +15,7 @@ from fastdl_kernels.serial import entry, jit, job_block, n_jobs, noinline, run_j
 from fastdl_kernels.simd import (
     broadcast,
     first_lanes,
+    flush_subnormals,
     fma,
     hmax,
     hsum,
@@ -25,6 +26,7 @@ from fastdl_kernels.simd import (
     load_up_to,
     number_like,
     pointer,
+    restore_mode,
     select,
 )
 
@@ -107,8 +109,10 @@ def _predict_chunk(c, chunk, net, data, n_rows, work, room, raw, picks, classes)
 def _predict_chunks(t, n_threads, chunk, net, data, n_rows, work, room, raw, picks, classes):
     own = pointer(work, 2 * t * room)
     finite = True
+    mode = flush_subnormals()
     for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
         finite &= _predict_chunk(c, chunk, net, data, n_rows, own, room, raw, picks, classes)
+    restore_mode(mode)
     own[0] = number_like(own[0], 1 if finite else 0)  # the answer, in a place that only this thread writes to
 
 

@@ -3,20 +3,14 @@
 Choose Numba's threading layer, if not by the environment, before this import: it starts Numba's threads.
 """
 
-import contextlib
-
-import numba
-
 from fastdl_kernels._jit import load_cached
 from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, LEAKY_RELU, RELU, SIGMOID, TANH
 from fastdl_kernels.linear import linear_backward, linear_forward
 from fastdl_kernels.losses import log_softmax, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
 from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nesterov_step, rmsprop_step, sgd_step
+from fastdl_kernels.regions import start_threads
 
-# Kernels ask how many threads there are by the name of a function that exists once the threads do. It takes 10 ms; where
-# no threading layer can be loaded, everything runs on the calling thread.
-with contextlib.suppress(ValueError):
-    numba.get_num_threads()
+start_threads()
 load_cached()
 
 __all__ = [

@@ -37,7 +37,9 @@ def _forward_job(job, parts, x, weight, bias, activation, alpha, out):
     a = Operand(pointer(x, 0), n_in, False)
     b = Operand(pointer(weight, 0), n_out, True)
     c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing)
+    mode = flush_subnormals()
     product_job(m0, m1, n0, n1, n_in, a, b, c)
+    restore_mode(mode)
 
 
 @kernel({"x": "B I", "weight": "I O", "bias": "O", "out": "B O"}, outputs=["out"])
@@ -83,6 +85,7 @@ def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias
     stride = d_z.shape[1]
     zero = d_z.dtype.type(0)
     nothing = null(zero)
+    mode = flush_subnormals()
     if job < weight_jobs:
         m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize, parts)
         a = Operand(pointer(x, 0), n_in, True)
@@ -95,6 +98,7 @@ def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias
         b = Operand(pointer(weight, 0), n_out, False)
         c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, zero, nothing, IDENTITY, zero, nothing)
         product_job(m0, m1, n0, n1, n_out, a, b, c)
+    restore_mode(mode)
 
 
 @jit

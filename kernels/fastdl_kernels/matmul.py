@@ -3,18 +3,29 @@
 A job is a block of at most `job_rows` rows of C = A @ B, and of its columns, over the whole depth:
 
     for each block of the depth (DEPTH steps)
-        for each panel of B, as wide as a register tile     (16 KB, at rest in the first cache)
+        for each panel of B, as wide as a register tile
             for each MR rows of A: one call of a register tile
 
-The first tile of a panel reads B where it is and copies it into the panel on the way; the tiles of the first panel do the
-same with A, for the panels after it (384 KB, in the second cache). The copies make the other tiles walk through memory
-step by step instead of from row to row, which at powers of two falls into a few sets of the caches. Only a B that must be
-transposed is packed beforehand, panel by panel. Where few tiles use it, an operand is read where it is.
+On AVX-512 a tile takes 14 cycles for a step (28 multiply-adds, two at a time), in which it reads 3 to 5 cache lines. The
+second cache delivers far more than that, and so late a line may come that the processor is 8 steps ahead: operands are read
+where they are, in blocks that fit into the second cache. Only rows that are a multiple of 4 KB apart are copied, since all of
+them share one set of the first cache. On one Zen 5 core, shares of the peak FMA rate: a tile by itself 97 to 99 %, 256x512x512
+95 % (85 % with panels of B and blocks of A copied).
 
-Shares of the peak FMA rate on one Zen 3 core, as measured while this was chosen: a tile on packed operands 96 %; blocks of
-258 x 512 x 256 in the caches 90 %. The first tile of a panel takes 3,100 cycles for 1,536 of multiply-adds, 4,300 where rows
-of B are 4 KB apart: they lie on 128 or 256 pages, beyond the first level of the TLB. Packing B in a pass of its own cost as
-much; packing A so cost 1 to 2 cycles a number, which made up most of the way from 72 to 85 % in `linear_backward`.
+On narrower vectors a tile reads as much in 6 cycles. There a panel of B takes half of the first cache; the first tile of a
+panel reads B where it is and copies it into the panel on the way, and blocks of A that many panels meet are copied before (384
+KB, in the second cache). Copies make the other tiles walk through memory step by step instead of from row to row, which at
+powers of two falls into a few sets of the caches. Where few tiles use it, an operand is read where it is. Shares of the peak
+on one Zen 3 core: a tile on packed operands 96 %; blocks of 258 x 512 x 256 in the caches 90 %.
+
+A B that must be transposed is packed beforehand, panel by panel. The first tile of a panel meets rows of B that no prefetcher
+of the hardware follows, from the third cache or memory: they are asked for while the tiles of the panel before are computed
+(4 to 7 % less time for 512x2048x1000 and 1024x4096x512).
+
+Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, at once or in slices between the tiles of the
+panel before (14 to 24 cycles a row, against 8 on the way); all of B packed into a slab first (5 % of the time, for three times
+the traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at 512x1024x1024, at most 3 % less at the two
+larger shapes).
 
 Every element of C has one writer, and its sum runs in an order that the shape fixes: how jobs are cut and spread over
 threads changes no bit of the result.
@@ -28,34 +39,43 @@ from numba.core import types
 
 from fastdl_kernels._jit import jit, linked
 from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, saturate_tile
+from fastdl_kernels.host import host
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
     DEPTH,
+    IN_PLACE,
     VECTOR_BYTES,
     Operand,
     add_column_sums,
+    ask_for_rows,
     block_scratch,
+    pack_a,
     pack_panel,
+    packed_row,
+    packed_tile,
     panel_scratch,
 )
 from fastdl_kernels.simd import (
-    flush_subnormals,
     is_null,
     lanes_of,
     null,
     number_like,
     pointer,
-    restore_mode,
 )
 from fastdl_kernels.tile import MR, NV, tile
 
-# Rows that are a multiple of this many bytes apart share a few sets of the caches: a tile that reads them in place runs at
-# 45 to 80 % of the peak, against 80 to 92 % at other distances and 95 % packed (256 steps, 192 rows).
-CONFLICT = 1024
+# Rows that are a multiple of this many bytes apart share a few sets of the caches. 14 rows on AVX-512 run at 90 % of the peak
+# and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and a first
+# cache of 8 ways: 45 to 80 % of the peak, against 80 to 92 % at other distances and 95 % packed (256 steps, 192 rows).
+CONFLICT = 4096 if IN_PLACE else 1024
 # Panels of B that the same block of A must meet for a packed copy to be worth its stores.
-MANY_PANELS, MANY_PANELS_IN_CONFLICT = 16, 4
+MANY_PANELS, MANY_PANELS_IN_CONFLICT = (1 << 30 if IN_PLACE else 16), 4
 # The most columns of a job.
-JOB_COLUMNS = 512
+JOB_COLUMNS = 1024 if IN_PLACE else 512
+# The last tile of a column has at least so many rows if it is not the only one: with fewer, multiply-adds wait for each other.
+FEWEST_ROWS = 4
+# Bytes of a block of B from which on the rows of the next panel are asked for while this one is in use.
+ASKING_BYTES = max(128 * 1024, host().l2_bytes // 4)
 
 
 class Target(NamedTuple):
@@ -90,24 +110,25 @@ def _product(
     c_data, c_stride, c_bias, c_activation, c_alpha, c_below, c_below_activation, c_below_alpha, c_column_sums,
 ):  # fmt: skip
     """`product_job` with its operands spread out: what is compiled once and called by address."""
+    a = Operand(a_data, a_stride, a_transposed != 0)
     b = Operand(b_data, b_stride, b_transposed != 0)
     a_block = block_scratch(c_alpha)
     b_panel = panel_scratch(c_alpha)
     nothing = null(c_alpha)
     lanes = lanes_of(c_data)
-    width = NV * lanes
-    a_row, a_step = (1, a_stride) if a_transposed != 0 else (a_stride, 1)
+    width, itemsize = NV * lanes, VECTOR_BYTES // lanes
+    a_row, a_step = (1, a_stride) if a.transposed else (a_stride, 1)
     summed = m0 == 0 and not is_null(c_column_sums)
-    few_rows = m1 - m0 <= 2 * MR
-    # Rows of a multiple of CONFLICT bytes fall into few sets of the caches.
-    conflicting = a_stride * (VECTOR_BYTES // lanes) % CONFLICT == 0
-    packing_a = n1 - n0 >= (MANY_PANELS_IN_CONFLICT if conflicting else MANY_PANELS) * width
+    tiles = (m1 - m0 + MR - 1) // MR
+    short = max(0, FEWEST_ROWS - (m1 - m0 - (tiles - 1) * MR)) if tiles > 1 else 0
+    in_place = b.transposed and (tiles <= 2 or (IN_PLACE and b_stride * itemsize % CONFLICT != 0))
+    panels_for_a = MANY_PANELS_IN_CONFLICT if a_stride * itemsize % CONFLICT == 0 else MANY_PANELS
+    packs_a = n1 - n0 >= panels_for_a * width
     # The slope below 0: of the activation here or of the one underneath; a product has one of them.
     alpha, below_activation = c_alpha, c_below_activation
     if c_below_activation == RELU or c_below_activation == LEAKY_RELU:
         alpha = c_below_alpha if c_below_activation == LEAKY_RELU else number_like(c_alpha, 0)
         below_activation = RELU
-    mode = flush_subnormals()
     blocks = max(1, (depth + DEPTH - 1) // DEPTH)
     block_depth = ((depth + blocks - 1) // blocks + 7) // 8 * 8
     start = 0
@@ -115,40 +136,41 @@ def _product(
         k = min(block_depth, depth - start)
         last = start + k >= depth
         activation = c_activation if last else IDENTITY
-        tile_stride = MR * k + 64 // (VECTOR_BYTES // lanes)
+        asked = (k + tiles - 1) // tiles if b.transposed and k * (n1 - n0) * itemsize > ASKING_BYTES else 0
         for j in range(n0, n1, width):
             columns = min(width, n1 - j)
-            source = pointer(b.data, start * b.stride + j)
             whole = b.transposed and columns == width
-            panel, panel_step = b_panel, width
-            if whole and few_rows:
-                panel, panel_step = source, b.stride
-            elif not whole:
+            panel, panel_step = (pointer(b.data, start * b.stride + j), b.stride) if whole else (b_panel, width)
+            if not whole:
                 pack_panel(b, j, n1, start, k, b_panel)
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
-            for i in range(m0, m1, MR):
-                rows = min(MR, m1 - i)
-                a_packed = pointer(a_block, (i - m0) // MR * tile_stride)
+            i = m0
+            for t in range(tiles):
+                rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
+                if asked and j + width < n1:
+                    ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
                 a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
-                out = pointer(c_data, i * c_stride + j)
-                below = pointer(c_below, i * c_stride + j)
-                packs_b = whole and not few_rows and i == m0
-                packs_a = packing_a and j == n0 and rows == MR
-                if packing_a and j > n0 and rows == MR:
-                    a_tile, row, step = a_packed, 1, MR
-                b_tile, b_step = (source, b.stride) if packs_b else (panel, panel_step)
+                if packs_a and rows == MR:
+                    a_tile = packed_tile(t, a_block)
+                    row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
+                    if j == n0:
+                        pack_a(a, i, start, k, a_tile)
+                packs = whole and not in_place and t == 0
                 tile(
-                    rows, k, a_tile, row, step, b_tile, b_step, out, c_stride, columns, start, bias, activation, alpha, below,
-                    below_activation if last else IDENTITY, a_packed if packs_a else nothing, panel if packs_b else nothing,
+                    rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, start,
+                    bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
+                    b_panel if packs else nothing,
                 )  # fmt: skip
                 if last and activation >= SIGMOID:
-                    saturate_tile(out, c_stride, rows, columns, activation)
+                    saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
+                if packs:
+                    panel, panel_step = b_panel, width
+                i += rows
             if summed:
                 add_column_sums(panel, panel_step, k, columns, start == 0, pointer(c_column_sums, j))
         if last:
             break
         start += k
-    restore_mode(mode)
 
 
 linked_product = _product.linked

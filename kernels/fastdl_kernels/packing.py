@@ -16,18 +16,27 @@ from fastdl_kernels.simd import (
     like,
     load,
     load_first,
+    load_up_to,
+    pointer,
+    prefetch_second,
     store,
     store_up_to,
 )
 from fastdl_kernels.simd.vector import element_of, first_mask, masked_load, unaligned, vec_type
-from fastdl_kernels.tile import NV
+from fastdl_kernels.tile import MR, NV
 
 VECTOR_BYTES = host().vector_bytes
-# Steps of the depth in one block: a panel of B takes half of the first data cache (256 steps for 32 KB).
-DEPTH = host().l1_bytes // 2 // (NV * VECTOR_BYTES) // 8 * 8
-# The packed block of A, on the stack of the thread: three quarters of a second cache of 512 KB. macOS gives a thread
+# On AVX-512 a tile takes 14 cycles or more for a step, in which the second cache delivers far more than it asks for: blocks
+# are cut to fit there, and operands are read where they are. On narrower vectors a panel of B takes half of the first cache
+# (256 steps for 32 KB), and the block of A three quarters of a second cache of 512 KB.
+IN_PLACE = host().isa == "avx512"
+# Steps of the depth in one block.
+DEPTH = 512 if IN_PLACE else host().l1_bytes // 2 // (NV * VECTOR_BYTES) // 8 * 8
+# The block of A, of which a packed copy lies on the stack of the thread: 532 KB for 19 tiles of 14 rows. macOS gives a thread
 # 512 KB of stack in all, Linux 2 MB or more.
-BLOCK_BYTES = (192 if sys.platform == "darwin" else 384) * 1024
+BLOCK_BYTES = 19 * MR * DEPTH * 4 if IN_PLACE else 384 * 1024
+if sys.platform == "darwin":
+    BLOCK_BYTES = min(BLOCK_BYTES, 192 * 1024)
 # Room for the last rows of a transposition, beyond a block's end, and between tiles: without it they are a multiple of
 # many cache lines apart, and fall into few sets of the cache.
 SLACK = 4096
@@ -60,7 +69,8 @@ def scratch(n_bytes: int) -> Any:
     return block
 
 
-block_scratch = scratch(BLOCK_BYTES + 2 * SLACK)
+# Between packed rows of A lies a cache line, too.
+block_scratch = scratch(BLOCK_BYTES + BLOCK_BYTES // (DEPTH * 4) * 64 + 2 * SLACK)
 panel_scratch = scratch(DEPTH * NV * VECTOR_BYTES + SLACK)
 
 
@@ -132,6 +142,46 @@ def _transpose_block(typingctx, destination, to, to_stride, source, origin, stri
 
 
 @jit
+def line_of(data):
+    """Numbers in a cache line."""
+    return 64 // (VECTOR_BYTES // lanes_of(data))
+
+
+@jit
+def packed_row(block):
+    """How far packed rows of A are apart: a cache line further than they are long."""
+    return DEPTH + line_of(block)
+
+
+@jit
+def packed_tile(t, block):
+    """Where the packed rows of tile t start in the block."""
+    return pointer(block, t * MR * packed_row(block))
+
+
+@jit
+def pack_a(a, i, start, depth, tile_block):
+    """Copy A[i : i + MR, start : start + depth] in the order that a tile reads it.
+
+    Rows lie `packed_row` apart; the MR numbers of a step lie beside each other if A is transposed. The rows of the tile after
+    this one are asked for: they arrive while this one is computed.
+    """
+    noinline()
+    lanes = lanes_of(tile_block)
+    if a.transposed:
+        for k in range(depth):
+            for r in range(0, MR, lanes):
+                # What a vector takes and writes beyond MR is overwritten by the next step; it stays within its row of memory.
+                store(tile_block, k * MR + r, load_up_to(a.data, (start + k) * a.stride + i + r, a.stride - i - r))
+        return
+    for r in range(MR):
+        source, to = pointer(a.data, (i + r) * a.stride + start), pointer(tile_block, r * packed_row(tile_block))
+        for k in range(0, depth, lanes):
+            prefetch_second(source, MR * a.stride + k)
+            store(to, k, load_up_to(source, k, depth - k))
+
+
+@jit
 def pack_panel(b, n0, n1, start, depth, panel):
     """panel[k][c] = B[start + k, n0 + c] for the columns before n1; zeros in the others."""
     noinline()
@@ -148,6 +198,18 @@ def pack_panel(b, n0, n1, start, depth, panel):
         for c in range(0, width, lanes):
             origin = (n0 + c) * b.stride + start + k
             _transpose_block(panel, k * width + c, width, b.data, origin, b.stride, n1 - n0 - c, depth - k)
+
+
+@jit
+def ask_for_rows(b, j, width, first, last):
+    """Ask for B[first : last, j : j + width], into the second cache. A line that column j shares with the ones before it has
+    been asked for with them."""
+    line = line_of(b.data)
+    for k in range(first, last):
+        at = k * b.stride + j
+        for c in range(line, width, line):
+            prefetch_second(b.data, at + c)
+        prefetch_second(b.data, at + width - 1)
 
 
 @jit

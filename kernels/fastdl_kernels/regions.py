@@ -1,8 +1,8 @@
 """Jobs on Numba's threads, for functions that are compiled as serial ones.
 
 `parallel=True` sends a function through passes of Numba that take a second or more, for each of a dozen kernels. Here one
-parallel region is compiled for all of them: it calls an address with the number of a job and a pointer to what the job
-needs. Callers find it through a slot in memory, which says what a region is in this process:
+parallel region is compiled for all of them: it calls an address with the number of a thread and a pointer to what the jobs
+need. Callers find it through a slot in memory, which says what a region is in this process:
 
 * Numba's threads, under OpenMP and TBB, which give every Python thread regions of its own;
 * the same under one lock for Numba's work queue, which aborts the process when two Python threads are inside at once;
@@ -11,6 +11,7 @@ needs. Callers find it through a slot in memory, which says what a region is in 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -30,10 +31,13 @@ forked = False
 _lock = threading.RLock()
 
 _I64, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
+_LINE = 128  # bytes: what threads write to by turns lies on a cache line of its own, and on its neighbour
 _JOB = ir.FunctionType(ir.VoidType(), [_I64, _BYTES])
 _REGION = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+_COUNT = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
 _CJob = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
 _CRegion = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_CCount = ctypes.CFUNCTYPE(ctypes.c_ssize_t)
 
 
 @intrinsic
@@ -103,6 +107,17 @@ _slot = ctypes.c_void_p()
 _fill(_first_callback)
 binding.add_symbol("fastdl_region", ctypes.addressof(_slot))
 
+_one_thread = _CCount(lambda: 1)
+_count_slot = ctypes.c_void_p(ctypes.cast(_one_thread, ctypes.c_void_p).value)
+binding.add_symbol("fastdl_n_threads", ctypes.addressof(_count_slot))
+
+
+def start_threads() -> None:
+    """Start Numba's threads, which takes 10 ms; where no threading layer can be loaded, there is one thread, the caller's."""
+    with contextlib.suppress(ValueError):
+        numba.get_num_threads()
+        _count_slot.value = binding.address_of_symbol("get_num_threads") or _count_slot.value
+
 
 def _note_fork() -> None:
     """The lock may be held by a thread that the child does not have."""
@@ -115,13 +130,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+def _emit_slot(builder: ir.IRBuilder, function_type: ir.FunctionType, name: str) -> ir.Value:
+    """The function whose address stands in a slot of memory."""
+    slot = builder.module.globals.get(name)
+    if slot is None:
+        slot = cgutils.add_global_variable(builder.module, function_type.as_pointer(), name)
+    return builder.load(slot)
+
+
+def _emit_n_threads(builder: ir.IRBuilder) -> ir.Value:
+    return builder.call(_emit_slot(builder, _COUNT, "fastdl_n_threads"), [])
+
+
 @intrinsic
 def n_threads(typingctx):
-    """How many threads a region may use: `numba.get_num_threads()`, which would keep a function out of the cache."""
+    """How many threads a region may use: `numba.get_num_threads()`, which would keep a function out of the cache, or 1."""
 
     def codegen(context, builder, sig, args):
-        function_type = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, function_type, "get_num_threads"), [])
+        return _emit_n_threads(builder)
 
     return types.intp(), codegen
 
@@ -130,7 +156,9 @@ def n_threads(typingctx):
 def run_jobs(typingctx, job, n, on_threads, args):
     """job(i, *args) for i in 0 .. n - 1: in a region, or one after the other.
 
-    `job` is a compiled function that returns nothing and raises nothing; `args` is a tuple.
+    In a region each thread starts with the job of its own number, so that it finds in its cache what it left there the time
+    before, and then claims the next one that nobody has: threads that are held up leave the work to the others. `job` is a
+    compiled function that returns nothing and raises nothing; `args` is a tuple.
     """
     if not isinstance(job, types.Dispatcher) or not isinstance(args, types.BaseTuple):
         return None
@@ -138,24 +166,48 @@ def run_jobs(typingctx, job, n, on_threads, args):
 
     def codegen(context, builder, sig, values):
         _, count, wanted, packed = values
-        data = cgutils.alloca_once_value(builder, packed)
-        function = ir.Function(builder.module, _JOB, builder.module.get_unique_name("fastdl_job"))
+        # The next job that nobody has, how many there are, and what they need.
+        shared_type = ir.LiteralStructType([_I64, ir.ArrayType(_I64, _LINE // 8), _I64, packed.type])
+        shared = cgutils.alloca_once(builder, shared_type)
+
+        def field(build: ir.IRBuilder, data: ir.Value, i: int) -> ir.Value:
+            return build.gep(data, [ir.Constant(ir.IntType(32), k) for k in (0, i)], inbounds=True)
+
+        function = ir.Function(builder.module, _JOB, builder.module.get_unique_name("fastdl_jobs"))
         function.linkage = "internal"
         inner = ir.IRBuilder(function.append_basic_block("entry"))
-        unpacked = cgutils.unpack_tuple(inner, inner.load(inner.bitcast(function.args[1], packed.type.as_pointer())))
+        data = inner.bitcast(function.args[1], shared_type.as_pointer())
+        unpacked = cgutils.unpack_tuple(inner, inner.load(field(inner, data, 3)))
+        last = inner.load(field(inner, data, 2))
         compiled = job.dispatcher.overloads[call.args]
         context.add_linking_libs([compiled.library])
-        context.call_internal_no_propagate(inner, compiled.fndesc, call, [function.args[0], *unpacked])
+        before = inner.block
+        loop, end = function.append_basic_block("loop"), function.append_basic_block("end")
+        inner.cbranch(inner.icmp_signed("<", function.args[0], last), loop, end)
+        inner.position_at_end(loop)
+        number = inner.phi(_I64)
+        context.call_internal_no_propagate(inner, compiled.fndesc, call, [number, *unpacked])
+        following = inner.atomic_rmw("add", field(inner, data, 0), ir.Constant(_I64, 1), "monotonic")
+        for value, block in ((function.args[0], before), (following, inner.block)):
+            number.add_incoming(value, block)
+        inner.cbranch(inner.icmp_signed("<", following, last), loop, end)
+        inner.position_at_end(end)
         inner.ret_void()
+
+        builder.store(packed, field(builder, shared, 3))
+        builder.store(count, field(builder, shared, 2))
+        one = ir.Constant(_I64, 1)
         with builder.if_else(wanted) as (then, otherwise):
             with then:
-                slot = builder.module.globals.get("fastdl_region")
-                if slot is None:
-                    slot = cgutils.add_global_variable(builder.module, _REGION.as_pointer(), "fastdl_region")
+                threads = context.cast(builder, _emit_n_threads(builder), types.intp, types.int64)
+                threads = builder.select(builder.icmp_signed("<", threads, count), threads, count)
+                builder.store(threads, field(builder, shared, 0))
                 address = builder.ptrtoint(function, _I64)
-                builder.call(builder.load(slot), [count, address, builder.ptrtoint(data, _I64)])
-            with otherwise, cgutils.for_range(builder, count) as loop:
-                builder.call(function, [loop.index, builder.bitcast(data, _BYTES)])
+                region = _emit_slot(builder, _REGION, "fastdl_region")
+                builder.call(region, [threads, address, builder.ptrtoint(shared, _I64)])
+            with otherwise:
+                builder.store(one, field(builder, shared, 0))
+                builder.call(function, [ir.Constant(_I64, 0), builder.bitcast(shared, _BYTES)])
         return context.get_dummy_value()
 
     return types.none(job, types.int64, types.boolean, args), codegen

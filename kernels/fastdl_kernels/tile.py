@@ -43,6 +43,7 @@ from fastdl_kernels.simd.vector import (
     constant,
     emit_prefetch,
     first_mask,
+    isa,
     masked_load,
     splat,
     store_part,
@@ -74,24 +75,28 @@ I64 = ir.IntType(64)
 # time (256x512x512 0.92, 512x1024x1024 0.91, 1024x4096x512 0.93, 128x784x256 0.97 of it).
 ADJACENT, APART = "_adjacent", "_apart"
 UNROLL = 4
-# Measured on AVX2 only; where there are 32 vector registers, a step has more multiply-adds beside the same arithmetic.
+# On AVX-512 a step has more multiply-adds beside the same arithmetic: unrolled bodies gain less than 1 % there.
 UNROLLED = ("avx2",)
-# Steps ahead for which a tile that packs asks for rows of B: 200 cycles or more. Into the second cache: in the first one,
-# rows of 4 KB would share one set and push each other out before they are read.
-PACK_AHEAD = 32
+# x86 addresses a row and the two after it by one pointer: base, base + distance, base + 2 * distance. With a pointer for each
+# of 14 rows half of them live on the stack, and are worked out anew for each tile: 50 cycles around its multiply-adds, not 15.
+ROWS_PER_POINTER = {"avx512": 3, "avx2": 3, "sse": 3}
+# Steps from which on a tile asks for the lines of C when it begins; into the second cache, since 14 rows may share one set of
+# the first (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart).
+ASKING_DEPTH = 64
 
 
 def _constant(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def _opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
-    """The same address with its origin hidden from LLVM.
+def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The same address or number with its origin hidden from LLVM.
 
-    Knowing that the rows are equally far apart, it would step one register from row to row: a chain of MR dependent
-    additions in each step, as long as the multiply-adds themselves (97 % of the peak falls to 85 %).
+    Knowing that the rows are equally far apart, LLVM would step one register from row to row, a chain of MR dependent
+    additions in each step, as long as the multiply-adds themselves (97 % of the peak falls to 85 %); or it would keep a
+    pointer for each row, most of them on the stack.
     """
-    return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], side_effect=False)
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
 
 
 def _tile_function(
@@ -99,8 +104,7 @@ def _tile_function(
     element: types.Type,
     mr: int,
     nv: int,
-    packs_a: bool = False,
-    packs_b: bool = False,
+    packs: bool = False,
     layout: str = "",
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
@@ -108,14 +112,14 @@ def _tile_function(
     void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
               below_activation)
 
-    One that packs has an argument more for A, then for B, and stores there what it reads. The rows of A may lie anywhere, or
-    as `layout` says; then UNROLL steps go at a time.
+    One that `packs` has an argument more, and stores there the rows of B that it reads. The rows of A may lie anywhere, or as
+    `layout` says; then UNROLL steps go at a time.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
-    signature = ir.FunctionType(ir.VoidType(), arguments + [pointer] * (packs_a + packs_b))
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs_a' * packs_a}{'_packs_b' * packs_b}{layout}"
+    signature = ir.FunctionType(ir.VoidType(), arguments + [pointer] * packs)
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs' * packs}{layout}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
@@ -135,11 +139,13 @@ def _tile_function(
 
     entry = function.append_basic_block("entry")
     builder = ir.IRBuilder(entry)
+    # Of which rows a pointer of its own is kept; the others are found from those.
     if layout == ADJACENT:
-        rows = [a]
+        first_rows, a_row = [0], _constant(1)
     else:
+        first_rows = list(range(0, mr, ROWS_PER_POINTER.get(isa(), 1)))
         a_step = _constant(1) if layout == APART else a_step
-        rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, _constant(r))])) for r in range(mr)]
+    starts_of_a = [_opaque(builder, builder.gep(a, [builder.mul(a_row, _constant(r))])) for r in first_rows]
     width = nv * vector.count
 
     def ask_for_row(base: ir.Value, start: ir.Value, **how: Any) -> None:
@@ -148,12 +154,13 @@ def _tile_function(
             emit_prefetch(builder, builder.gep(base, [builder.add(start, _constant(c))]), **how)
 
     # C is touched at the end only: ask for its lines now, so that the epilogue does not wait for them.
-    for r in range(mr):
-        ask_for_row(out, builder.mul(out_row, _constant(r)), write=True)
+    with builder.if_then(builder.icmp_signed(">=", depth, _constant(ASKING_DEPTH))):
+        for r in range(mr):
+            ask_for_row(out, builder.mul(out_row, _constant(r)), level=2)
 
-    def multiply_add(step: int, k: ir.Value, a_rows: list[ir.Value], b_row: ir.Value, sums: dict) -> dict:
-        """The sums after one step more: `step` steps beyond the given rows."""
-        b_row = builder.gep(b_row, [builder.mul(b_step, _constant(step))])
+    def multiply_add(step: int, k: ir.Value, a_now: list, distance: ir.Value, b_now: ir.Value, sums: dict) -> dict:
+        """The sums after the step that is `step` steps beyond the given pointers."""
+        b_row = builder.gep(b_now, [builder.mul(b_step, _constant(step))])
         b_vectors = [
             unaligned(
                 builder.load(builder.bitcast(builder.gep(b_row, [_constant(c * vector.count)]), vector.as_pointer())),
@@ -161,24 +168,17 @@ def _tile_function(
             )
             for c in range(nv)
         ]
-        if packs_b:
-            # Rows of B are far apart: no prefetcher of the hardware follows them.
-            ask_for_row(b_row, builder.mul(b_step, _constant(PACK_AHEAD)), level=2)
-            panel_row = builder.gep(packed[-1], [builder.mul(k, _constant(width))])
+        if packs:
+            panel_row = builder.gep(packed[0], [builder.mul(builder.add(k, _constant(step)), _constant(width))])
             for c in range(nv):
                 place = builder.bitcast(builder.gep(panel_row, [_constant(c * vector.count)]), vector.as_pointer())
                 unaligned(builder.store(b_vectors[c], place), element)
         new = {}
         for r in range(mr):
-            if layout == ADJACENT:
-                place = builder.gep(a_rows[0], [builder.add(builder.mul(a_step, _constant(step)), _constant(r))])
-            else:
-                place = builder.gep(a_rows[r], [builder.mul(a_step, _constant(step))])
-            number = unaligned(builder.load(place), element)
-            if packs_a:
-                place = builder.gep(packed[0], [builder.add(builder.mul(k, _constant(mr)), _constant(r))])
-                unaligned(builder.store(number, place), element)
-            a_vector = splat(builder, vector, number)
+            nearest = max(q for q, first in enumerate(first_rows) if first <= r)
+            from_there = builder.mul(distance, _constant(r - first_rows[nearest]))
+            place = builder.gep(a_now[nearest], [builder.add(from_there, builder.mul(a_step, _constant(step)))])
+            a_vector = splat(builder, vector, unaligned(builder.load(place), element))
             for c in range(nv):
                 args = [a_vector, b_vectors[c], sums[r, c]]
                 new[r, c] = call_llvm(
@@ -186,48 +186,57 @@ def _tile_function(
                 )
         return new
 
-    def steps(unroll: int, k_start: ir.Value, sums: dict) -> tuple[ir.Value, dict]:
-        """A loop that takes `unroll` steps at a time, from `k_start` on while as many are left: (step, sums) after it."""
+    def steps(unroll: int, start: tuple, sums: dict) -> tuple[tuple, dict]:
+        """A loop that takes `unroll` steps at a time from (k, pointers into A, pointer into B) on, while as many are left.
+
+        Returns where it ends, and the sums.
+        """
         before = builder.block
         loop = function.append_basic_block(f"depth_{unroll}")
         after = function.append_basic_block(f"after_{unroll}")
         stop = builder.and_(depth, _constant(-unroll))
-        starts = (k_start, builder.mul(k_start, a_step), builder.mul(k_start, b_step))
+        k_start, a_start, distance_start, b_start = start
         builder.cbranch(builder.icmp_signed("<", k_start, stop), loop, after)
         builder.position_at_end(loop)
-        k, a_place, b_place = (builder.phi(I64) for _ in range(3))
-        for phi, start in zip((k, a_place, b_place), starts, strict=True):
-            phi.add_incoming(start, before)
-        old = {cell: builder.phi(vector) for cell in cells}
-        b_row = builder.gep(b, [b_place])
-        a_rows = [builder.gep(row, [a_place]) for row in rows]
+
+        def phi_of(value: ir.Value) -> ir.Value:
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, before)
+            return phi
+
+        k, b_now = phi_of(k_start), phi_of(b_start)
+        a_phis, distance_phi = [phi_of(place) for place in a_start], phi_of(distance_start)
+        old = {cell: phi_of(sums[cell]) for cell in cells}
+        a_now = [_opaque(builder, place) for place in a_phis]
+        distance = a_row if layout == ADJACENT else _opaque(builder, distance_phi)
         new = old
         for step in range(unroll):
             if step:  # LLVM would load several steps ahead, and move sums to the stack to have registers for it
                 builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
-            new = multiply_add(step, k, a_rows, b_row, new)
+            new = multiply_add(step, k, a_now, distance, b_now, new)
         k_next = builder.add(k, _constant(unroll))
-        k.add_incoming(k_next, loop)
-        for place, step in ((a_place, a_step), (b_place, b_step)):
-            place.add_incoming(builder.add(place, builder.mul(step, _constant(unroll))), loop)
+        b_next = builder.gep(b_now, [builder.mul(b_step, _constant(unroll))])
+        a_next = [builder.gep(place, [builder.mul(a_step, _constant(unroll))]) for place in a_now]
+        pairs = [(k, k_next), (b_now, b_next), (distance_phi, distance), *zip(a_phis, a_next, strict=True)]
+        pairs += [(old[cell], new[cell]) for cell in cells]
+        for phi, following in pairs:
+            phi.add_incoming(following, loop)
         builder.cbranch(builder.icmp_signed("<", k_next, stop), loop, after)
         builder.position_at_end(after)
-        k_after = builder.phi(I64)
-        k_after.add_incoming(k_start, before)
-        k_after.add_incoming(k_next, loop)
-        merged = {}
-        for cell in cells:
-            old[cell].add_incoming(sums[cell], before)
-            old[cell].add_incoming(new[cell], loop)
-            merged[cell] = builder.phi(vector)
-            merged[cell].add_incoming(sums[cell], before)
-            merged[cell].add_incoming(new[cell], loop)
-        return k_after, merged
 
-    k_done, values = _constant(0), dict.fromkeys(cells, zero)
+        def merged(phi: ir.Value, following: ir.Value) -> ir.Value:
+            result = builder.phi(phi.type)
+            result.add_incoming(phi.incomings[0][0], before)
+            result.add_incoming(following, loop)
+            return result
+
+        k_end, b_end, distance_end, *rest = (merged(*pair) for pair in pairs)
+        return (k_end, rest[: len(a_now)], distance_end, b_end), dict(zip(cells, rest[len(a_now) :], strict=True))
+
+    place, values = (_constant(0), starts_of_a, a_row, b), dict.fromkeys(cells, zero)
     if layout:
-        k_done, values = steps(UNROLL, k_done, values)
-    _, values = steps(1, k_done, values)
+        place, values = steps(UNROLL, place, values)
+    _, values = steps(1, place, values)
     tail = builder.sub(columns, _constant((nv - 1) * vector.count))
     mask = first_mask(builder, vector.count, tail)
 
@@ -311,17 +320,20 @@ def _tile_function(
     for code, factor in ((RELU, rectifier_factor), (SIGMOID, sigmoid_factor), (TANH, tanh_factor)):
         in_branch(builder.icmp_signed("==", below_activation, _constant(code)), "derivative", times(factor))
 
-    for r, c in cells:
-        if c < nv - 1:
-            place = builder.bitcast(address(out_rows[r], c), vector.as_pointer())
-            unaligned(builder.store(values[r, c], place), element)
+    def put(r: int, c: int) -> None:
+        place = builder.bitcast(address(out_rows[r], c), vector.as_pointer())
+        unaligned(builder.store(values[r, c], place), element)
+
+    # Row by row: where rows share sets of the first cache, a line must not leave it between its two halves.
     is_full = builder.icmp_signed("==", columns, _constant(nv * vector.count))
     with builder.if_else(is_full) as (then, otherwise):
         with then:
-            for r in range(mr):
-                place = builder.bitcast(address(out_rows[r], nv - 1), vector.as_pointer())
-                unaligned(builder.store(values[r, nv - 1], place), element)
+            for r, c in cells:
+                put(r, c)
         with otherwise:
+            for r, c in cells:
+                if c < nv - 1:
+                    put(r, c)
             store_part(builder, [(values[r, nv - 1], address(out_rows[r], nv - 1)) for r in range(mr)], tail)
     builder.ret_void()
     return function
@@ -346,8 +358,7 @@ def tile(
     alpha,
     below,
     below_activation,
-    packed_a,
-    packed_b,
+    packed,
 ):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of the activation below): one tile.
 
@@ -358,36 +369,29 @@ def tile(
     outputs, laid out like `out`, of the `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope
     below 0.
 
-    Where `packed_a` is not null, the tile copies A to packed_a[k * MR + r] on its way, and B to packed_b[k * NV * lanes +
-    c] likewise; only a full tile can. Its loads and multiply-adds stay as they are, and the stores fit in beside them.
+    Where `packed` is not null, the tile copies B to packed[k * NV * lanes + c] on its way; only a full tile can. Its loads and
+    multiply-adds stay as they are, and the stores fit in beside them.
     """
     element = alpha
     if element not in (types.float32, types.float64) or a != types.CPointer(element):
         return None
-    if not a == b == out == bias == below == packed_a == packed_b:
+    if not a == b == out == bias == below == packed:
         return None
     count = vec_type(element).count
     n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, a, a)
+    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, a)
 
     def codegen(context, builder, sig, args):
-        n_rows, *rest, to_a, to_b = args
+        n_rows, *rest, to = args
         columns = rest[8]
         end = builder.append_basic_block("tile_end")
         plain = builder.append_basic_block("tile_plain")
-        wanted = [
-            builder.zext(builder.icmp_unsigned("!=", builder.ptrtoint(to, I64), _constant(0)), I64)
-            for to in (to_a, to_b)
-        ]
-        packing = builder.switch(builder.add(wanted[0], builder.add(wanted[1], wanted[1])), plain)
-        for code in (1, 2, 3):
-            packs_a, packs_b = code % 2 == 1, code >= 2
-            block = builder.append_basic_block(f"tile_packing_{code}")
-            packing.add_case(_constant(code), block)
-            builder.position_at_end(block)
-            function = _tile_function(builder.module, element, MR, NV, packs_a, packs_b)
-            builder.call(function, [*rest, *[to_a] * packs_a, *[to_b] * packs_b])
-            builder.branch(end)
+        packing = builder.append_basic_block("tile_packing")
+        wanted = builder.icmp_unsigned("!=", builder.ptrtoint(to, I64), _constant(0))
+        builder.cbranch(wanted, packing, plain)
+        builder.position_at_end(packing)
+        builder.call(_tile_function(builder.module, element, MR, NV, packs=True), [*rest, to])
+        builder.branch(end)
         builder.position_at_end(plain)
         n_vectors = builder.udiv(builder.add(columns, _constant(count - 1)), _constant(count))
         case = builder.add(builder.mul(builder.sub(n_vectors, _constant(1)), _constant(MR)), n_rows)

@@ -99,18 +99,29 @@ load_first = _load_part(
 load_up_to = _load_part(True, "A vector from a[i] on: full where n allows, else the first n lanes and 0 in the others.")
 
 
-@intrinsic
-def prefetch(typingctx, a, i):
-    """Ask for the cache line of a[i]; i may lie beyond the end. A pointer may be one to numbers of any type."""
-    if (element_of(a) is None and not isinstance(a, types.CPointer)) or not isinstance(i, types.Integer):
-        return None
+def _prefetch(level: int, doc: str) -> Any:
+    @intrinsic
+    def prefetch(typingctx, a, i):
+        if (element_of(a) is None and not isinstance(a, types.CPointer)) or not isinstance(i, types.Integer):
+            return None
 
-    def codegen(context, builder, sig, args):
-        index = context.cast(builder, args[1], sig.args[1], types.intp)
-        emit_prefetch(builder, element_pointer(context, builder, sig.args[0], args[0], index))
-        return context.get_dummy_value()
+        def codegen(context, builder, sig, args):
+            index = context.cast(builder, args[1], sig.args[1], types.intp)
+            emit_prefetch(builder, element_pointer(context, builder, sig.args[0], args[0], index), level=level)
+            return context.get_dummy_value()
 
-    return types.none(a, i), codegen
+        return types.none(a, i), codegen
+
+    prefetch.__doc__ = doc
+    return prefetch
+
+
+prefetch = _prefetch(
+    1, "Ask for the cache line of a[i]; i may lie beyond the end. A pointer may be one to numbers of any type."
+)
+prefetch_second = _prefetch(
+    2, "As `prefetch`, but into the second cache: for what is needed later than a microsecond from now."
+)
 
 
 @intrinsic

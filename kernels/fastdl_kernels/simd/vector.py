@@ -12,6 +12,11 @@ from numba.extending import models, register_model
 from fastdl_kernels.host import host
 
 
+def isa() -> str:
+    """`host().isa`: the instruction set that code is emitted for."""
+    return host().isa
+
+
 def lanes(dtype: Any) -> int:
     """How many numbers of `dtype` (float32 or float64) one `Vec` holds on this machine."""
     return host().lanes(np.dtype(dtype).itemsize)
