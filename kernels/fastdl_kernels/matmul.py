@@ -62,7 +62,7 @@ from fastdl_kernels.simd import (
     number_like,
     pointer,
 )
-from fastdl_kernels.tile import MR, NV, tile
+from fastdl_kernels.tile import MASKS, MR, NV, tile
 
 # Rows that are a multiple of this many bytes apart share a few sets of the caches. 14 rows on AVX-512 run at 90 % of the peak
 # and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and a first
@@ -139,10 +139,12 @@ def _product(
         asked = (k + tiles - 1) // tiles if b.transposed and k * (n1 - n0) * itemsize > ASKING_BYTES else 0
         for j in range(n0, n1, width):
             columns = min(width, n1 - j)
-            whole = b.transposed and columns == width
-            panel, panel_step = (pointer(b.data, start * b.stride + j), b.stride) if whole else (b_panel, width)
-            if not whole:
+            panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
+            packs = b.transposed and not in_place and columns == width
+            readable = columns == width or (MASKS and columns <= width - lanes)
+            if not ((b.transposed and in_place and readable) or packs):
                 pack_panel(b, j, n1, start, k, b_panel)
+                panel, panel_step = b_panel, width
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
             i = m0
             for t in range(tiles):
@@ -155,15 +157,14 @@ def _product(
                     row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
                     if j == n0:
                         pack_a(a, i, start, k, a_tile)
-                packs = whole and not in_place and t == 0
                 tile(
                     rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, start,
                     bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
-                    b_panel if packs else nothing,
+                    b_panel if packs and t == 0 else nothing,
                 )  # fmt: skip
                 if last and activation >= SIGMOID:
                     saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
-                if packs:
+                if packs and t == 0:
                     panel, panel_step = b_panel, width
                 i += rows
             if summed:

@@ -14,7 +14,6 @@ from fastdl_kernels.host import host
 from fastdl_kernels.simd import (
     lanes_of,
     like,
-    load,
     load_first,
     load_up_to,
     pointer,
@@ -221,5 +220,5 @@ def add_column_sums(panel, step, depth, columns, first, sums):
         n = min(lanes, columns - c)
         total = like(load_first(sums, c, n), 0.0) if first else load_first(sums, c, n)
         for k in range(depth):
-            total = total + load(panel, k * step + c)
+            total = total + load_up_to(panel, k * step + c, n)
         store_up_to(sums, c, total, n)

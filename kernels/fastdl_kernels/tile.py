@@ -80,6 +80,8 @@ UNROLLED = ("avx2",)
 # x86 addresses a row and the two after it by one pointer: base, base + distance, base + 2 * distance. With a pointer for each
 # of 14 rows half of them live on the stack, and are worked out anew for each tile: 50 cycles around its multiply-adds, not 15.
 ROWS_PER_POINTER = {"avx512": 3, "avx2": 3, "sse": 3}
+# Where loads under a mask are one instruction, panels of fewer vectors are read where they are, without a padded copy.
+MASKS = host().isa in ("avx512", "avx2")
 # Steps from which on a tile asks for the lines of C when it begins; into the second cache, since 14 rows may share one set of
 # the first (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart).
 ASKING_DEPTH = 64
@@ -105,6 +107,7 @@ def _tile_function(
     mr: int,
     nv: int,
     packs: bool = False,
+    part: bool = False,
     layout: str = "",
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
@@ -112,14 +115,14 @@ def _tile_function(
     void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
               below_activation)
 
-    One that `packs` has an argument more, and stores there the rows of B that it reads. The rows of A may lie anywhere, or as
-    `layout` says; then UNROLL steps go at a time.
+    One that `packs` has an argument more, and stores there the rows of B that it reads. One for a `part` of the last vector of
+    columns reads no more of B than that. The rows of A may lie anywhere, or as `layout` says; then UNROLL steps go at a time.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
     signature = ir.FunctionType(ir.VoidType(), arguments + [pointer] * packs)
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs' * packs}{layout}"
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs' * packs}{'_part' * part}{layout}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
@@ -147,6 +150,17 @@ def _tile_function(
         a_step = _constant(1) if layout == APART else a_step
     starts_of_a = [_opaque(builder, builder.gep(a, [builder.mul(a_row, _constant(r))])) for r in first_rows]
     width = nv * vector.count
+    tail = builder.sub(columns, _constant((nv - 1) * vector.count))
+    mask = first_mask(builder, vector.count, tail)
+
+    def address(base: ir.Value, c: int) -> ir.Value:
+        return builder.gep(base, [_constant(c * vector.count)])
+
+    def read(base: ir.Value, c: int, masked: bool) -> ir.Value:
+        """Vector c of a row; the last one under the mask if `masked`."""
+        if masked and c == nv - 1:
+            return masked_load(builder, vector, address(base, c), mask)
+        return unaligned(builder.load(builder.bitcast(address(base, c), vector.as_pointer())), element)
 
     def ask_for_row(base: ir.Value, start: ir.Value, **how: Any) -> None:
         """Prefetch a tile's width from `start` on: on one cache line more if it does not start with one."""
@@ -161,13 +175,7 @@ def _tile_function(
     def multiply_add(step: int, k: ir.Value, a_now: list, distance: ir.Value, b_now: ir.Value, sums: dict) -> dict:
         """The sums after the step that is `step` steps beyond the given pointers."""
         b_row = builder.gep(b_now, [builder.mul(b_step, _constant(step))])
-        b_vectors = [
-            unaligned(
-                builder.load(builder.bitcast(builder.gep(b_row, [_constant(c * vector.count)]), vector.as_pointer())),
-                element,
-            )
-            for c in range(nv)
-        ]
+        b_vectors = [read(b_row, c, part) for c in range(nv)]
         if packs:
             panel_row = builder.gep(packed[0], [builder.mul(builder.add(k, _constant(step)), _constant(width))])
             for c in range(nv):
@@ -237,17 +245,6 @@ def _tile_function(
     if layout:
         place, values = steps(UNROLL, place, values)
     _, values = steps(1, place, values)
-    tail = builder.sub(columns, _constant((nv - 1) * vector.count))
-    mask = first_mask(builder, vector.count, tail)
-
-    def address(base: ir.Value, c: int) -> ir.Value:
-        return builder.gep(base, [_constant(c * vector.count)])
-
-    def read(base: ir.Value, c: int) -> ir.Value:
-        """Vector c of a row; the last one under the mask."""
-        if c == nv - 1:
-            return masked_load(builder, vector, address(base, c), mask)
-        return unaligned(builder.load(builder.bitcast(address(base, c), vector.as_pointer())), element)
 
     def in_branch(condition: ir.Value, label: str, change: Any) -> None:
         """Replace `values` by `change()` where the condition holds."""
@@ -269,10 +266,10 @@ def _tile_function(
     out_rows = [builder.gep(out, [builder.mul(out_row, _constant(r))]) for r in range(mr)]
 
     def plus_old() -> dict:
-        return {(r, c): builder.fadd(values[r, c], read(out_rows[r], c)) for r, c in cells}
+        return {(r, c): builder.fadd(values[r, c], read(out_rows[r], c, True)) for r, c in cells}
 
     def plus_bias() -> dict:
-        vectors = [read(bias, c) for c in range(nv)]
+        vectors = [read(bias, c, True) for c in range(nv)]
         return {(r, c): builder.fadd(values[r, c], vectors[c]) for r, c in cells}
 
     def rectified() -> dict:
@@ -309,7 +306,7 @@ def _tile_function(
 
         def changed() -> dict:
             rows = [builder.gep(below, [builder.mul(out_row, _constant(r))]) for r in range(mr)]
-            return {(r, c): builder.fmul(values[r, c], factor(read(rows[r], c))) for r, c in cells}
+            return {(r, c): builder.fmul(values[r, c], factor(read(rows[r], c, True))) for r, c in cells}
 
         return changed
 
@@ -364,10 +361,10 @@ def tile(
 
     A[r, k] is a[r * a_row + k * a_step], where a_row or a_step is 1; B[k, c] is b[k * b_step + c], C[r, c] is
     out[r * out_row + c]; pointers to float32 or float64, the type of alpha. n_rows is 1 .. MR and columns
-    1 .. NV * lanes. Whole vectors of B are read, so that a last panel of fewer columns must be padded. `accumulate` 0: out is
-    overwritten without being read. `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below` holds
-    outputs, laid out like `out`, of the `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope
-    below 0.
+    1 .. NV * lanes. Whole vectors of B are read, so that a last panel of fewer columns must be padded; but with MASKS, a panel
+    of fewer vectors than NV may end with its columns. `accumulate` 0: out is overwritten without being read. `bias` may be
+    null. Of the activations only RELU and LEAKY_RELU act here. `below` holds outputs, laid out like `out`, of the
+    `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
     Where `packed` is not null, the tile copies B to packed[k * NV * lanes + c] on its way; only a full tile can. Its loads and
     multiply-adds stay as they are, and the stores fit in beside them.
@@ -394,9 +391,10 @@ def tile(
         builder.branch(end)
         builder.position_at_end(plain)
         n_vectors = builder.udiv(builder.add(columns, _constant(count - 1)), _constant(count))
-        case = builder.add(builder.mul(builder.sub(n_vectors, _constant(1)), _constant(MR)), n_rows)
-        switch = builder.switch(case, end)
+        number = builder.add(builder.mul(builder.sub(n_vectors, _constant(1)), _constant(MR)), n_rows)
+        switch = builder.switch(number, end)
         for nv in range(1, NV + 1):
+            part = MASKS and nv < NV
             for mr in range(1, MR + 1):
                 block = builder.append_basic_block(f"tile_{mr}x{nv}")
                 switch.add_case(_constant((nv - 1) * MR + mr), block)
@@ -404,11 +402,11 @@ def tile(
                 if (mr, nv) == (MR, NV) and host().isa in UNROLLED:
                     adjacent = builder.icmp_signed("==", rest[2], _constant(1))
                     with builder.if_else(adjacent) as (then, otherwise):
-                        for part, layout in ((then, ADJACENT), (otherwise, APART)):
-                            with part:
+                        for branch, layout in ((then, ADJACENT), (otherwise, APART)):
+                            with branch:
                                 builder.call(_tile_function(builder.module, element, mr, nv, layout=layout), rest)
                 else:
-                    builder.call(_tile_function(builder.module, element, mr, nv), rest)
+                    builder.call(_tile_function(builder.module, element, mr, nv, part=part), rest)
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
