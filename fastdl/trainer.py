@@ -58,7 +58,8 @@ class Trainer:
     epochs : passes over the data per call of `fit`
     l2 : adds (l2/2) Σ w² over weights, not biases, to the loss
     seed : of the shuffling and of dropout; the rows are put in a new order for each epoch
-    n_threads : "auto" or how many threads work on a step; the results do not depend on it
+    n_threads : how many threads work on a step, or "auto": the fastest number, found by trying while the training runs. The
+        results do not depend on it
     callbacks : objects with the methods of `fastdl.Callback`
     schedule : one of `fastdl.schedules`, such as `schedules.Warmup(100, schedules.Cosine())`, for the rate of each step
     clip_norm : the largest norm of the gradient of all parameters together, as the optimizer gets it, L2 penalty

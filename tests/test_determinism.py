@@ -16,7 +16,7 @@ from problems import make_data
 
 import fastdl
 import fastdl_kernels as fk
-from fastdl import engine
+from fastdl.engine import training
 from fastdl.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +59,25 @@ def test_trainer_threads(case, n_threads):
     assert train(case, n_threads=n_threads) == train(case, n_threads=1)
 
 
+class Wheel:
+    """In the place of `pace.Chooser`: another number of threads for each call, of one to three steps."""
+
+    def __init__(self):
+        self.counts, self.choice, self.steps = [1, 2, 3, 8], 2, 1
+
+    def took(self, steps, seconds):
+        self.choice, self.steps = (self.choice + 1) % len(self.counts), self.steps % 3 + 1
+
+
+@every_case
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.25, "clip_norm": 0.1}], ids=["plain", "dropout-clipped"])
+def test_threads_that_change_in_the_middle_of_an_epoch(monkeypatch, case, options):
+    """As they do when a number of threads is tried."""
+    want = train(case, n_threads=1, **options)
+    monkeypatch.setattr(training, "chooser_for", lambda *_: Wheel())
+    assert train(case, **options) == want
+
+
 @every_case
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.25}, {"clip_norm": 0.1}], ids=["plain", "dropout", "clipped"])
@@ -66,7 +85,7 @@ def test_rows_through_all_layers_or_layer_by_layer(monkeypatch, case, dtype, opt
     """How a step is cut into phases is a matter of speed alone; also for networks that are too large for the one way."""
     digests = set()
     for most in (0, 2**40):
-        monkeypatch.setattr(engine, "CHAIN_BYTES", most)
+        monkeypatch.setattr(training, "CHAIN_BYTES", most)
         digests |= {train(case, dtype=dtype, n_threads=n, **options) for n in (1, 2, 3)}
     assert len(digests) == 1
 

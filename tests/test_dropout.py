@@ -166,7 +166,7 @@ def train(n_threads=1, first_call=1, dropout=(0.2, 0.5), epochs=2, seed=0, **opt
     losses = []
     for _ in range(epochs):
         if trainer._training is not None:
-            trainer._training._pace.count = first_call
+            trainer._training.chooser.steps = first_call
         losses += trainer.fit(X, y, validation_data=(X, y)).loss
     return model, losses, trainer.history
 

@@ -8,6 +8,7 @@ from problems import make_data, make_model
 
 import fastdl
 from fastdl_kernels import host
+from fastdl_kernels.host import usable_cores
 from fastdl_kernels.peak import fma_flop, run_fma_loops
 from fastdl_kernels.tile import MR, panel_width
 
@@ -38,6 +39,15 @@ def test_auto_says_why():
     assert told.threads == 1
     assert told.reason.startswith("auto, of ")
     assert "multiply-adds" in told.reason
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
+def test_auto_says_what_it_tried():
+    """Where threads are in question, the time of a step with each number of them."""
+    told = fastdl.Trainer(fastdl.MLP([64, 128, 10]), batch_size=64).explain(0.02)
+    assert told.threads in (1, 2, usable_cores())
+    assert "a step took" in told.reason
+    assert "us with 1" in told.reason
 
 
 @pytest.mark.parametrize("optimizer", [fastdl.AdamW, fastdl.Momentum])

@@ -74,7 +74,7 @@ def test_compiled_steps_allocate_nothing(options, n_threads):
     training = Training(Engine(model), fastdl.Adam(), 0.1, 8, n_threads, **options)
 
     def allocations(steps):
-        training._pace.count = steps
+        training.chooser.steps = steps
         before = rtsys.get_allocation_stats().alloc
         training.epoch(X, y, None, np.tile(np.arange(8), steps), np.full(steps, 1e-3))
         return rtsys.get_allocation_stats().alloc - before

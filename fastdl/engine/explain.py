@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine import WORK_PER_PHASE, Training, layout
+from fastdl.engine import Training, layout
+from fastdl.engine.pace import WORK_PER_PHASE
 from fastdl_kernels.serial import TILE_ROWS, fma_flop, host, panel_width, run_fma_loops, usable_cores
 
 # Different batches that are measured on, again and again, and the most rows that one measurement goes through.
@@ -70,12 +71,17 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
 
     The learning rate is 0, so that its parameters stay; `asked` is the number of threads that was asked for.
     """
-    model, threads = training.engine.model, training.n_threads
+    model = training.engine.model
     x, y = _random_batches(training)
     rows = np.random.default_rng(1).permutation(len(x))
     # The first loss that is not finite would end the measurement; zeros are as much work, and their loss is finite.
     if not np.isfinite(_run(training, x, y, rows, BATCHES)):
         model.parameters[:] = 0
+    while not training.chooser.standing:  # numbers of threads are being tried
+        _run(training, x, y, rows, 64 * BATCHES)
+    tried = dict(training.chooser.seconds_per_step)
+    training.chooser.settle()
+    threads = training.n_threads
     # How many steps it takes until a measurement is long enough.
     steps = BATCHES
     while True:
@@ -104,7 +110,7 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
     flop = 2 * training.batch_size * (3 * training.engine.work_per_row - model.layers[0] * model.layers[1])
     return Explanation(
         threads=threads,
-        reason=_reason(training, asked),
+        reason=_reason(training, asked, tried),
         isa=host().isa,
         tile_rows=TILE_ROWS,
         tile_columns=panel_width(model.dtype),
@@ -154,15 +160,17 @@ def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
     return best
 
 
-def _reason(training: Training, asked: int | str) -> str:
+def _reason(training: Training, asked: int | str, tried: dict[int, float]) -> str:
     if asked != "auto":
         return "as asked"
     cores = usable_cores()
+    text = f"auto, of {cores} usable core{'' if cores == 1 else 's'}; "
+    if tried:
+        times = ", ".join(f"{_duration(seconds)} with {n}" for n, seconds in sorted(tried.items()))
+        return f"{text}a step took {times}"
     work = training.work // training.phases
-    text = (
-        f"auto, of {cores} usable core{'' if cores == 1 else 's'}; between two barriers a step has work like {work:,} "
-    )
-    return text + f"multiply-adds, and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
+    text += f"between two barriers a step has work like {work:,} multiply-adds, "
+    return text + f"and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
 
 
 def _duration(seconds: float) -> str:

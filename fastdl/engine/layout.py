@@ -37,3 +37,5 @@ WORK_PER_JOB = 8_000
 # Into how many jobs an update is cut when the norm of the gradient is wanted: sums of squares that do not depend on the
 # number of threads.
 CLIP_PARTS = 8
+# Numbers by which a thread's slot of the gradient is rounded up: slots of two threads share no cache line, nor its neighbour.
+SLOT_ROUND = 32

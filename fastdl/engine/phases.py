@@ -29,6 +29,7 @@ from fastdl.engine.layout import (
     RMSPROP,
     ROWS,
     ROWS_AHEAD,
+    SLOT_ROUND,
     STRIDE,
     UPDATE_ROWS,
     UPDATES,
@@ -173,8 +174,7 @@ def cut_updates(size, rows, clips, plan, alphas, params):
         plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, net.itemsize, parts, True)
         jobs += plan[layer, UPDATES]
         room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
-    # Slots of two threads share no cache line, nor its neighbour.
-    return jobs, (room + 31) // 32 * 32
+    return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
 @linked(

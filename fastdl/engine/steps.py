@@ -40,6 +40,7 @@ from fastdl.engine.layout import (
     N_OUT,
     OUTPUT,
     ROWS,
+    SLOT_ROUND,
     STEPS_DONE,
     STRIDE,
     TOTAL,
@@ -317,8 +318,8 @@ def train_batches(
         (
             pointer(state, 0), n_threads, chains, net_of(plan, alphas, params), rule, loss, pointer(rates, 0), step, seed,
             batch_size, batch, n_batches, pointer(order, 0), order.size, rows_of(data, labels, targets, weights), batches,
-            x.shape[0], grads.size // n_threads, pointer(outputs, 0), pointer(d_outputs, 0), pointer(parts, 0),
-            pointer(clock, 0), clock.size > 0, pointer(result, 0),
+            x.shape[0], grads.size // n_threads // SLOT_ROUND * SLOT_ROUND, pointer(outputs, 0), pointer(d_outputs, 0),
+            pointer(parts, 0), pointer(clock, 0), clock.size > 0, pointer(result, 0),
         ),
     )  # fmt: skip
 
