@@ -287,6 +287,26 @@ def test_masks_of_the_first_lanes(dtype):
 
 
 @every_dtype
+def test_the_first_lane_of_a_mask(dtype):
+    """Every lane by itself, with all lanes behind it as well, and none."""
+
+    @numba.njit
+    def first_above(x, limit):
+        v = simd.load(x, 0)
+        return simd.first_true(v > simd.like(v, limit))
+
+    lanes = simd.lanes(dtype)
+    for i in range(lanes):
+        for rest in (0, 1):
+            x = np.full(lanes, rest, dtype)
+            x[: i + 1] = 0
+            x[i] = 1
+            assert first_above(x, 0.5) == i
+    assert first_above(np.zeros(lanes, dtype), 0.5) == lanes
+    assert first_above(np.full(lanes, np.nan, dtype), 0.5) == lanes
+
+
+@every_dtype
 def test_subnormal_numbers_can_be_flushed(dtype):
     """As operands and as results, until the old mode is put back; a mode within a mode is no different."""
 

@@ -15,22 +15,21 @@ from fastdl_kernels.serial import entry, jit, job_block, n_jobs, noinline, run_j
 from fastdl_kernels.simd import (
     broadcast,
     first_lanes,
+    first_true,
     flush_subnormals,
     fma,
     hmax,
     hsum,
-    lane_index,
     lanes_of,
     like,
     load,
     load_up_to,
+    maximum,
     number_like,
     pointer,
     restore_mode,
     select,
 )
-
-EXACT = 2**24  # below it, float32 holds every whole number
 
 
 @jit
@@ -57,26 +56,21 @@ def _is_finite(data, n):
 def _greatest(row, n):
     """Where the greatest of row[:n] is: the first of equals, or the first NaN, as `numpy.argmax` says."""
     lanes = lanes_of(row)
-    zero = broadcast(number_like(row[0], 0))
-    lowest, step = like(zero, -np.inf), like(zero, float(lanes))
-    best, where, index, sums = lowest, zero, lane_index(row[0]), zero
+    lowest = like(broadcast(row[0]), -np.inf)
+    top = lowest
     for i in range(0, n, lanes):
         v = load_up_to(row, i, n - i)
-        sums = fma(v, zero, sums)
         v = select(first_lanes(v, n - i), v, lowest)
-        above = v > best
-        best, where = select(above, v, best), select(above, index, where)
-        index = index + step
-    if hsum(sums) == 0.0 and n < EXACT:
-        top = broadcast(hmax(best))
-        return int(-hmax(-select(best == top, where, like(zero, float(n)))))
-    result = 0
-    for j in range(n):
-        if row[j] != row[j]:
-            return j
-        if row[j] > row[result]:
-            result = j
-    return result
+        nan = first_true(v != v)
+        if nan < lanes:
+            return i + nan
+        top = maximum(top, v)
+    greatest = broadcast(hmax(top))
+    for i in range(0, n, lanes):
+        where = first_true(load_up_to(row, i, n - i) == greatest)
+        if where < min(lanes, n - i):
+            return i + where
+    return 0
 
 
 @jit

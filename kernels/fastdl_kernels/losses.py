@@ -8,11 +8,13 @@ fixes: the same bits for any number of threads.
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
+from numba.extending import intrinsic
 
 from fastdl_kernels._jit import jit, linked
 from fastdl_kernels.kernel import kernel, overlap
-from fastdl_kernels.packing import scratch
+from fastdl_kernels.packing import scratch, transpose_block
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import (
     absolute,
@@ -39,6 +41,7 @@ from fastdl_kernels.simd import (
     store_strided,
     store_up_to,
 )
+from fastdl_kernels.simd.vector import call_llvm, element_pointer, first_mask, vec_type
 
 SQUARED_ERROR = 0
 SIGMOID_CROSS_ENTROPY = 1
@@ -53,7 +56,10 @@ LOSSES: dict[str, int] = {
 
 # Classes up to which rows are computed side by side, one in each lane.
 FEW = 32
-columns_scratch = scratch((FEW + 1) * 64)
+columns_scratch = scratch(FEW * 64)
+square_scratch = scratch(16 * 64)
+# Classes from which on turning squares of rows into columns takes less time than picking numbers one by one.
+WORTH_TRANSPOSING = 5
 
 # Numbers per chunk of rows: 20 us of exponentials. A call of one chunk stays on its thread.
 CHUNK = 8 * 1024
@@ -90,25 +96,74 @@ def scale_row(row, n, factor):
         store_up_to(row, i, load_up_to(row, i, n - i) * broadcast(factor), n - i)
 
 
+@intrinsic
+def whole_numbers(typingctx, x, numbers, i, n):
+    """numbers[i], numbers[i + 1], ... (int64) as floats of x's type; 0 in the lanes from n on."""
+    if x not in (types.float32, types.float64) or not all(isinstance(t, types.Integer) for t in (i, n)):
+        return None
+    result = vec_type(x)
+
+    def codegen(context, builder, sig, args):
+        index, n_ = (context.cast(builder, args[k], sig.args[k], types.int64) for k in (2, 3))
+        address = element_pointer(context, builder, sig.args[1], args[1], index)
+        wide = ir.VectorType(ir.IntType(64), result.count)
+        mask = first_mask(builder, result.count, n_)
+        zeros = ir.Constant(wide, [0] * result.count)
+        address = builder.bitcast(address, wide.as_pointer())
+        loaded = call_llvm(
+            builder,
+            f"llvm.masked.load.v{result.count}i64.p0",
+            wide,
+            [address, ir.Constant(ir.IntType(32), 8), mask, zeros],
+        )
+        return builder.sitofp(loaded, context.get_value_type(result))
+
+    return result(x, numbers, i, n), codegen
+
+
 @jit
-def exp_columns(logits, first, rows, n, columns):
-    """columns[j] = exp(logits[:, j] - top) for up to a vector of rows, one in each lane; returns (top, sums of the rows).
+def load_columns(logits, first, rows, n, columns):
+    """columns[j] = logits[:, j] of up to a vector of rows, one in each lane; returns their maxima.
 
     With few classes a row does not fill a vector; side by side, rows need no sums across lanes and share one logarithm.
     """
     lanes = lanes_of(logits)
-    top = load_strided(logits, first * n, n, rows)
-    store(columns, 0, top)
+    for j in range(0, n, lanes):
+        if n - j >= WORTH_TRANSPOSING:
+            transpose_block(columns, j * lanes, lanes, logits, first * n + j, n, rows, n - j)
+        else:
+            for c in range(j, n):
+                store(columns, c * lanes, load_strided(logits, first * n + c, n, rows))
+    top = load(columns, 0)
     for j in range(1, n):
-        v = load_strided(logits, first * n + j, n, rows)
-        store(columns, j * lanes, v)
-        top = maximum(top, v)
+        top = maximum(top, load(columns, j * lanes))
+    return top
+
+
+@jit
+def store_columns(out, first, rows, n, columns, turned):
+    """out[:, j] = columns[j] for `rows` rows, the reverse of `load_columns`; turned has room for a square of lanes."""
+    lanes = lanes_of(out)
+    for j in range(0, n, lanes):
+        if n - j >= WORTH_TRANSPOSING:
+            transpose_block(turned, 0, lanes, columns, j * lanes, lanes, lanes, lanes)
+            for r in range(rows):
+                store_up_to(out, (first + r) * n + j, load(turned, r * lanes), n - j)
+        else:
+            for c in range(j, n):
+                store_strided(out, first * n + c, n, load(columns, c * lanes), rows)
+
+
+@jit
+def exp_columns(columns, n, top):
+    """columns[j] = exp(columns[j] - top) for n columns; returns their sum."""
+    lanes = lanes_of(columns)
     total = like(top, 0.0)
     for j in range(n):
         e = exp(load(columns, j * lanes) - top)
         store(columns, j * lanes, e)
         total = total + e
-    return top, total
+    return total
 
 
 @linked(
@@ -117,15 +172,18 @@ def exp_columns(logits, first, rows, n, columns):
 def _softmax_rows(logarithm, first, last, n, logits, out):
     """out = softmax(logits), or its logarithm, for rows first .. last."""
     if n <= FEW:
-        columns, lanes = columns_scratch(logits[0]), lanes_of(logits)
+        columns, turned, lanes = columns_scratch(logits[0]), square_scratch(logits[0]), lanes_of(logits)
         for r in range(first, last, lanes):
             rows = min(lanes, last - r)
-            top, total = exp_columns(logits, r, rows, n, columns)
+            top = load_columns(logits, r, rows, n, columns)
+            total = exp_columns(columns, n, top)
             factor, shift = like(total, 1.0) / total, log(total)
+            if logarithm:
+                load_columns(logits, r, rows, n, columns)
             for j in range(n):
-                at = r * n + j
-                v = load_strided(logits, at, n, rows) - top - shift if logarithm else load(columns, j * lanes) * factor
-                store_strided(out, at, n, v, rows)
+                v = load(columns, j * lanes)
+                store(columns, j * lanes, v - top - shift if logarithm else v * factor)
+            store_columns(out, r, rows, n, columns, turned)
         return
     for r in range(first, last):
         row, out_row = pointer(logits, r * n), pointer(out, r * n)
@@ -143,22 +201,23 @@ def softmax_cross_entropy_rows(logits, labels, weights, first, last, n, scale, d
     """Sum of w_r * loss of the rows; d_logits = scale * w_r * (softmax - onehot). In place is allowed."""
     loss = 0.0
     if n <= FEW:
-        columns, lanes = columns_scratch(scale), lanes_of(logits)
+        columns, turned, lanes = columns_scratch(scale), square_scratch(scale), lanes_of(logits)
         for r in range(first, last, lanes):
             rows = min(lanes, last - r)
-            chosen = pointer(columns, n * lanes)
-            for i in range(rows):
-                chosen[i] = logits[(r + i) * n + labels[r + i]]
-            top, total = exp_columns(logits, r, rows, n, columns)
+            wanted = whole_numbers(scale, labels, r, rows)
+            top = load_columns(logits, r, rows, n, columns)
+            chosen = top
+            for j in range(n):
+                chosen = select(wanted == broadcast(number_like(scale, j)), load(columns, j * lanes), chosen)
+            total = exp_columns(columns, n, top)
             weight = like(total, 1.0) if is_null(weights) else load_up_to(weights, r, rows)
             factor = broadcast(scale) * weight
             share = factor / total
             for j in range(n):
-                store_strided(d_logits, r * n + j, n, load(columns, j * lanes) * share, rows)
-            row_losses = weight * (log(total) - (load(chosen, 0) - top))
-            store(chosen, 0, factor)
-            for i in range(rows):
-                d_logits[(r + i) * n + labels[r + i]] -= chosen[i]
+                d = load(columns, j * lanes) * share
+                store(columns, j * lanes, select(wanted == broadcast(number_like(scale, j)), d - factor, d))
+            store_columns(d_logits, r, rows, n, columns, turned)
+            row_losses = weight * (log(total) - (chosen - top))
             loss += np.float64(hsum(select(first_lanes(top, rows), row_losses, like(top, 0.0))))
         return loss
     for r in range(first, last):

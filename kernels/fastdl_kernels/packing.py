@@ -74,7 +74,7 @@ panel_scratch = scratch(DEPTH * NV * VECTOR_BYTES + SLACK)
 
 
 @intrinsic
-def _transpose_block(typingctx, destination, to, to_stride, source, origin, stride, n_rows, n_columns):
+def transpose_block(typingctx, destination, to, to_stride, source, origin, stride, n_rows, n_columns):
     """destination[to + c * to_stride + r] = source[origin + r * stride + c] for a square of one vector's lanes.
 
     Rows from n_rows on and columns from n_columns on are not read and count as 0. log2(lanes) rounds exchange halves,
@@ -196,7 +196,7 @@ def pack_panel(b, n0, n1, start, depth, panel):
     for k in range(0, depth, lanes):
         for c in range(0, width, lanes):
             origin = (n0 + c) * b.stride + start + k
-            _transpose_block(panel, k * width + c, width, b.data, origin, b.stride, n1 - n0 - c, depth - k)
+            transpose_block(panel, k * width + c, width, b.data, origin, b.stride, n1 - n0 - c, depth - k)
 
 
 @jit

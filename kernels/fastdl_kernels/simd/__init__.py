@@ -30,11 +30,12 @@ float64. The functions work inside `@njit` code only:
 | `load_up_to(a, i, n)`, `store_up_to`    | full vectors where n allows, else the first n lanes                     |
 | `load_strided(a, i, stride, n)`         | a[i], a[i + stride], ..., n of them; the lanes from n on repeat the last |
 | `store_strided(a, i, stride, v, n)`     | a[i], a[i + stride], ... = the first n lanes                            |
-| `prefetch(a, i)`, `prefetch_second(a, i)` | asks for the cache line of a[i], into the first or second cache         |
+| `prefetch`, `prefetch_second(a, i)`     | asks for the cache line of a[i], into the first or second cache         |
 | `broadcast(x)`, `lane_index(x)`         | x in every lane; 0, 1, 2, ... of x's type                               |
 | `+ - * /`, unary `-`, `< <= > >= == !=` | arithmetic; comparisons give a mask                                     |
 | `fma(a, b, c)`                          | a * b + c in one rounding where the processor can, else in two          |
 | `first_lanes(v, n)`                     | the mask that is true in the lanes before n                             |
+| `first_true(mask)`                      | the first lane where the mask is true; the number of lanes if none is   |
 | `minimum(a, b)`, `maximum(a, b)`        | of numbers: b where either is NaN                                       |
 | `select(mask, a, b)`                    | a where the mask is true, else b                                        |
 | `sqrt(v)`, `absolute(v)`, `floor(v)`    | exact                                                                   |
@@ -72,6 +73,7 @@ from fastdl_kernels.simd.mathematics import (
 from fastdl_kernels.simd.memory import (
     broadcast,
     first_lanes,
+    first_true,
     is_null,
     lane_index,
     lanes_of,
@@ -99,6 +101,7 @@ __all__ = [
     "broadcast",
     "exp",
     "first_lanes",
+    "first_true",
     "floor",
     "flush_subnormals",
     "fma",

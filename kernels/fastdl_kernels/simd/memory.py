@@ -239,6 +239,20 @@ def first_lanes(typingctx, v, n):
 
 
 @intrinsic
+def first_true(typingctx, mask):
+    """The first lane in which the mask is true; the number of lanes where none is."""
+    if not isinstance(mask, VecType) or mask.element is not types.boolean:
+        return None
+
+    def codegen(context, builder, sig, args):
+        bits = builder.zext(builder.bitcast(args[0], ir.IntType(mask.count)), ir.IntType(64))
+        beyond = builder.or_(bits, ir.Constant(ir.IntType(64), 1 << mask.count))
+        return builder.cttz(beyond, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(mask), codegen
+
+
+@intrinsic
 def number_like(typingctx, x, value):
     """`value` as a number of x's type: Numba's own arithmetic of float32 with whole numbers goes to float64."""
     if x not in (types.float32, types.float64) or not isinstance(value, types.Number):
