@@ -75,7 +75,7 @@ from fastdl_kernels import _jit
 for target, element in _jit._lazy:
     if target.is_cached(element):
         slot = ctypes.c_void_p.from_address(binding.address_of_symbol(target._symbol(element)))
-        print(target.function.__name__, slot.value == target._compiled[element].address)
+        print(target.function.__name__, slot.value == _jit.native_address(target._compiled[element]))
 """
 NO_THREADS = """
 from numba.np.ufunc import parallel

@@ -105,6 +105,14 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     return compiled
 
 
+def native_address(compiled: CFunc) -> int:
+    """Where the function itself is, behind the wrapper that a C program would call: for callers that Numba compiles.
+
+    The wrapper copies all arguments once more: 3 % of a step of a tiny network.
+    """
+    return compiled._library.get_pointer_to_function(compiled.native_name.removeprefix("cfunc."))
+
+
 _callbacks = 0  # that the main thread is inside of
 
 
@@ -191,7 +199,8 @@ class Linked:
             binding.add_symbol(self._symbol(element), ctypes.addressof(slot))
 
     def _trampoline(self, element: types.Type) -> Any:
-        prototype = ctypes.CFUNCTYPE(None, *[to_ctypes(ty) for ty in self.signature_of(element)])
+        numbers = [to_ctypes(ty) for ty in self.signature_of(element)]
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, *numbers)
 
         def trampoline(*args: Any) -> None:
             try:
@@ -199,7 +208,7 @@ class Linked:
             except KeyboardInterrupt:
                 postpone_interrupt()
                 self.ensure(element)
-            prototype(self._compiled[element].address)(*args)
+            prototype(native_address(self._compiled[element]))(*args)
 
         return prototype(callback(trampoline))
 
@@ -211,7 +220,7 @@ class Linked:
         with global_compiler_lock:  # all threads of a region may come through the trampoline at once
             if element not in self._compiled:
                 compiled = self._compiled[element] = compile_for_c(self.function, self.signature_of(element))
-                self._slots[element].value = compiled.address
+                self._slots[element].value = native_address(compiled)
         return self._compiled[element].cache_hits > 0
 
     def is_cached(self, element: types.Type) -> bool:
@@ -219,17 +228,17 @@ class Linked:
         key = signature(types.void, *self.signature_of(element))
         return KernelCache(self.function).holds(key, CFunc._targetdescr.target_context)
 
-    def emit_call(self, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
+    def emit_call(self, context: Any, builder: ir.IRBuilder, element: types.Type, args: list[ir.Value]) -> None:
         """Emit a call through the slot."""
         if self.lazily and not self.awaited:
             self.ensure(element)
-        function_type = ir.FunctionType(ir.VoidType(), [a.type for a in args])
+        signature_ = self.signature_of(element)
+        pointer_type = context.call_conv.get_function_type(types.none, signature_).as_pointer()
         name = self._symbol(element)
-        pointer_type = function_type.as_pointer()
         slot = builder.module.globals.get(name)
         if slot is None:
             slot = cgutils.add_global_variable(builder.module, pointer_type, name)
-        builder.call(builder.load(slot), args)
+        context.call_conv.call_function(builder, builder.load(slot), types.none, signature_, args)
 
 
 def _element_in(ty: types.Type) -> types.Type | None:
@@ -257,7 +266,7 @@ def linked(
                 return None
 
             def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
-                target.emit_call(builder, element, list(values))
+                target.emit_call(context, builder, element, list(values))
                 return context.get_dummy_value()
 
             return types.none(*signature_of(element)), codegen
