@@ -19,6 +19,7 @@ from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer
 from fastdl.schedules import Constant, Schedule
+from fastdl.shuffling import Orders
 from fastdl.stopping import EarlyStopping, Watch
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Trainer:
         self.epochs_done = 0
         self.history = History()
         self._training: Training | None = None
+        self._orders = Orders(self.seed)
 
     def fit(
         self,
@@ -178,7 +180,8 @@ class Trainer:
             start = time.perf_counter()
             rates = self.schedule.rates(self.optimizer.lr, training.steps_done, n_batches, span)
             progress = functools.partial(self._progress, epoch)
-            loss, bad_batch = training.epoch(inputs, targets, weight, self._order(n_rows), rates, progress)
+            order = self._order(n_rows, epoch < self.epochs)
+            loss, bad_batch = training.epoch(inputs, targets, weight, order, rates, progress)
             seconds = time.perf_counter() - start
             if bad_batch >= 0:
                 self.model.parameters[:] = good
@@ -223,14 +226,17 @@ class Trainer:
             clocked,
         )
 
-    def _order(self, n_rows: int) -> NDArray[np.int64]:
-        """The order of the rows in the coming epoch: a function of the seed and the number of epochs done.
+    def _order(self, n_rows: int, more: bool) -> NDArray[np.int64]:
+        """The order of the rows in the coming epoch; with `more` to come, a core that is left draws the next one meanwhile.
 
         A batch of all rows is read as it stands.
         """
         if self.batch_size >= n_rows:
             return np.arange(n_rows)
-        return np.random.default_rng((self.seed, self.epochs_done)).permutation(n_rows)
+        order = self._orders.take(self.epochs_done, n_rows)
+        if more and self._training is not None and self._training.leaves_a_core:
+            self._orders.draw_next(self.epochs_done + 1, n_rows)
+        return order
 
     def _prepare_validation(self, data: tuple[ArrayLike, ArrayLike] | None) -> tuple[NDArray, NDArray] | None:
         if data is None:

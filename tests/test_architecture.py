@@ -16,7 +16,7 @@ FASTDL, KERNELS = ROOT / "fastdl", ROOT / "kernels" / "fastdl_kernels"
 FASTDL_ROOMS = [
     {"cli", "__main__", "commands", "options"},
     {"estimators", "report", "curves", "progress", "runs"},
-    {"trainer", "data", "callbacks"},
+    {"trainer", "data", "callbacks", "shuffling"},
     {"storage"},
     {"model", "optimizers", "engine", "metrics"},
 ]

@@ -8,45 +8,15 @@ own, whose threads would otherwise be started for every call and come too late f
 
 from __future__ import annotations
 
-import _thread
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from queue import SimpleQueue
 
 import numba
 
-_Work = tuple["Future[None]", Callable[[], None]]
-_worker: tuple[int, SimpleQueue[_Work]] | None = None
-
-
-def _serve(queue: SimpleQueue[_Work]) -> None:
-    while True:
-        future, work = queue.get()
-        if future.set_running_or_notify_cancel():
-            try:
-                work()
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
-
-def _submit(future: Future[None], work: Callable[[], None]) -> None:
-    """Run `work` on the one thread; a child of fork starts its own.
-
-    Not a ThreadPoolExecutor: where Ctrl-C meets it as it starts its thread, Python waits for that thread at the end, for
-    good. This one is started in one piece and never waited for.
-    """
-    global _worker
-    if _worker is None or _worker[0] != os.getpid():
-        queue: SimpleQueue[_Work] = SimpleQueue()
-        _thread.start_new_thread(_serve, (queue,))
-        _worker = os.getpid(), queue
-    _worker[1].put((future, work))
+from fastdl.engine.background import submit
 
 
 def run_interruptibly(call: Callable[[], None], stop: Callable[[], None]) -> None:
@@ -66,7 +36,7 @@ def run_interruptibly(call: Callable[[], None], stop: Callable[[], None]) -> Non
 
     running: Future[None] = Future()
     try:
-        _submit(running, work)
+        submit(running, work)
         while True:
             with contextlib.suppress(NotYet):
                 return running.result(0.1)  # without a timeout, Windows would not let the signal through

@@ -22,7 +22,7 @@ from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.pace import SECONDS_PER_CALL, chooser_for
 from fastdl.engine.phases import cut_updates
 from fastdl.engine.workspace import aligned_zeros
-from fastdl_kernels.serial import STATE_SIZE, STOP, TILE_ROWS, job_rows
+from fastdl_kernels.serial import STATE_SIZE, STOP, TILE_ROWS, job_rows, usable_cores
 
 if TYPE_CHECKING:
     from fastdl.engine import Engine
@@ -121,6 +121,11 @@ class Training:
     def n_threads(self) -> int:
         """How many threads the coming call runs on."""
         return self._teams[self.chooser.choice].n_threads
+
+    @property
+    def leaves_a_core(self) -> bool:
+        """Whether the coming call leaves a core to others."""
+        return self.n_threads < usable_cores()
 
     def _chains_for(self, n_threads: int) -> int:
         """Into how many blocks of rows a batch is cut that go through all layers.

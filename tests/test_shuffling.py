@@ -1,0 +1,58 @@
+"""shuffling.py: the order of an epoch is a function of seed and epoch, whoever draws it."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import fastdl
+from fastdl import shuffling
+from fastdl.shuffling import MANY_ROWS, Orders, order_of
+
+
+def test_an_order_is_a_permutation_of_its_own():
+    orders = [order_of(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert len({order.tobytes() for order in orders}) == 4
+    np.testing.assert_array_equal(orders[0], order_of(0, 0, 1000))
+
+
+@pytest.mark.parametrize("n_rows", [10, MANY_ROWS, MANY_ROWS + 1])
+def test_drawn_beforehand_or_not(n_rows):
+    orders = Orders(7)
+    orders.draw_next(3, n_rows)
+    np.testing.assert_array_equal(orders.take(3, n_rows), order_of(7, 3, n_rows))
+
+
+def test_what_was_drawn_for_something_else_is_not_taken():
+    """Another epoch (a fit that was interrupted), or other rows (a second fit)."""
+    for epoch, n_rows in ((4, MANY_ROWS), (3, MANY_ROWS + 1)):
+        orders = Orders(7)
+        orders.draw_next(3, MANY_ROWS)
+        np.testing.assert_array_equal(orders.take(epoch, n_rows), order_of(7, epoch, n_rows))
+        np.testing.assert_array_equal(orders.take(3, MANY_ROWS), order_of(7, 3, MANY_ROWS))
+
+
+def test_many_rows_are_drawn_by_another_thread(monkeypatch):
+    """In a training on one thread of several cores; with the same result as one that draws for itself."""
+    drawn_by = []
+
+    def watched(*args):
+        drawn_by.append(threading.current_thread() is threading.main_thread())
+        return order_of(*args)
+
+    monkeypatch.setattr(shuffling, "order_of", watched)
+    X = np.random.default_rng(0).normal(size=(MANY_ROWS, 3)).astype("float32")
+    y = (X[:, 0] > 0).astype(int)
+    results = []
+    for leaves_a_core in (True, False):
+        monkeypatch.setattr(fastdl.engine.Training, "leaves_a_core", leaves_a_core)
+        model = fastdl.MLP([3, 4, 2])
+        trainer = fastdl.Trainer(model, batch_size=512, epochs=3, n_threads=1)
+        losses = trainer.fit(X, y).loss + trainer.fit(X, y).loss
+        results.append((losses, model.parameters.tobytes()))
+    assert results[0] == results[1]
+    assert drawn_by == [True, False, False] * 2 + [True] * 6
