@@ -49,6 +49,24 @@ def test_l2_alone_and_weights_alone(task, extra):
     check_by_differences(*smooth_model_and_data([3, 3, n_out], "tanh", output), **extra)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n_rows", [1100, 3000, 12_000])
+@every_task
+def test_many_rows_of_a_small_network(rng, task, n_rows, dtype):
+    """From four blocks of rows on each takes its share of the gradient, and from 32 on a share stands for several blocks."""
+    output, n_out = TASKS[task]
+    model = make_model([7, 20, 5, n_out], ["tanh", "relu"], output, dtype)
+    X, y = make_data(rng, n_rows, model.layers, output)
+    weight = rng.random(n_rows)
+    loss, gradient = model.loss_and_gradient(X, y, weight, 0.1)
+    wanted_loss, wanted = oracle_loss_and_gradient(model, X, y, weight / weight.mean(), 0.1)
+    c = 10 * eps(dtype) * n_rows**0.5
+    assert abs(loss - wanted_loss) <= c * wanted_loss
+    for kind in (0, 1):
+        for a, b in zip(model.views(gradient)[kind], model.views(wanted)[kind], strict=True):
+            assert relative_error(a, b) <= c
+
+
 @every_task
 def test_linear_model(task):
     output, n_out = TASKS[task]

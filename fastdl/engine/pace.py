@@ -29,7 +29,8 @@ TRIAL_SECONDS = 0.0005
 STANDING_SECONDS = 0.5
 # By how much another number must be faster, in two trials one after the other, to be chosen.
 GAIN = 0.04
-# Steps after a change of threads that say nothing: the parameters come from another core's cache.
+# The most steps after a change of threads that say nothing, since the parameters come from another core's cache; fewer if a step
+# takes long.
 WARMING_STEPS = 3
 
 # What the compiled code is asked for: a place in `counts`, and steps. What comes back: steps done, and seconds.
@@ -69,6 +70,7 @@ class Chooser:
         self.seconds_per_step: dict[int, float] = {}
         self.standing = False
         self._settled = len(self.counts) == 1
+        self._latest = math.inf  # seconds per step
         self._calls = self._all_calls()
         self.choice, self.steps = next(self._calls)
 
@@ -84,7 +86,8 @@ class Chooser:
     def _all_calls(self) -> Calls:
         pace = Pace()
         direction = -1
-        yield self.best, 1  # touches everything for the first time
+        steps, seconds = yield self.best, 1  # touches everything for the first time
+        self._latest = seconds / steps
         while True:
             tried = self.best
             for _ in self.counts[1:]:  # as far as it gets better, at most through all of them
@@ -112,13 +115,14 @@ class Chooser:
         return different < (1 - GAIN) * present
 
     def _measure(self, place: int) -> Measurement:
-        yield place, WARMING_STEPS
-        done, taken, wanted = 0, 0.0, WARMING_STEPS
+        wanted = max(1, min(WARMING_STEPS, int(TRIAL_SECONDS / 4 / self._latest)))
+        yield place, wanted
+        done, taken = 0, 0.0
         while taken < TRIAL_SECONDS:
             steps, seconds = yield place, wanted
             done, taken = done + steps, taken + seconds
             wanted = max(1, math.ceil((TRIAL_SECONDS - taken) * done / taken))
-        self.seconds_per_step[self.counts[place]] = taken / done
+        self._latest = self.seconds_per_step[self.counts[place]] = taken / done
         return taken / done
 
 

@@ -48,6 +48,7 @@ from fastdl_kernels.serial import (
     entry,
     grid,
     jit,
+    job_rows,
     linked,
     mix,
     momentum_range,
@@ -89,7 +90,7 @@ def forward(block, net, layer, below, below_stride, above, key):
     a = Operand(below, below_stride, False)
     b = Operand(pointer(net.params, plan[WEIGHT]), n_out, True)
     bias = pointer(net.params, plan[BIAS])
-    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing)
+    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
     if plan[DROP]:
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
@@ -109,7 +110,7 @@ def backward(block, net, layer, outputs, d_outputs, key):
     b = Operand(pointer(net.params, plan[WEIGHT]), n_out, False)
     stride, share = under[STRIDE], under[DROP]
     fused = fused_derivative(under[ACTIVATION], share)
-    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing)
+    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
     if share:
         if fused != under[ACTIVATION]:
@@ -177,13 +178,55 @@ def cut_updates(size, rows, clips, plan, alphas, params):
     return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
+@jit
+def _gradient(m0, m1, net, layer, rows, below, below_stride, d_above, d_weight, d_bias, adds):
+    """d_weight = below.T @ d_above (+ d_weight) for rows m0 .. m1 of the weights; from row 0 on, d_bias as well."""
+    plan = plan_of(net, layer)
+    n_out, alpha = plan[N_OUT], net.alphas[layer]
+    nothing = null(alpha)
+    a = Operand(below, below_stride, True)
+    b = Operand(d_above, plan[STRIDE], True)
+    # A product counts its rows from the matrix's first.
+    first = pointer(d_weight, -m0 * n_out)
+    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds)
+    product_job(m0, m1, 0, n_out, rows, a, b, c)
+
+
+@linked(
+    lambda x: (I64, net_type(x), I64, I64, types.CPointer(x), I64, types.CPointer(x), types.CPointer(x), I64)
+)  # fmt: skip
+def add_share(first, net, layer, rows, below, below_stride, d_above, share, adds):
+    """A layer's gradient over `rows` rows from `first` on, written or added to its place in a flat share of the gradient."""
+    plan = plan_of(net, layer)
+    n_in, n_out, at = plan[N_IN], plan[N_OUT], plan[WEIGHT]
+    x, d = pointer(below, first * below_stride), pointer(d_above, first * plan[STRIDE])
+    most = job_rows(net.itemsize)
+    for m0 in range(0, n_in, most):
+        d_weight = pointer(share, at + m0 * n_out)
+        _gradient(
+            m0, min(n_in, m0 + most), net, layer, rows, x, below_stride, d, d_weight, pointer(share, plan[BIAS]), adds
+        )
+
+
+@jit
+def _add_shares(rule, at, n, total):
+    """total[:n] = the numbers from `at` on of all shares, added up one share after the other."""
+    noinline()
+    for i in range(0, n, lanes_of(total)):
+        s = load_up_to(rule.shares, at + i, n - i)
+        for share in range(1, rule.n_shares):
+            s = s + load_up_to(rule.shares, share * rule.share_size + at + i, n - i)
+        store_up_to(total, i, s, n - i)
+
+
 @linked(
     lambda x: (
         I64, net_type(x), I64, I64, rule_type(x), I64, RATES, types.CPointer(x), I64, types.CPointer(x), I64,
     )
 )  # fmt: skip
 def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_above, square):
-    """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well.
+    """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well. Where there are shares of the gradient
+    (`add_share`), they are added up instead of multiplying.
 
     The block's gradient goes to the numbers from `slot` on, is used and forgotten. Where all of it is wanted, with
     NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
@@ -193,17 +236,16 @@ def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_abov
     n_out = plan[N_OUT]
     m0, m1 = update_block(job, net, layer)
     alpha, grads = net.alphas[layer], rule.grads
-    nothing = null(alpha)
     whole = rule.code == NO_UPDATE or rule.hyper[CLIP] > 0.0
     at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
     d_weight = pointer(grads, at if whole else slot)
     d_bias = pointer(grads, bias if whole else slot + _slot_bias(m1 - m0, n_out))
-    a = Operand(below, below_stride, True)
-    b = Operand(d_above, plan[STRIDE], True)
-    # A product counts its rows from the matrix's first.
-    first = pointer(d_weight, -m0 * n_out)
-    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias)
-    product_job(m0, m1, 0, n_out, rows, a, b, c)
+    if rule.n_shares:
+        _add_shares(rule, at, n, d_weight)
+        if m0 == 0:
+            _add_shares(rule, bias, n_out, d_bias)
+    else:
+        _gradient(m0, m1, net, layer, rows, below, below_stride, d_above, d_weight, d_bias, 0)
     if not whole:
         _apply(rule, rates, net.params, d_weight, at, n, rule.hyper[L2], rule.hyper[WEIGHT_DECAY])
         if m0 == 0:

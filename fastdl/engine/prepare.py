@@ -18,7 +18,9 @@ from fastdl.engine import phases, steps
 from fastdl_kernels.serial import Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
-_MINE: list[Linked] = [f.linked for f in (steps.work, phases.update, phases.clipped_update, phases.gather)]
+_MINE: list[Linked] = [
+    f.linked for f in (steps.work, phases.update, phases.add_share, phases.clipped_update, phases.gather)
+]
 _HELPERS: list[Linked] = [
     linked_product, *(f.linked for f in (phases.forward, phases.backward, phases.loss_rows))
 ]  # fmt: skip

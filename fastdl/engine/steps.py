@@ -48,6 +48,7 @@ from fastdl.engine.layout import (
     UPDATES,
 )
 from fastdl.engine.phases import (
+    add_share,
     backward,
     clipped_update,
     forward,
@@ -82,6 +83,7 @@ from fastdl_kernels.serial import (
     grid,
     jit,
     job_block,
+    job_rows,
     linked,
     mix,
     n_jobs,
@@ -178,6 +180,7 @@ def work(
     above, d_above = pointer(outputs, top[OUTPUT]), pointer(d_outputs, top[OUTPUT])
     # A batch that is all of the data is read where it is: then there is one place for batches and nothing to gather.
     gathers = (batch_size + ROWS - 1) // ROWS if places > 1 else 0
+    most_rows = job_rows(net.itemsize) - TILE_ROWS
     for job in range(rank, gathers, size):
         gather(job, batch, batch_size, order, n_rows, data, batches)
     barrier(state, size)
@@ -191,17 +194,30 @@ def work(
         job = first_job(state, rank)
         while job < chains:
             first, stop = _chain_block(job, chains, rows)
-            start = _start(clocked)
-            for layer in range(net.n_layers):
-                below, below_stride = _inputs(net, layer, here, outputs)
-                block = (first, stop, 0, plan_of(net, layer)[N_OUT])
-                forward(block, net, layer, below, below_stride, pointer(outputs, plan_of(net, layer)[OUTPUT]), key)
-            loss_rows(loss, first, stop, n_out, divisor, above, here, d_above, parts)
-            _stop(clocked, times, FORWARD, start)
-            start = _start(clocked)
-            for layer in range(last, 0, -1):
-                backward((first, stop, 0, plan_of(net, layer)[N_IN]), net, layer, outputs, d_outputs, key)
-            _stop(clocked, times, BACKWARD, start)
+            low = first
+            while True:
+                high = min(stop, low + most_rows)
+                start = _start(clocked)
+                for layer in range(net.n_layers):
+                    below, below_stride = _inputs(net, layer, here, outputs)
+                    block = (low, high, 0, plan_of(net, layer)[N_OUT])
+                    forward(block, net, layer, below, below_stride, pointer(outputs, plan_of(net, layer)[OUTPUT]), key)
+                loss_rows(loss, low, high, n_out, divisor, above, here, d_above, parts)
+                _stop(clocked, times, FORWARD, start)
+                start = _start(clocked)
+                for layer in range(last, 0, -1):
+                    backward((low, high, 0, plan_of(net, layer)[N_IN]), net, layer, outputs, d_outputs, key)
+                _stop(clocked, times, BACKWARD, start)
+                start = _start(clocked)
+                for layer in range(net.n_layers if rule.n_shares else 0):
+                    below, below_stride = _inputs(net, layer, here, outputs)
+                    d_layer = pointer(d_outputs, plan_of(net, layer)[OUTPUT])
+                    share = pointer(rule.shares, job * rule.share_size)
+                    add_share(low, net, layer, high - low, below, below_stride, d_layer, share, low - first)
+                _stop(clocked, times, UPDATE, start)
+                low = high
+                if low >= stop:
+                    break
             job = claim(state, size)
         if chains:
             barrier(state, size)
@@ -305,13 +321,16 @@ def _work_job(
 def train_batches(
     n_threads, chains, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size,
     batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
-    squares, clock, result,
+    squares, shares, clock, result,
 ):  # fmt: skip
     """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `work`.
 
     x [places, batch_size, stride] and y_* are the places for batches; with one of them, it is the data.
     """
-    rule = Rule(code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(grads, 0), pointer(squares, 0))
+    rule = Rule(
+        code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(grads, 0), pointer(squares, 0),
+        pointer(shares, 0), shares.shape[0], shares.shape[1],
+    )  # fmt: skip
     batches = rows_of(x[0], y_labels[0], y_targets[0], y_weights[0])
     run_jobs(
         _work_job, n_threads, n_threads > 1,

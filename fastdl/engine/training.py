@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 # As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
 WORK_PER_ROW = 2_000
-# Bytes of the parameters and of a batch's numbers in all layers, together, up to which a block of rows goes through all
-# layers in one job: a second cache of 512 KB holds them beside the optimizer's states. With 1,400 parameters a step on two
-# threads took 0.75 to 0.95 of its time; with 30,000 or more, products shared out one by one were as fast or faster.
+# Bytes of the parameters and of a block of rows in all layers, together, up to which such a block goes through all layers in
+# one job: a second cache of 512 KB holds them beside the optimizer's states. With 1,400 parameters a step on two threads took
+# 0.75 to 0.95 of its time; with 30,000 or more, products shared out one by one were as fast or faster.
 CHAIN_BYTES = 128 * 1024
+# Blocks of rows from which on each also takes its share of the gradient, while its numbers are in the cache: the shares are
+# added up instead of going through all rows once more. And the most shares, which then stand for several blocks each.
+FEWEST_SHARES, MOST_SHARES = 4, 32
 # Multiply-adds of a step that may take more than 20 ms.
 SLOW_STEP = 1_000_000_000
 
@@ -82,8 +85,11 @@ class Training:
         self.batch_size = batch_size
         self.steps_done = 0
         self._seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        numbers = model.n_parameters + 2 * batch_size * sum(engine.strides[1:])
+        most_rows = job_rows.py_func(model.dtype.itemsize) - TILE_ROWS
+        numbers = model.n_parameters + 2 * min(batch_size, most_rows) * sum(engine.strides[1:])
         chained = numbers * model.dtype.itemsize <= CHAIN_BYTES
+        blocks = -(-batch_size // most_rows)
+        n_shares = min(blocks, MOST_SHARES) if chained and blocks >= FEWEST_SHARES else 0
         self.phases = 2 if chained else 2 * (len(model.layers) - 1)
         self.work = batch_size * (3 * engine.work_per_row + WORK_PER_ROW)
         self.chooser = chooser_for(self.work, n_threads, self.phases)
@@ -98,13 +104,17 @@ class Training:
         self._teams: list[Team] = []
         room = jobs = 0
         for count in self.chooser.counts:
-            team = Team(count, self._chains_for(count) if chained else 0, engine.plan(batch_size, dropout))
+            # Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.
+            chains = n_shares or max(min(count, batch_size // (2 * TILE_ROWS)), blocks) if chained else 0
+            team = Team(count, chains, engine.plan(batch_size, dropout))
             jobs, slot = cut_updates(count, batch_size, clip_norm > 0, team.plan, engine.alphas, model.parameters)
             room = max(room, slot * count)
             self._teams.append(team)
         whole = optimizer is None or clip_norm > 0
         self.gradient = aligned_zeros(model.n_parameters if whole else room, model.dtype)
         self._squares = np.zeros(jobs if clip_norm > 0 else 0)
+        share = -(-model.n_parameters // layout.SLOT_ROUND) * layout.SLOT_ROUND
+        self._shares = aligned_zeros(n_shares * share, model.dtype).reshape(n_shares, share)
         most = self.chooser.counts[-1]
         self.clock = np.zeros((most if clocked else 0, layout.CLOCK_COLUMNS), np.int64)
         self._outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
@@ -126,14 +136,6 @@ class Training:
     def leaves_a_core(self) -> bool:
         """Whether the coming call leaves a core to others."""
         return self.n_threads < usable_cores()
-
-    def _chains_for(self, n_threads: int) -> int:
-        """Into how many blocks of rows a batch is cut that go through all layers.
-
-        Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.
-        """
-        most = job_rows.py_func(self.engine.model.dtype.itemsize) - TILE_ROWS
-        return max(1, min(n_threads, self.batch_size // (2 * TILE_ROWS)), -(-self.batch_size // most))
 
     def epoch(
         self,
@@ -220,7 +222,7 @@ class Training:
             team.n_threads, team.chains, self._state, team.plan, self.engine.alphas, self.engine.loss,
             self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
             self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
-            *batches, self._outputs, self._d_outputs, self._parts, self._squares, self.clock, self._result,
+            *batches, self._outputs, self._d_outputs, self._parts, self._squares, self._shares, self.clock, self._result,
         )  # fmt: skip
 
     def _stop(self) -> None:

@@ -28,7 +28,8 @@ class Net(NamedTuple):
 class Rule(NamedTuple):
     """What an update does: the optimizer's code, numbers and states.
 
-    grads is the flat gradient, or a slot for each thread; squares [update jobs] is what the gradient's norm is made of.
+    grads is the flat gradient, or a slot for each thread; squares [update jobs] is what the gradient's norm is made of. The
+    gradient may come in `n_shares` shares, one for each block of rows, that lie share_size numbers apart from `shares` on.
     """
 
     code: Any
@@ -37,6 +38,9 @@ class Rule(NamedTuple):
     state2: Any
     grads: Any
     squares: Any
+    shares: Any
+    n_shares: Any
+    share_size: Any
 
 
 class Rows(NamedTuple):
@@ -71,7 +75,7 @@ def net_type(element: types.Type) -> types.Type:
 def rule_type(element: types.Type) -> types.Type:
     """`Rule` as Numba sees it."""
     floats = types.CPointer(element)
-    return _named(Rule, I64, NUMBERS, floats, floats, floats, NUMBERS)
+    return _named(Rule, I64, NUMBERS, floats, floats, floats, NUMBERS, floats, I64, I64)
 
 
 def rows_type(element: types.Type) -> types.Type:

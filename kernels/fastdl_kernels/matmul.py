@@ -83,7 +83,7 @@ class Target(NamedTuple):
 
     `bias`, `below` and `column_sums` may be null. `below` holds outputs of the activation `below_activation`, laid out
     like the data; with it, `activation` is IDENTITY. `column_sums` [columns] receives the sums of B over the depth from
-    the job that owns row 0.
+    the job that owns row 0. With `adds`, products and column sums are added to what is there.
     """
 
     data: Any
@@ -95,11 +95,12 @@ class Target(NamedTuple):
     below_activation: Any
     below_alpha: Any
     column_sums: Any
+    adds: Any
 
 
 def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
     n, p, x = types.int64, types.CPointer(element), element
-    return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p)
+    return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p, n)
 
 
 @linked(_product_signature, lazily=True)
@@ -107,7 +108,7 @@ def _product(
     m0, m1, n0, n1, depth,
     a_data, a_stride, a_transposed,
     b_data, b_stride, b_transposed,
-    c_data, c_stride, c_bias, c_activation, c_alpha, c_below, c_below_activation, c_below_alpha, c_column_sums,
+    c_data, c_stride, c_bias, c_activation, c_alpha, c_below, c_below_activation, c_below_alpha, c_column_sums, c_adds,
 ):  # fmt: skip
     """`product_job` with its operands spread out: what is compiled once and called by address."""
     a = Operand(a_data, a_stride, a_transposed != 0)
@@ -135,6 +136,7 @@ def _product(
     while True:
         k = min(block_depth, depth - start)
         last = start + k >= depth
+        adds = start + c_adds
         activation = c_activation if last else IDENTITY
         asked = (k + tiles - 1) // tiles if b.transposed and k * (n1 - n0) * itemsize > ASKING_BYTES else 0
         for j in range(n0, n1, width):
@@ -158,7 +160,7 @@ def _product(
                     if j == n0:
                         pack_a(a, i, start, k, a_tile)
                 tile(
-                    rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, start,
+                    rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, adds,
                     bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
                     b_panel if packs and t == 0 else nothing,
                 )  # fmt: skip
@@ -168,7 +170,7 @@ def _product(
                     panel, panel_step = b_panel, width
                 i += rows
             if summed:
-                add_column_sums(panel, panel_step, k, columns, start == 0, pointer(c_column_sums, j))
+                add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c_column_sums, j))
         if last:
             break
         start += k
@@ -187,7 +189,7 @@ def product_job(m0, m1, n0, n1, depth, a, b, c):
         m0, m1, n0, n1, depth,
         a.data, a.stride, a.transposed,
         b.data, b.stride, b.transposed,
-        c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
+        c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums, c.adds,
     )  # fmt: skip
 
 
