@@ -138,7 +138,8 @@ def _product(
         last = start + k >= depth
         adds = start + c_adds
         activation = c_activation if last else IDENTITY
-        asked = (k + tiles - 1) // tiles if b.transposed and k * (n1 - n0) * itemsize > ASKING_BYTES else 0
+        # Rows of B in memory to be asked for with each tile: steps, or columns where it must be turned.
+        asked = ((k if b.transposed else width) + tiles - 1) // tiles if k * (n1 - n0) * itemsize > ASKING_BYTES else 0
         for j in range(n0, n1, width):
             columns = min(width, n1 - j)
             panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
@@ -152,7 +153,10 @@ def _product(
             for t in range(tiles):
                 rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
                 if asked and j + width < n1:
-                    ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
+                    if b.transposed:
+                        ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
+                    else:
+                        ask_for_rows(b, start, k, j + width + t * asked, min(n1, j + 2 * width, j + width + (t + 1) * asked))
                 a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
                 if packs_a and rows == MR:
                     a_tile = packed_tile(t, a_block)
