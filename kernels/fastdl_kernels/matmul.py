@@ -156,7 +156,9 @@ def _product(
                     if b.transposed:
                         ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
                     else:
-                        ask_for_rows(b, start, k, j + width + t * asked, min(n1, j + 2 * width, j + width + (t + 1) * asked))
+                        ask_for_rows(
+                            b, start, k, j + width + t * asked, min(n1, j + 2 * width, j + width + (t + 1) * asked)
+                        )
                 a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
                 if packs_a and rows == MR:
                     a_tile = packed_tile(t, a_block)
