@@ -75,6 +75,17 @@ def noinline(typingctx):
     return types.none(), codegen
 
 
+@intrinsic
+def inlined(typingctx):
+    """Called in a compiled function: LLVM copies it into its callers, whose vectors then stay in registers."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("alwaysinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
 # A user's own cached function holds a copy of the kernels that it calls. The copy knows the number of its build, and
 # finds the number of the loaded one at this address.
 _BUILD = int(build_id(str(Path(__file__).parent))[:15], 16)

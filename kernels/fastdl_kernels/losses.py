@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import jit, linked
+from fastdl_kernels._jit import inlined, jit, linked
 from fastdl_kernels.kernel import kernel, overlap
 from fastdl_kernels.packing import scratch, transpose_block
 from fastdl_kernels.regions import run_jobs
@@ -127,6 +127,7 @@ def load_columns(logits, first, rows, n, columns):
 
     With few classes a row does not fill a vector; side by side, rows need no sums across lanes and share one logarithm.
     """
+    inlined()
     lanes = lanes_of(logits)
     for j in range(0, n, lanes):
         if n - j >= WORTH_TRANSPOSING:
@@ -143,6 +144,7 @@ def load_columns(logits, first, rows, n, columns):
 @jit
 def store_columns(out, first, rows, n, columns, turned):
     """out[:, j] = columns[j] for `rows` rows, the reverse of `load_columns`; turned has room for a square of lanes."""
+    inlined()
     lanes = lanes_of(out)
     for j in range(0, n, lanes):
         if n - j >= WORTH_TRANSPOSING:
