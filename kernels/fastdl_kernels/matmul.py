@@ -121,7 +121,8 @@ def _product(
     a_row, a_step = (1, a_stride) if a.transposed else (a_stride, 1)
     summed = m0 == 0 and not is_null(c_column_sums)
     tiles = (m1 - m0 + MR - 1) // MR
-    short = max(0, FEWEST_ROWS - (m1 - m0 - (tiles - 1) * MR)) if tiles > 1 else 0
+    missing = max(0, FEWEST_ROWS - (m1 - m0 - (tiles - 1) * MR)) if tiles > 1 else 0
+    short = (missing + 1) // 2 * 2
     in_place = b.transposed and (tiles <= 2 or (IN_PLACE and b_stride * itemsize % CONFLICT != 0))
     panels_for_a = MANY_PANELS_IN_CONFLICT if a_stride * itemsize % CONFLICT == 0 else MANY_PANELS
     packs_a = n1 - n0 >= panels_for_a * width
@@ -149,9 +150,11 @@ def _product(
                 pack_panel(b, j, n1, start, k, b_panel)
                 panel, panel_step = b_panel, width
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
-            i = m0
-            for t in range(tiles):
+            i, t = m0, 0
+            while i < m1:
                 rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
+                if rows > 8 and rows % 2 == 1:
+                    rows = rows // 2 + 1  # and the rest in another one: see `has_body`
                 if asked and j + width < n1:
                     if b.transposed:
                         ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
@@ -174,7 +177,7 @@ def _product(
                     saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
                 if packs and t == 0:
                     panel, panel_step = b_panel, width
-                i += rows
+                i, t = i + rows, t + 1
             if summed:
                 add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c_column_sums, j))
         if last:
