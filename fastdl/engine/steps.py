@@ -14,6 +14,9 @@ batch in all layers fit into a core's cache together, there are two phases only:
     forward, loss and backward            a block of rows goes up and down through all layers
     update of all layers, next batch
 
+With many blocks, each also takes its share of the gradient while its numbers are in the cache, and the updates add the shares
+up, one after the other: they depend on the number of rows alone.
+
 The network is data: sizes, offsets, activations, loss and optimizer are numbers in arrays, so that one compiled version
 per dtype serves them all. A layer's gradient lives for as long as its block is in the cache: it has no place in memory.
 

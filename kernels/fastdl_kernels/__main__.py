@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdl_kernels import linear_forward
 from fastdl_kernels.host import allowed_cpus, cgroup_quota, host, physical_cores, usable_cores
-from fastdl_kernels.packing import BLOCK_BYTES, DEPTH
+from fastdl_kernels.packing import BLOCK_BYTES, DEPTH, IN_PLACE
 from fastdl_kernels.simd import lanes
 from fastdl_kernels.tile import MR, NV, panel_width
 
@@ -35,7 +35,8 @@ def report() -> str:
         "threads": f"{numba.get_num_threads()} of Numba, threading layer {layer}",
         "register tile": f"{MR} rows x {NV} vectors: {panel_width(np.float32)} columns of float32, "
         f"{panel_width(np.float64)} of float64",
-        "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of the left operand packed",
+        "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of the left operand"
+        + (", read where it is unless rows are 4 KB apart" if IN_PLACE else ", packed where many panels meet it"),
         "compiled cache": linear_forward.dispatcher._cache.cache_path or "not in use: no folder can be written",
     }
     return "\n".join(f"{name:<16}{fact}" for name, fact in facts.items())
