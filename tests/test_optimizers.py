@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -12,6 +13,7 @@ from checking import DTYPES, Arena, assert_close, eps
 import fastdl
 import fastdl_kernels as fk
 from fastdl.optimizers import OPTIMIZERS
+from fastdl_kernels.optimizers import JOBS_PER_THREAD, RANGE
 
 SIZES = [0, 1, 7, 64, 1000, 20011]  # the last one is more than one range
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -160,6 +162,28 @@ def test_kernels_work_on_slices():
     params, grads = np.ones(100), np.ones(100)
     fk.sgd_step(params[10:31], grads[10:31], 0.25)
     np.testing.assert_array_equal(params, np.where((np.arange(100) >= 10) & (np.arange(100) < 31), 0.75, 1.0))
+
+
+@every_kernel
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_buffers_are_stepped_as_their_parts_are(rng, name, optimizer, threads):
+    """Also where a job is longer than RANGE; each parameter moves once, by the same bits."""
+    size = 2 * JOBS_PER_THREAD * RANGE + 4321
+    grads = rng.normal(size=size).astype(np.float32)
+    hyper = optimizer.hyperparameters()
+    whole = [rng.uniform(size=size).astype(np.float32) for _ in range(1 + optimizer.n_states)]
+    parts = [array.copy() for array in whole]
+    for start in range(0, size, RANGE):
+        part = slice(start, start + RANGE)
+        step_kernel(name, parts[0][part], grads[part], [state[part] for state in parts[1:]], 3, hyper)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, before))
+    try:
+        step_kernel(name, whole[0], grads, whole[1:], 3, hyper)
+    finally:
+        numba.set_num_threads(before)
+    for got, want in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_default_hyperparameters():

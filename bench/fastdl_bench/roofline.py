@@ -19,7 +19,7 @@ from fastdl_kernels import simd
 from fastdl_kernels.serial import fma_flop, run_fma_loops
 
 ITERATIONS = 200_000  # of the loop over all accumulators: about 1 ms
-CHUNK = 16 * 1024  # numbers of each stream that a thread takes at a time, as adam_step does
+CHUNK = 16 * 1024  # numbers of each stream in an iteration; prange gives each thread its share of them as one range
 
 
 @numba.njit

@@ -26,7 +26,7 @@ STYLES: dict[str, tuple[str, str]] = {
 LABELLED = ("linear_forward",)  # by shape; linear_backward stands beside it at nearly the same place
 ROOF = "#444444"
 PLACES = [(7, 0, "left"), (-7, 0, "right"), (0, -11, "center"), (0, 11, "center")]
-PLACES += [(0, dy, align) for dy in (-22, -33, -44, -55) for align in ("center", "left", "right")]
+PLACES += [(0, dy, align) for dy in (-22, -33, 22, 33, 44, -44, -55, -66) for align in ("center", "left", "right")]
 """Where a label may stand, in points from its point, the best first."""
 LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
 
@@ -51,8 +51,7 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
     ):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
         axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(min(rates) / 1.6, peak * 2.1))
-        for limit in limits:
-            _roofs(axes, limit, left, right, limit["threads"] == most)
+        roofs = [_roofs(axes, limit, left, right, limit["threads"] == most) for limit in limits]
         for item, x, y in zip(items, xs, rates):
             colour, marker = STYLES[item["op"]]
             full = item["threads"] == most
@@ -89,7 +88,7 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
         axes.set_axisbelow(True)
         figure.canvas.draw()
         _label_slopes(axes, next(limit for limit in limits if limit["threads"] == most), left)
-        _label_points(axes, [(i, x, y) for i, x, y in zip(items, xs, rates) if i["threads"] == most])
+        _label_points(axes, list(zip(items, xs, rates)), most, roofs)
         figure.set_layout_engine("none")  # what is placed now stays where it is
         for path in paths:
             figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -100,8 +99,11 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bool) -> None:
-    """The flat roof of arithmetic, and the slopes of memory and of the second cache, for one number of threads."""
+def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bool) -> Any:
+    """The flat roof of arithmetic, and the slopes of memory and of the second cache, for one number of threads.
+
+    Returns the roof's name on the picture.
+    """
     peak = limit["flop_per_second"]["max"] / 1e9
     style = {"color": ROOF, "linewidth": 1.6 if full else 0.9, "alpha": 1.0 if full else 0.7, "zorder": 2}
     slopes = {
@@ -109,13 +111,14 @@ def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bo
         "cache": limit["cache_bytes_per_second"]["max"] / 1e9,
     }
     axes.plot([peak / slopes["cache"], right], [peak, peak], **style)
-    axes.annotate(
-        f"{_threads(limit['threads'])}: {peak:.0f} GFLOP/s", (right, peak), (-4, 4), textcoords="offset points",
-        ha="right", va="bottom", fontsize=8, color=ROOF,
+    name_of_roof = axes.annotate(
+        f"{_threads(limit['threads'])}: {peak:.0f}", (peak / min(slopes.values()), peak), (6, 4), textcoords="offset points",
+        ha="left", va="bottom", fontsize=8, color=ROOF,
     )  # fmt: skip
     for name, slope in slopes.items():
         ridge = peak / slope
         axes.plot([left, ridge], [left * slope, peak], linestyle="-" if name == "memory" else (0, (4, 2)), **style)
+    return name_of_roof
 
 
 def _label_slopes(axes: Any, limit: dict[str, Any], left: float) -> None:
@@ -132,8 +135,13 @@ def _label_slopes(axes: Any, limit: dict[str, Any], left: float) -> None:
         )  # fmt: skip
 
 
-def _label_points(axes: Any, points: Sequence[tuple[dict[str, Any], float, float]]) -> None:
-    """The shapes of the linear layers, each where it is free of other labels and points; those without room are left out."""
+def _label_points(
+    axes: Any, points: Sequence[tuple[dict[str, Any], float, float]], most: int, roofs: Sequence[Any]
+) -> None:
+    """The shapes of the linear layers on `most` threads, each where it is free of labels, points, roofs and their names.
+
+    Those without room are left out.
+    """
     from matplotlib.text import Text
 
     pixels = axes.transData.transform
@@ -141,7 +149,10 @@ def _label_points(axes: Any, points: Sequence[tuple[dict[str, Any], float, float
     taken = [(px - size, py - size, px + size, py + size) for px, py in (pixels((x, y)) for _, x, y in points)]
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent()
-    wanted = [(item, x, y) for item, x, y in points if item["op"] in LABELLED]
+    for roof in roofs:
+        name, height = Text.get_window_extent(roof, renderer).extents, pixels(roof.xy)[1]
+        taken += [name, (frame.x0, height - 1, frame.x1, height + 1)]
+    wanted = [(item, x, y) for item, x, y in points if item["op"] in LABELLED and item["threads"] == most]
     for item, x, y in sorted(wanted, key=lambda point: -point[2]):
         for dx, dy, align in PLACES:
             text = axes.annotate(

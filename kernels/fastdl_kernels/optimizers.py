@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fastdl_kernels._jit import jit, noinline
 from fastdl_kernels.kernel import kernel, overlap
-from fastdl_kernels.regions import run_jobs
+from fastdl_kernels.regions import n_threads, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
     flush_subnormals,
@@ -23,8 +23,10 @@ from fastdl_kernels.simd import (
     store_up_to,
 )
 
-# Parameters per job: 64 KB of each float32 buffer. Below it a step takes 4 us, less than waking a second thread is worth.
-RANGE = 16 * 1024
+# The fewest parameters per job: 64 KB of each float32 buffer, less than waking a second thread is worth. Large buffers go
+# in so many jobs per thread: ranges next to each other mix the threads' streams (10 million parameters took 1.2 x as long in
+# jobs of 16,000), and shares of one job per thread wait for the slowest.
+RANGE, JOBS_PER_THREAD = 16 * 1024, 16
 
 
 @jit
@@ -88,41 +90,50 @@ def adam_range(params, grads, m, v, start, stop, l2, keep, lr, beta1, rest1, bet
         store_up_to(params, i, fma(broadcast(keep), p, -step), n)
 
 
+@jit
+def _range_size(n):
+    """Parameters per job, in whole pages of float32."""
+    if n <= RANGE:
+        return RANGE
+    shared = (n // (JOBS_PER_THREAD * n_threads()) + 1023) // 1024 * 1024
+    return max(RANGE, shared)
+
+
 # --- one job of each public kernel: a range of the buffers, on which subnormal numbers count as 0 ---
 
 
 @jit
-def _sgd_job(job, n, params, grads, lr):
+def _sgd_job(job, n, size, params, grads, lr):
     noinline()
-    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    start, stop = job * size, min(n, (job + 1) * size)
     mode = flush_subnormals()
     sgd_range(params, grads, start, stop, number_like(lr, 0), lr)
     restore_mode(mode)
 
 
 @jit
-def _momentum_job(job, n, params, grads, velocity, lr, beta, rest, nesterov):
+def _momentum_job(job, n, size, params, grads, velocity, lr, beta, rest, nesterov):
     noinline()
-    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    start, stop = job * size, min(n, (job + 1) * size)
     mode = flush_subnormals()
     momentum_range(params, grads, velocity, start, stop, number_like(lr, 0), lr, beta, rest, nesterov)
     restore_mode(mode)
 
 
 @jit
-def _rmsprop_job(job, n, params, grads, mean_square, lr, beta, rest, eps):
+def _rmsprop_job(job, n, size, params, grads, mean_square, lr, beta, rest, eps):
     noinline()
-    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    start, stop = job * size, min(n, (job + 1) * size)
     mode = flush_subnormals()
     rmsprop_range(params, grads, mean_square, start, stop, number_like(lr, 0), lr, beta, rest, eps)
     restore_mode(mode)
 
 
 @jit
-def _adam_job(job, n, params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
+def _adam_job(job, n, size, params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """The numbers are float64: what is rounded once is computed here."""
     noinline()
-    start, stop = job * RANGE, min(n, (job + 1) * RANGE)
+    start, stop = job * size, min(n, (job + 1) * size)
     one = params[0]
     keep, rate = number_like(one, 1.0 - lr * weight_decay), number_like(one, lr)
     b1, rest1 = number_like(one, beta1), number_like(one, 1.0 - beta1)
@@ -148,8 +159,8 @@ def sgd_step(params, grads, lr):
     """
     if grads.size != params.size or overlap(params, grads):
         raise ValueError("sgd_step: expected params and grads of one size, in memory of their own")
-    n, rate = params.size, params.dtype.type(lr)
-    run_jobs(_sgd_job, (n + RANGE - 1) // RANGE, n > RANGE, (n, pointer(params, 0), pointer(grads, 0), rate))
+    n, size, rate = params.size, _range_size(params.size), params.dtype.type(lr)
+    run_jobs(_sgd_job, (n + size - 1) // size, n > RANGE, (n, size, pointer(params, 0), pointer(grads, 0), rate))
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -170,12 +181,12 @@ def momentum_step(params, grads, velocity, lr, beta):
     if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
         raise ValueError("momentum_step: expected arrays in memory of their own")
     x = params.dtype.type
-    n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
+    n, size, rate, share, rest = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta)
     run_jobs(
         _momentum_job,
-        (n + RANGE - 1) // RANGE,
+        (n + size - 1) // size,
         n > RANGE,
-        (n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False),
+        (n, size, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False),
     )
 
 
@@ -198,12 +209,12 @@ def nesterov_step(params, grads, velocity, lr, beta):
     if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
         raise ValueError("nesterov_step: expected arrays in memory of their own")
     x = params.dtype.type
-    n, rate, share, rest = params.size, x(lr), x(beta), x(1.0 - beta)
+    n, size, rate, share, rest = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta)
     run_jobs(
         _momentum_job,
-        (n + RANGE - 1) // RANGE,
+        (n + size - 1) // size,
         n > RANGE,
-        (n, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True),
+        (n, size, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True),
     )
 
 
@@ -226,12 +237,12 @@ def rmsprop_step(params, grads, mean_square, lr, beta, eps):
     if overlap(params, grads) or overlap(params, mean_square) or overlap(mean_square, grads):
         raise ValueError("rmsprop_step: expected arrays in memory of their own")
     x = params.dtype.type
-    n, rate, share, rest, eps_ = params.size, x(lr), x(beta), x(1.0 - beta), x(eps)
+    n, size, rate, share, rest, eps_ = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta), x(eps)
     run_jobs(
         _rmsprop_job,
-        (n + RANGE - 1) // RANGE,
+        (n + size - 1) // size,
         n > RANGE,
-        (n, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_),
+        (n, size, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_),
     )
 
 
@@ -262,13 +273,13 @@ def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
         raise ValueError("adam_step: expected arrays in memory of their own")
     if step < 1:
         raise ValueError("adam_step: expected step of at least 1; it counts the steps, this one included")
-    n = params.size
+    n, size = params.size, _range_size(params.size)
     p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
     run_jobs(
         _adam_job,
-        (n + RANGE - 1) // RANGE,
+        (n + size - 1) // size,
         n > RANGE,
-        (n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0),
+        (n, size, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0),
     )
 
 
@@ -293,11 +304,11 @@ def adamw_step(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
         raise ValueError("adamw_step: expected arrays in memory of their own")
     if step < 1:
         raise ValueError("adamw_step: expected step of at least 1; it counts the steps, this one included")
-    n, decay = params.size, float(weight_decay)
+    n, size, decay = params.size, _range_size(params.size), float(weight_decay)
     p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
     run_jobs(
         _adam_job,
-        (n + RANGE - 1) // RANGE,
+        (n + size - 1) // size,
         n > RANGE,
-        (n, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay),
+        (n, size, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay),
     )
