@@ -29,6 +29,11 @@ SHAPES = [  # (B, I, O)
     (128, 784, 40),
     (3, 1025, 5),
     (70, 600, 300),
+    (
+        70,
+        133,
+        1024,
+    ),  # rows of W a large power of two apart, and tiles that prepare the next panel, with steps left over
 ]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

@@ -7,25 +7,29 @@ A job is a block of at most `job_rows` rows of C = A @ B, and of its columns, ov
             for each MR rows of A: one call of a register tile
 
 On AVX-512 a tile takes 14 cycles for a step (28 multiply-adds, two at a time), in which it reads 3 to 5 cache lines. The
-second cache delivers far more than that, and so late a line may come that the processor is 8 steps ahead: operands are read
-where they are, in blocks that fit into the second cache. Only rows that are a multiple of 4 KB apart are copied, since all of
-them share one set of the first cache. On one Zen 5 core, shares of the peak FMA rate: a tile by itself 97 to 99 %, 256x512x512
-95 % (85 % with panels of B and blocks of A copied).
+second cache delivers far more than that, and so late a line may come that the processor is 8 steps ahead: blocks are cut to fit
+into the second cache, and small ones are read where they are. Only rows that are a multiple of 4 KB apart are copied first,
+since all of them share one set of the first cache. On narrower vectors a tile reads as much in 6 cycles. There a panel of B
+takes half of the first cache, and blocks of A that many panels meet are copied before (384 KB, in the second cache).
 
-On narrower vectors a tile reads as much in 6 cycles. There a panel of B takes half of the first cache; the first tile of a
-panel reads B where it is and copies it into the panel on the way, and blocks of A that many panels meet are copied before (384
-KB, in the second cache). Copies make the other tiles walk through memory step by step instead of from row to row, which at
-powers of two falls into a few sets of the caches. Where few tiles use it, an operand is read where it is. Shares of the peak
-on one Zen 3 core: a tile on packed operands 96 %; blocks of 258 x 512 x 256 in the caches 90 %.
+What comes from the third cache or from memory are C and the next panel of B, whose rows no prefetcher of the hardware
+follows. Tiles see to both between their steps, as errands: every so many steps they ask for another row of C, copy a row of
+the next panel and ask for one a little further. All at once those lines fill the few places for outstanding misses, and the
+loads of the tile itself queue behind them. A B that must be turned is asked for in the same way, a slice by each tile, and
+turned slice by slice after the tiles. On one Zen 5 core, whose third cache others used as well, cycles for 14 x 512 x 32 of a
+512x2048x2048 (7168 at the peak):
 
-A B that must be transposed is packed beforehand, panel by panel. The first tile of a panel meets rows of B that no prefetcher
-of the hardware follows, from the third cache or memory: they are asked for while the tiles of the panel before are computed
-(4 to 7 % less time for 512x2048x1000 and 1024x4096x512).
+                                       a plain tile   with sums in C   the first one, or a panel turned
+    all asked for before a tile                7650             8100       20000 to 30000          12000
+    as errands                                 7350             7450                7400            4000
 
-Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, at once or in slices between the tiles of the
-panel before (14 to 24 cycles a row, against 8 on the way); all of B packed into a slab first (5 % of the time, for three times
-the traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at 512x1024x1024, at most 3 % less at the two
-larger shapes).
+and whole products take 0.85 to 0.93 of the time from 512x1024x1024 on. A run of steps costs 1 to 5 cycles more than the
+steps. Shares of the peak on one Zen 5 core: a tile by itself 97 to 99 %, 256x512x512 94 %, 512x2048x1000 90 %; on one Zen 3 core:
+a tile on packed operands 96 %.
+
+Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, one or four at once; all of B packed into a
+slab first (5 % of the time, for three times the traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at
+512x1024x1024, at most 3 % less at the two larger shapes).
 
 Every element of C has one writer, and its sum runs in an order that the shape fixes: how jobs are cut and spread over
 threads changes no bit of the result.
@@ -44,10 +48,10 @@ from fastdl_kernels.packing import (
     BLOCK_BYTES,
     DEPTH,
     IN_PLACE,
+    PANEL_BYTES,
     VECTOR_BYTES,
     Operand,
     add_column_sums,
-    ask_for_rows,
     block_scratch,
     pack_a,
     pack_panel,
@@ -62,7 +66,7 @@ from fastdl_kernels.simd import (
     number_like,
     pointer,
 )
-from fastdl_kernels.tile import MASKS, MR, NV, tile
+from fastdl_kernels.tile import ASKING_DEPTH, GRAIN, MASKS, MR, NV, tile
 
 # Rows that are a multiple of this many bytes apart share a few sets of the caches. 14 rows on AVX-512 run at 90 % of the peak
 # and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and a first
@@ -78,8 +82,9 @@ MANY_PANELS, MANY_PANELS_IN_CONFLICT = (1 << 30 if IN_PLACE else 16), 4
 JOB_COLUMNS = 1024 if IN_PLACE else 512
 # The last tile of a column has at least so many rows if it is not the only one: with fewer, multiply-adds wait for each other.
 FEWEST_ROWS = 4
-# Bytes of a block of B from which on the rows of the next panel are asked for while this one is in use.
-ASKING_BYTES = max(128 * 1024, host().l2_bytes // 4)
+# Full tiles of a panel from which on they prepare the next one between their steps, and the bytes of a block of B up to which
+# there is nothing to prepare where it can be read in place.
+FEWEST_TILES, SMALL_BYTES = 4, host().l2_bytes // 2 if IN_PLACE else 0
 
 
 class Target(NamedTuple):
@@ -118,7 +123,7 @@ def _product(
     a = Operand(a_data, a_stride, a_transposed != 0)
     b = Operand(b_data, b_stride, b_transposed != 0)
     a_block = block_scratch(c_alpha)
-    b_panel = panel_scratch(c_alpha)
+    b_panels = panel_scratch(c_alpha)
     nothing = null(c_alpha)
     lanes = lanes_of(c_data)
     width, itemsize = NV * lanes, VECTOR_BYTES // lanes
@@ -127,10 +132,11 @@ def _product(
     tiles = (m1 - m0 + MR - 1) // MR
     missing = max(0, FEWEST_ROWS - (m1 - m0 - (tiles - 1) * MR)) if tiles > 1 else 0
     short = (missing + 1) // 2 * 2
+    full_tiles = tiles - 2 if short else (m1 - m0) // MR
     # The largest power of two by which rows of B are apart, up to a page.
     power = min(4096, b_stride * itemsize & -(b_stride * itemsize))
     spread = power < CONFLICT and min(depth, DEPTH) * power <= MOST_TOGETHER
-    in_place = b.transposed and (tiles <= 2 or (IN_PLACE and spread))
+    in_place = b.transposed and (tiles <= 2 or spread)
     panels_for_a = MANY_PANELS_IN_CONFLICT if a_stride * itemsize % CONFLICT == 0 else MANY_PANELS
     packs_a = n1 - n0 >= panels_for_a * width
     # The slope below 0: of the activation here or of the one underneath; a product has one of them.
@@ -146,47 +152,70 @@ def _product(
         last = start + k >= depth
         adds = start + c_adds
         activation = c_activation if last else IDENTITY
-        # Rows of B in memory to be asked for with each tile: steps, or columns where it must be turned.
-        asked = ((k if b.transposed else width) + tiles - 1) // tiles if k * (n1 - n0) * itemsize > ASKING_BYTES else 0
+        # What one tile prepares of the next panel: rows to copy, or steps to turn, rows of memory that are `turned` wide. Errands
+        # come as often as that, and all rows of C are asked for.
+        asks = k >= ASKING_DEPTH
+        prepares = asks and full_tiles >= FEWEST_TILES
+        if in_place and k * (n1 - n0) * itemsize <= SMALL_BYTES:
+            prepares = False
+        every, share = k // MR, 0
+        if prepares and b.transposed:
+            every = min(every, full_tiles) // GRAIN * GRAIN
+            share = k // every
+        elif prepares:
+            share = (k + lanes * full_tiles - 1) // (lanes * full_tiles) * lanes
+            every = min(every, k // (width * ((share + width - 1) // width))) // GRAIN * GRAIN
+        every = max(GRAIN, every) if asks else max(1, k)
+        is_ready = False
+        this, following = b_panels, pointer(b_panels, PANEL_BYTES // itemsize)
         for j in range(n0, n1, width):
             columns = min(width, n1 - j)
-            panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
-            packs = b.transposed and not in_place and columns == width
             readable = columns == width or (MASKS and columns <= width - lanes)
-            if not ((b.transposed and in_place and readable) or packs):
-                pack_panel(b, j, n1, start, k, b_panel)
-                panel, panel_step = b_panel, width
+            panel, panel_step = this, width
+            if not is_ready:
+                if in_place and readable:
+                    panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
+                else:
+                    pack_panel(b, j, n1, start, k, this)
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
+            is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
             i, t = m0, 0
             while i < m1:
                 rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
                 if rows > 8 and rows % 2 == 1:
                     rows = rows // 2 + 1  # and the rest in another one: see `has_body`
-                if asked and j + width < n1:
-                    if b.transposed:
-                        ask_for_rows(b, j + width, width, start + t * asked, min(start + k, start + (t + 1) * asked))
-                    else:
-                        ask_for_rows(
-                            b, start, k, j + width + t * asked, min(n1, j + 2 * width, j + width + (t + 1) * asked)
-                        )
                 a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
                 if packs_a and rows == MR:
                     a_tile = packed_tile(t, a_block)
                     row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
                     if j == n0:
                         pack_a(a, i, start, k, a_tile)
+                source, target = nothing, nothing
+                copies, turns = is_ready and b.transposed and t < every, is_ready and not b.transposed and t * share < k
+                if copies:
+                    source = pointer(b.data, (start + t * share) * b.stride + j + width)
+                    target = pointer(following, t * share * width)
+                elif turns:
+                    source = pointer(b.data, (j + width) * b.stride + start + t * share)
                 tile(
                     rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, adds,
                     bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
-                    b_panel if packs and t == 0 else nothing,
+                    every, source, b.stride, k if copies else width, target,
                 )  # fmt: skip
+                if turns:
+                    turned = t * share
+                    pack_panel(
+                        b, j + width, n1, start + turned, min(share, k - turned), pointer(following, turned * width)
+                    )
                 if last and activation >= SIGMOID:
                     saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
-                if packs and t == 0:
-                    panel, panel_step = b_panel, width
                 i, t = i + rows, t + 1
+            copied = every * share
+            if is_ready and b.transposed and copied < k:
+                pack_panel(b, j + width, n1, start + copied, k - copied, pointer(following, copied * width))
             if summed:
                 add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c_column_sums, j))
+            this, following = following, this
         if last:
             break
         start += k

@@ -70,7 +70,9 @@ def scratch(n_bytes: int) -> Any:
 
 # Between packed rows of A lies a cache line, too.
 block_scratch = scratch(BLOCK_BYTES + BLOCK_BYTES // (DEPTH * 4) * 64 + 2 * SLACK)
-panel_scratch = scratch(DEPTH * NV * VECTOR_BYTES + SLACK)
+# Room for two panels: one that is in use, and the next one.
+PANEL_BYTES = DEPTH * NV * VECTOR_BYTES + SLACK
+panel_scratch = scratch(2 * PANEL_BYTES)
 
 
 @intrinsic
@@ -197,18 +199,6 @@ def pack_panel(b, n0, n1, start, depth, panel):
         for c in range(0, width, lanes):
             origin = (n0 + c) * b.stride + start + k
             transpose_block(panel, k * width + c, width, b.data, origin, b.stride, n1 - n0 - c, depth - k)
-
-
-@jit
-def ask_for_rows(b, j, width, first, last):
-    """Ask for B[first : last, j : j + width], into the second cache. A line that column j shares with the ones before it has
-    been asked for with them."""
-    line = line_of(b.data)
-    for k in range(first, last):
-        at = k * b.stride + j
-        for c in range(line, width, line):
-            prefetch_second(b.data, at + c)
-        prefetch_second(b.data, at + width - 1)
 
 
 @jit

@@ -13,6 +13,8 @@ depth; per step it loads NV vectors of B, broadcasts MR numbers of A and does MR
     | a |    |   acc   |   acc   |
     +---+    +---------+---------+
 
+A full tile runs errands in between: it asks for lines of C, and prepares the next panel of B, see `matmul`.
+
 The epilogue adds what C held before (when the depth is split into blocks), adds the bias, applies a rectifier, and
 stores once. Numbers of rows up to MR (`has_body`) and of vectors up to NV have bodies of their own and the last vector is
 stored under a mask, so the edges of a matrix run at vector speed as well.
@@ -83,14 +85,18 @@ ADJACENT, APART = "_adjacent", "_apart"
 UNROLL = 4
 # On AVX-512 a step has more multiply-adds beside the same arithmetic: unrolled bodies gain less than 1 % there.
 UNROLLED = ("avx2",)
+# Errands are run after a multiple of so many steps.
+GRAIN = UNROLL if host().isa in UNROLLED else 1
 # x86 addresses a row and the two after it by one pointer: base, base + distance, base + 2 * distance. With a pointer for each
 # of 14 rows half of them live on the stack, and are worked out anew for each tile: 50 cycles around its multiply-adds, not 15.
 ROWS_PER_POINTER = {"avx512": 3, "avx2": 3, "sse": 3}
 # Where loads under a mask are one instruction, panels of fewer vectors are read where they are, without a padded copy.
 MASKS = host().isa in ("avx512", "avx2")
-# Steps from which on a tile asks for the lines of C when it begins; into the second cache, since 14 rows may share one set of
-# the first (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart).
+# Steps from which on a tile asks for the lines of C; into the second cache, since 14 rows may share one set of the first
+# (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart).
 ASKING_DEPTH = 64
+# How many rows before it copies a row a tile asks for it.
+ROWS_AHEAD = 4
 
 
 def _constant(value: int) -> ir.Constant:
@@ -112,23 +118,24 @@ def _tile_function(
     element: types.Type,
     mr: int,
     nv: int,
-    packs: bool = False,
     part: bool = False,
     layout: str = "",
+    errands: bool = False,
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
     void tile(depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
               below_activation)
 
-    One that `packs` has an argument more, and stores there the rows of B that it reads. One for a `part` of the last vector of
-    columns reads no more of B than that. The rows of A may lie anywhere, or as `layout` says; then UNROLL steps go at a time.
+    One for a `part` of the last vector of columns reads no more of B than that. The rows of A may lie anywhere, or as `layout`
+    says; then UNROLL steps go at a time. One with `errands` has more arguments (every, source, source_step, source_rows, target):
+    see `tile`.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
-    signature = ir.FunctionType(ir.VoidType(), arguments + [pointer] * packs)
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_packs' * packs}{'_part' * part}{layout}"
+    signature = ir.FunctionType(ir.VoidType(), arguments + [I64, pointer, I64, I64, pointer] * errands)
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_part' * part}{layout}{'_errands' * errands}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
@@ -137,10 +144,10 @@ def _tile_function(
     function.attributes.add("nounwind")
     (
         depth, a, a_row, a_step, b, b_step, out, out_row, columns, accumulate, bias, activation, alpha, below,
-        below_activation, *packed,
+        below_activation, *errand,
     ) = function.args  # fmt: skip
     # No output is ever an operand, and every array is reached through one argument only.
-    for argument in (a, b, out, bias, below, *packed):
+    for argument in (a, b, out, bias, below):
         argument.add_attribute("noalias")
     vector = ir.VectorType(scalar, vec_type(element).count)
     cells = [(r, c) for r in range(mr) for c in range(nv)]
@@ -168,89 +175,114 @@ def _tile_function(
             return masked_load(builder, vector, address(base, c), mask)
         return unaligned(builder.load(builder.bitcast(address(base, c), vector.as_pointer())), element)
 
-    def ask_for_row(base: ir.Value, start: ir.Value, **how: Any) -> None:
-        """Prefetch a tile's width from `start` on: on one cache line more if it does not start with one."""
+    def write(value: ir.Value, base: ir.Value, c: int) -> None:
+        """Vector c of a row."""
+        unaligned(builder.store(value, builder.bitcast(address(base, c), vector.as_pointer())), element)
+
+    def ask_for_row(base: ir.Value) -> None:
+        """Prefetch a tile's width, into the second cache: on one cache line more if it does not start with one."""
         for c in sorted({*range(0, width, 512 // element.bitwidth), width - 1}):
-            emit_prefetch(builder, builder.gep(base, [builder.add(start, _constant(c))]), **how)
+            emit_prefetch(builder, builder.gep(base, [_constant(c)]), level=2)
 
-    # C is touched at the end only: ask for its lines now, so that the epilogue does not wait for them.
-    with builder.if_then(builder.icmp_signed(">=", depth, _constant(ASKING_DEPTH))):
-        for r in range(mr):
-            ask_for_row(out, builder.mul(out_row, _constant(r)), level=2)
+    def is_null(data: ir.Value) -> ir.Value:
+        return builder.icmp_unsigned("==", builder.ptrtoint(data, I64), _constant(0))
 
-    def multiply_add(step: int, k: ir.Value, a_now: list, distance: ir.Value, b_now: ir.Value, sums: dict) -> dict:
+    def multiply_add(step: int, a_now: list, distance: ir.Value, b_now: ir.Value, sums: list) -> list:
         """The sums after the step that is `step` steps beyond the given pointers."""
         b_row = builder.gep(b_now, [builder.mul(b_step, _constant(step))])
         b_vectors = [read(b_row, c, part) for c in range(nv)]
-        if packs:
-            panel_row = builder.gep(packed[0], [builder.mul(builder.add(k, _constant(step)), _constant(width))])
-            for c in range(nv):
-                place = builder.bitcast(builder.gep(panel_row, [_constant(c * vector.count)]), vector.as_pointer())
-                unaligned(builder.store(b_vectors[c], place), element)
-        new = {}
+        new: list[ir.Value] = []
         for r in range(mr):
             nearest = max(q for q, first in enumerate(first_rows) if first <= r)
             from_there = builder.mul(distance, _constant(r - first_rows[nearest]))
             place = builder.gep(a_now[nearest], [builder.add(from_there, builder.mul(a_step, _constant(step)))])
             a_vector = splat(builder, vector, unaligned(builder.load(place), element))
             for c in range(nv):
-                args = [a_vector, b_vectors[c], sums[r, c]]
-                new[r, c] = call_llvm(
-                    builder, f"llvm.fmuladd.v{vector.count}f{32 if element is types.float32 else 64}", vector, args
+                args = [a_vector, b_vectors[c], sums[len(new)]]
+                new.append(
+                    call_llvm(
+                        builder, f"llvm.fmuladd.v{vector.count}f{32 if element is types.float32 else 64}", vector, args
+                    )
                 )
         return new
 
-    def steps(unroll: int, start: tuple, sums: dict) -> tuple[tuple, dict]:
-        """A loop that takes `unroll` steps at a time from (k, pointers into A, pointer into B) on, while as many are left.
-
-        Returns where it ends, and the sums.
-        """
+    def loop(label: str, goes_on: Any, body: Any, start: list) -> list:
+        """While `goes_on` says so of the values, replace them by body(*values); what they are at the end."""
         before = builder.block
-        loop = function.append_basic_block(f"depth_{unroll}")
-        after = function.append_basic_block(f"after_{unroll}")
-        stop = builder.and_(depth, _constant(-unroll))
-        k_start, a_start, distance_start, b_start = start
-        builder.cbranch(builder.icmp_signed("<", k_start, stop), loop, after)
-        builder.position_at_end(loop)
-
-        def phi_of(value: ir.Value) -> ir.Value:
-            phi = builder.phi(value.type)
-            phi.add_incoming(value, before)
-            return phi
-
-        k, b_now = phi_of(k_start), phi_of(b_start)
-        a_phis, distance_phi = [phi_of(place) for place in a_start], phi_of(distance_start)
-        old = {cell: phi_of(sums[cell]) for cell in cells}
-        a_now = [_opaque(builder, place) for place in a_phis]
-        distance = a_row if layout == ADJACENT else _opaque(builder, distance_phi)
-        new = old
-        for step in range(unroll):
-            if step:  # LLVM would load several steps ahead, and move sums to the stack to have registers for it
-                builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
-            new = multiply_add(step, k, a_now, distance, b_now, new)
-        k_next = builder.add(k, _constant(unroll))
-        b_next = builder.gep(b_now, [builder.mul(b_step, _constant(unroll))])
-        a_next = [builder.gep(place, [builder.mul(a_step, _constant(unroll))]) for place in a_now]
-        pairs = [(k, k_next), (b_now, b_next), (distance_phi, distance), *zip(a_phis, a_next, strict=True)]
-        pairs += [(old[cell], new[cell]) for cell in cells]
-        for phi, following in pairs:
-            phi.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", k_next, stop), loop, after)
+        inside = function.append_basic_block(label)
+        after = function.append_basic_block(label + "_end")
+        builder.cbranch(goes_on(*start), inside, after)
+        builder.position_at_end(inside)
+        phis = [builder.phi(value.type) for value in start]
+        new = body(*phis)
+        end = builder.block
+        builder.cbranch(goes_on(*new), inside, after)
         builder.position_at_end(after)
+        results = [builder.phi(value.type) for value in start]
+        for first, phi, following, result in zip(start, phis, new, results, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, end)
+            result.add_incoming(first, before)
+            result.add_incoming(following, end)
+        return results
 
-        def merged(phi: ir.Value, following: ir.Value) -> ir.Value:
-            result = builder.phi(phi.type)
-            result.add_incoming(phi.incomings[0][0], before)
-            result.add_incoming(following, loop)
-            return result
+    def steps(stop: ir.Value, unroll: int, values: list) -> list:
+        """As many whole times `unroll` steps as there are before `stop`. `values` are the step, the distance between rows of A,
+        pointers into B and A, and the sums."""
 
-        k_end, b_end, distance_end, *rest = (merged(*pair) for pair in pairs)
-        return (k_end, rest[: len(a_now)], distance_end, b_end), dict(zip(cells, rest[len(a_now) :], strict=True))
+        def body(k: ir.Value, distance: ir.Value, b_now: ir.Value, *others: ir.Value) -> list:
+            a_now = [_opaque(builder, place) for place in others[: len(first_rows)]]
+            distance = a_row if layout == ADJACENT else _opaque(builder, distance)
+            sums = list(others[len(first_rows) :])
+            for step in range(unroll):
+                if step:  # LLVM would load several steps ahead, and move sums to the stack to have registers for it
+                    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+                sums = multiply_add(step, a_now, distance, b_now, sums)
+            a_next = [builder.gep(place, [builder.mul(a_step, _constant(unroll))]) for place in a_now]
+            b_next = builder.gep(b_now, [builder.mul(b_step, _constant(unroll))])
+            return [builder.add(k, _constant(unroll)), distance, b_next, *a_next, *sums]
 
-    place, values = (_constant(0), starts_of_a, a_row, b), dict.fromkeys(cells, zero)
+        last = builder.and_(stop, _constant(-unroll))
+        return loop(f"depth_{unroll}", lambda k, *_: builder.icmp_signed("<", k, last), body, values)
+
+    state = [_constant(0), a_row, b, *starts_of_a, *[zero] * len(cells)]
+    if errands:
+        every, source, source_step, source_rows, target = errand
+        has_source, has_target = builder.not_(is_null(source)), builder.not_(is_null(target))
+        ahead = builder.select(has_target, builder.mul(source_step, _constant(ROWS_AHEAD)), _constant(0))
+        back = builder.sub(_constant(width), builder.mul(source_step, source_rows))
+        last_run = builder.sub(depth, every)
+
+        def run(
+            c_row: ir.Value, from_row: ir.Value, left: ir.Value, to_row: ir.Value, k: ir.Value, *others: ir.Value
+        ) -> list:
+            state = steps(builder.add(k, every), UNROLL if layout else 1, [k, *others])
+            ask_for_row(c_row)
+            with builder.if_then(has_source):
+                ask_for_row(builder.gep(from_row, [ahead]))
+                with builder.if_then(has_target):
+                    row = [read(from_row, c, False) for c in range(nv)]
+                    for c in range(nv):
+                        write(row[c], to_row, c)
+            left = builder.sub(left, _constant(1))
+            turns = builder.icmp_signed("==", left, _constant(0))
+            next_row = builder.gep(from_row, [builder.add(source_step, builder.select(turns, back, _constant(0)))])
+            left = builder.select(turns, source_rows, left)
+            return [builder.gep(c_row, [out_row]), next_row, left, builder.gep(to_row, [_constant(width)]), *state]
+
+        _, _, _, _, *state = loop(
+            "run", lambda c, f, n, t, k, *_: builder.icmp_signed("<=", k, last_run), run,
+            [out, source, source_rows, target, *state],
+        )  # fmt: skip
+    else:
+        # C is touched at the end only: ask for its lines now, so that the epilogue does not wait for them.
+        with builder.if_then(builder.icmp_signed(">=", depth, _constant(ASKING_DEPTH))):
+            for r in range(mr):
+                ask_for_row(builder.gep(out, [builder.mul(out_row, _constant(r))]))
     if layout:
-        place, values = steps(UNROLL, place, values)
-    _, values = steps(1, place, values)
+        state = steps(depth, UNROLL, state)
+    state = steps(depth, 1, state)
+    values = dict(zip(cells, state[3 + len(first_rows) :], strict=True))
 
     def in_branch(condition: ir.Value, label: str, change: Any) -> None:
         """Replace `values` by `change()` where the condition holds."""
@@ -317,26 +349,22 @@ def _tile_function(
         return changed
 
     in_branch(builder.icmp_signed("!=", accumulate, _constant(0)), "accumulate", plus_old)
-    in_branch(builder.icmp_unsigned("!=", builder.ptrtoint(bias, I64), _constant(0)), "bias", plus_bias)
+    in_branch(builder.not_(is_null(bias)), "bias", plus_bias)
     in_branch(builder.icmp_signed("==", activation, _constant(RELU)), "relu", rectified)
     in_branch(builder.icmp_signed("==", activation, _constant(LEAKY_RELU)), "leaky_relu", leaky)
     for code, factor in ((RELU, rectifier_factor), (SIGMOID, sigmoid_factor), (TANH, tanh_factor)):
         in_branch(builder.icmp_signed("==", below_activation, _constant(code)), "derivative", times(factor))
-
-    def put(r: int, c: int) -> None:
-        place = builder.bitcast(address(out_rows[r], c), vector.as_pointer())
-        unaligned(builder.store(values[r, c], place), element)
 
     # Row by row: where rows share sets of the first cache, a line must not leave it between its two halves.
     is_full = builder.icmp_signed("==", columns, _constant(nv * vector.count))
     with builder.if_else(is_full) as (then, otherwise):
         with then:
             for r, c in cells:
-                put(r, c)
+                write(values[r, c], out_rows[r], c)
         with otherwise:
             for r, c in cells:
                 if c < nv - 1:
-                    put(r, c)
+                    write(values[r, c], out_rows[r], c)
             store_part(builder, [(values[r, nv - 1], address(out_rows[r], nv - 1)) for r in range(mr)], tail)
     builder.ret_void()
     return function
@@ -361,7 +389,11 @@ def tile(
     alpha,
     below,
     below_activation,
-    packed,
+    every,
+    source,
+    source_step,
+    source_rows,
+    target,
 ):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of the activation below): one tile.
 
@@ -372,30 +404,25 @@ def tile(
     be null. Of the activations only RELU and LEAKY_RELU act here. `below` holds outputs, laid out like `out`, of the
     `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
-    Where `packed` is not null, the tile copies B to packed[k * NV * lanes + c] on its way; only a full tile can. Its loads and
-    multiply-adds stay as they are, and the stores fit in beside them.
+    A full tile runs errands between its steps, each time that it has done `every` >= 1 of them, depth // every times in all.
+    It asks for the next row of C, and where `source` is not null, for the next of the `source_rows` rows there, source_step
+    apart and of a tile's width; after the last one, for what lies to the right of them. Where `target` is not null, it
+    copies a row to target, rows without a gap, and asks for the one ROWS_AHEAD further. `every` = depth: nothing of this.
     """
     element = alpha
     if element not in (types.float32, types.float64) or a != types.CPointer(element):
         return None
-    if not a == b == out == bias == below == packed:
+    if not a == b == out == bias == below == source == target:
         return None
     count = vec_type(element).count
     n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, a)
+    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, n, a, n, n, a)
 
     def codegen(context, builder, sig, args):
-        n_rows, *rest, to = args
-        columns = rest[8]
+        n_rows, *rest = args
+        plain, errand = rest[:15], rest[15:]
+        columns = plain[8]
         end = builder.append_basic_block("tile_end")
-        plain = builder.append_basic_block("tile_plain")
-        packing = builder.append_basic_block("tile_packing")
-        wanted = builder.icmp_unsigned("!=", builder.ptrtoint(to, I64), _constant(0))
-        builder.cbranch(wanted, packing, plain)
-        builder.position_at_end(packing)
-        builder.call(_tile_function(builder.module, element, MR, NV, packs=True), [*rest, to])
-        builder.branch(end)
-        builder.position_at_end(plain)
         n_vectors = builder.udiv(builder.add(columns, _constant(count - 1)), _constant(count))
         number = builder.add(builder.mul(builder.sub(n_vectors, _constant(1)), _constant(MR)), n_rows)
         switch = builder.switch(number, end)
@@ -405,14 +432,22 @@ def tile(
                 block = builder.append_basic_block(f"tile_{mr}x{nv}")
                 switch.add_case(_constant((nv - 1) * MR + mr), block)
                 builder.position_at_end(block)
-                if (mr, nv) == (MR, NV) and host().isa in UNROLLED:
-                    adjacent = builder.icmp_signed("==", rest[2], _constant(1))
-                    with builder.if_else(adjacent) as (then, otherwise):
-                        for branch, layout in ((then, ADJACENT), (otherwise, APART)):
-                            with branch:
-                                builder.call(_tile_function(builder.module, element, mr, nv, layout=layout), rest)
-                else:
-                    builder.call(_tile_function(builder.module, element, mr, nv, part=part), rest)
+                if (mr, nv) == (MR, NV):
+                    has_errands = builder.icmp_signed("<", errand[0], plain[0])
+                    with builder.if_then(has_errands):
+                        if host().isa in UNROLLED:
+                            adjacent = builder.icmp_signed("==", plain[2], _constant(1))
+                            with builder.if_else(adjacent) as (then, otherwise):
+                                for branch, layout in ((then, ADJACENT), (otherwise, APART)):
+                                    with branch:
+                                        full = _tile_function(
+                                            builder.module, element, mr, nv, layout=layout, errands=True
+                                        )
+                                        builder.call(full, rest)
+                        else:
+                            builder.call(_tile_function(builder.module, element, mr, nv, errands=True), rest)
+                        builder.branch(end)
+                builder.call(_tile_function(builder.module, element, mr, nv, part=part), plain)
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
