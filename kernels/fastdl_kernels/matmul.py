@@ -268,7 +268,7 @@ def grid(rows, columns, itemsize, parts, whole_rows):
             column_blocks, column_size = _split(columns, width, JOB_COLUMNS, wanted_across)
         else:
             row_blocks, row_size = _split(rows, MR, job_rows(itemsize), wanted_down)
-    if not whole_rows and 1 < row_blocks and row_blocks * column_blocks == parts:
+    if not whole_rows and row_blocks > 1 and row_blocks * column_blocks == parts:
         # One job for each thread: they shall be of one length, at the price of tiles of fewer rows.
         row_size = min(row_size, ((rows + row_blocks - 1) // row_blocks + 1) // 2 * 2)
     return row_blocks, row_size, column_blocks, column_size

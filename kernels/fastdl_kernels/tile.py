@@ -93,8 +93,8 @@ ROWS_PER_POINTER = {"avx512": 3, "avx2": 3, "sse": 3}
 # Where loads under a mask are one instruction, panels of fewer vectors are read where they are, without a padded copy.
 MASKS = host().isa in ("avx512", "avx2")
 # Steps from which on a tile asks for the lines of C; into the second cache, since 14 rows may share one set of the first
-# (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart).
-ASKING_DEPTH = 64
+# (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart). Of 64 steps, C is in a cache as a rule.
+ASKING_DEPTH = 96
 # How many rows before it copies a row a tile asks for it.
 ROWS_AHEAD = 4
 
