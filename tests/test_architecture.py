@@ -24,7 +24,7 @@ KERNEL_ROOMS = [
     {"serial", "__main__"},
     {"linear", "losses", "optimizers"},
     {"kernel", "arguments"},
-    {"tile", "packing", "matmul", "team"},
+    {"tile_body", "tile", "packing", "matmul", "team"},
     {"activations"},
     {"simd", "host", "_cache", "_jit", "regions", "peak", "random_bits", "ticks"},
 ]

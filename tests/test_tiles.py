@@ -13,7 +13,7 @@ from llvmlite import binding, ir
 from numba.core import types
 from numba.core.codegen import get_host_cpu_features
 
-from fastdl_kernels import tile
+from fastdl_kernels import tile, tile_body
 from fastdl_kernels.host import Host
 from fastdl_kernels.simd import vector
 
@@ -36,7 +36,7 @@ def assembly(monkeypatch, isa, cpu, element, mr, nv, **kind):
     monkeypatch.setattr(vector, "host", lambda: machine)
     module = ir.Module()
     module.triple = triple
-    tile._tile_function(module, element, mr, nv, **kind).linkage = "external"
+    tile_body.tile_function(module, element, mr, nv, **kind).linkage = "external"
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     target = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
@@ -117,8 +117,8 @@ def test_errands_stay_outside_of_the_loop(monkeypatch, isa, cpu, element):
 
 
 @pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
-@pytest.mark.parametrize("layout", [tile.ADJACENT, tile.APART])
-@pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in tile.UNROLLED for cpu in TARGETS[isa][1]])
+@pytest.mark.parametrize("layout", [tile_body.ADJACENT, tile_body.APART])
+@pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in tile_body.UNROLLED for cpu in TARGETS[isa][1]])
 def test_the_unrolled_loop(monkeypatch, isa, cpu, layout, element):
     """UNROLL steps with at most 3 instructions each beside the multiply-adds and their loads, and nothing on the stack."""
     mr, nv = tile.TILES[isa]
@@ -126,8 +126,8 @@ def test_the_unrolled_loop(monkeypatch, isa, cpu, layout, element):
     lines = max(loops(text), key=lambda lines: count(lines, r"vfmadd"))
     lines = [line for line in lines if not line.startswith("#")]
     register = TARGETS[isa][3]
-    assert count(lines, rf"vfmadd\d+p[sd]\s.*{register}") == tile.UNROLL * mr * nv
-    assert len(lines) <= tile.UNROLL * (mr * nv + mr + nv + 3)
+    assert count(lines, rf"vfmadd\d+p[sd]\s.*{register}") == tile_body.UNROLL * mr * nv
+    assert len(lines) <= tile_body.UNROLL * (mr * nv + mr + nv + 3)
     assert [line for line in lines if "(%rsp" in line] == []
 
 

@@ -19,17 +19,19 @@ loads of the tile itself queue behind them. A B that must be turned is asked for
 turned slice by slice after the tiles. On one Zen 5 core, whose third cache others used as well, cycles for 14 x 512 x 32 of a
 512x2048x2048 (7168 at the peak):
 
-                                       a plain tile   with sums in C   the first one, or a panel turned
-    all asked for before a tile                7650             8100       20000 to 30000          12000
-    as errands                                 7350             7450                7400            4000
+                                  a tile   with sums in C   the first of a panel   turning a panel
+    all asked for before a tile     7650             8100         20000 to 30000   8000 to 14000
+    as errands                      7450             7500                   7500            4300
 
-and whole products take 0.85 to 0.93 of the time from 512x1024x1024 on. A run of steps costs 1 to 5 cycles more than the
+and whole products take 0.85 to 0.95 of the time from 512x1024x1024 on. A run of steps costs 1 to 5 cycles more than the
 steps. Shares of the peak on one Zen 5 core: a tile by itself 97 to 99 %, 256x512x512 94 %, 512x2048x1000 90 %; on one Zen 3 core:
-a tile on packed operands 96 %.
+a tile on packed operands 96 %. The rest of 512x1024x1024: 4 % in the tiles, 2 % copying A, 1 % the last rows.
 
-Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, one or four at once; all of B packed into a
-slab first (5 % of the time, for three times the traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at
-512x1024x1024, at most 3 % less at the two larger shapes).
+Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, one, two or four at once; rows of B asked
+for 16 to 48 steps ahead by a tile that copies them; all of B packed into a slab first (5 % of the time, for three times the
+traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at 512x1024x1024, at most 3 % less at the two larger
+shapes). And for gradients: Adam's step on each tile, its lines asked for as errands (a step of 1024-2048-2048-1000 took 1.02 of
+the time: three arrays in pieces of 128 bytes come slower from memory than in streams).
 
 Every element of C has one writer, and its sum runs in an order that the shape fixes: how jobs are cut and spread over
 threads changes no bit of the result.
@@ -66,7 +68,8 @@ from fastdl_kernels.simd import (
     number_like,
     pointer,
 )
-from fastdl_kernels.tile import ASKING_DEPTH, GRAIN, MASKS, MR, NV, tile
+from fastdl_kernels.tile import MASKS, MR, NV, tile
+from fastdl_kernels.tile_body import ASKING_DEPTH, GRAIN
 
 # Rows that are a multiple of this many bytes apart share a few sets of the caches. 14 rows on AVX-512 run at 90 % of the peak
 # and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and a first
