@@ -155,8 +155,9 @@ def _product(
         last = start + k >= depth
         adds = start + c_adds
         activation = c_activation if last else IDENTITY
-        # What one tile prepares of the next panel: rows to copy, or steps to turn, rows of memory that are `turned` wide. Errands
-        # come as often as that, and all rows of C are asked for.
+        # `share` is what a tile prepares of the next panel: rows to copy, or steps to turn. It runs errands after `every`
+        # steps: often enough for each of these rows, or for each tile's width of the rows of memory that hold these steps, and
+        # for all rows of C.
         asks = k >= ASKING_DEPTH
         prepares = asks and full_tiles >= FEWEST_TILES
         if in_place and k * (n1 - n0) * itemsize <= SMALL_BYTES:
