@@ -51,7 +51,8 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
     ):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
         axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(min(rates) / 1.6, peak * 2.1))
-        roofs = [_roofs(axes, limit, left, right, limit["threads"] == most) for limit in limits]
+        outer = next(_slopes(limit) for limit in limits if limit["threads"] == most)
+        roofs = [_roofs(axes, limit, left, right, limit["threads"] == most, outer) for limit in limits]
         for item, x, y in zip(items, xs, rates):
             colour, marker = STYLES[item["op"]]
             full = item["threads"] == most
@@ -99,21 +100,23 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bool) -> Any:
+def _slopes(limit: dict[str, Any]) -> dict[str, float]:
+    """What memory and the second cache deliver, in GB/s."""
+    return {name: limit[f"{name}_bytes_per_second"]["max"] / 1e9 for name in ("memory", "cache")}
+
+
+def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bool, outer: dict[str, float]) -> Any:
     """The flat roof of arithmetic, and the slopes of memory and of the second cache, for one number of threads.
 
-    Returns the roof's name on the picture.
+    Returns the roof's name on the picture: between the slopes `outer` of most threads, where there are no points.
     """
     peak = limit["flop_per_second"]["max"] / 1e9
     style = {"color": ROOF, "linewidth": 1.6 if full else 0.9, "alpha": 1.0 if full else 0.7, "zorder": 2}
-    slopes = {
-        "memory": limit["memory_bytes_per_second"]["max"] / 1e9,
-        "cache": limit["cache_bytes_per_second"]["max"] / 1e9,
-    }
+    slopes = _slopes(limit)
     axes.plot([peak / slopes["cache"], right], [peak, peak], **style)
     name_of_roof = axes.annotate(
-        f"{_threads(limit['threads'])}: {peak:.0f}", (peak / min(slopes.values()), peak), (6, 4), textcoords="offset points",
-        ha="left", va="bottom", fontsize=8, color=ROOF,
+        f"{_threads(limit['threads'])}: {peak:.0f}", (peak / math.sqrt(outer["memory"] * outer["cache"]), peak), (0, 4),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8, color=ROOF,
     )  # fmt: skip
     for name, slope in slopes.items():
         ridge = peak / slope
@@ -123,8 +126,7 @@ def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bo
 
 def _label_slopes(axes: Any, limit: dict[str, Any], left: float) -> None:
     """The names of the slopes along them, once the axes have their final size."""
-    for name in ("memory", "cache"):
-        slope = limit[f"{name}_bytes_per_second"]["max"] / 1e9
+    for name, slope in _slopes(limit).items():
         place = max(left, axes.get_ylim()[0] / slope) * 1.3
         (x0, y0), (x1, y1) = axes.transData.transform([(place, place * slope), (2 * place, 2 * place * slope)])
         angle = math.degrees(math.atan2(y1 - y0, x1 - x0))
