@@ -29,9 +29,9 @@ a tile on packed operands 96 %. The rest of 512x1024x1024: 4 % in the tiles, 2 %
 
 Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, one, two or four at once; rows of B asked
 for 16 to 48 steps ahead by a tile that copies them; all of B packed into a slab first (5 % of the time, for three times the
-traffic of the third cache); blocks of 192 to 344 steps (2 to 8 % more time at 512x1024x1024, at most 3 % less at the two larger
-shapes). And for gradients: Adam's step on each tile, its lines asked for as errands (a step of 1024-2048-2048-1000 took 1.02 of
-the time: three arrays in pieces of 128 bytes come slower from memory than in streams).
+traffic of the third cache); blocks of 256, 344, 392, 784 and 1,024 steps, with as many rows as the second cache has room for (1
+to 5 % more time). And for gradients: Adam's step on each tile, its lines asked for as errands (a step of 1024-2048-2048-1000
+took 1.02 of the time: three arrays in pieces of 128 bytes come slower from memory than in streams).
 
 Every element of C has one writer, and its sum runs in an order that the shape fixes: how jobs are cut and spread over
 threads changes no bit of the result.
