@@ -94,26 +94,29 @@ def test_the_loop_over_the_depth(monkeypatch, isa, cpu, shape, element):
 
 
 @pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
-@pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in ("avx512", "avx2", "sse") for cpu in TARGETS[isa][1]])
+@pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in TARGETS for cpu in TARGETS[isa][1]])
 def test_errands_stay_outside_of_the_loop(monkeypatch, isa, cpu, element):
     """Between runs of steps, which are the same loop as without errands, a row of the next panel is copied and asked for, and
     no vector is put aside for it where a register is free."""
     mr, nv = tile.TILES[isa]
     text = assembly(monkeypatch, isa, cpu, element, mr, nv, errands=True)
     register, kind = TARGETS[isa][3], "ps" if element is types.float32 else "pd"
-    multiply_add = rf"mul{kind}\s" if isa == "sse" else rf"vfmadd\d+{kind}\s.*{register}"
+    multiply_add = {"sse": rf"mul{kind}\s", "neon": r"fmla\s"}.get(isa, rf"vfmadd\d+{kind}\s.*{register}")
+    ask, on_stack, aside = r"prefetcht1", "(%rsp", rf"{register}\d+, -?\d*\(%rsp"
+    if isa == "neon":
+        ask, on_stack, aside = r"prfu?m\s+pldl2keep", "[sp", r"st[rp]\s+q\d+,.*\[sp"
     of_steps = [lines for lines in loops(text) if count(lines, multiply_add)]
     assert len(of_steps) == 2  # in a run, and after the last one
     for lines in of_steps:
         assert count(lines, multiply_add) == mr * nv
-        assert count(lines, r"prefetch") == 0
-        assert [line for line in lines if "(%rsp" in line] == []
+        assert count(lines, ask) == 0
+        assert [line for line in lines if on_stack in line] == []
     lines = [line.strip() for line in text.splitlines()]
     row_bytes = nv * TARGETS[isa][2]
-    assert count(lines, r"prefetcht1") == 2 * len({*range(0, row_bytes, 64), row_bytes - 1})
-    before_the_end = lines[: max(i for i, line in enumerate(lines) if re.match(multiply_add, line))]
-    aside = [line for line in before_the_end if re.search(rf"{register}\d+, -?\d*\(%rsp", line)]
-    assert aside == [] or isa == "sse"
+    assert count(lines, ask) == 2 * len({*range(0, row_bytes, 64), row_bytes - 1})
+    of_sums = [i for i, line in enumerate(lines) if re.match(multiply_add, line)]
+    put_aside = [line for line in lines[of_sums[0] : of_sums[-1]] if re.search(aside, line)]
+    assert put_aside == [] or isa == "sse"
 
 
 @pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
