@@ -29,6 +29,7 @@ SHAPES = [  # (B, I, O)
     (128, 784, 40),
     (3, 1025, 5),
     (70, 600, 300),
+    (5, 1600, 7),  # two blocks of the depth, and one row more than tiles of 4
     (
         70,
         133,

@@ -84,10 +84,12 @@ MANY_PANELS, MANY_PANELS_IN_CONFLICT = (1 << 30 if IN_PLACE else 16), 4
 # The most columns of a job.
 JOB_COLUMNS = 1024 if IN_PLACE else 512
 # The last tile of a column has at least so many rows if it is not the only one: with fewer, multiply-adds wait for each other.
-FEWEST_ROWS = 4
-# Full tiles of a panel from which on they prepare the next one between their steps, and the bytes of a block of B up to which
-# there is nothing to prepare where it can be read in place.
-FEWEST_TILES, SMALL_BYTES = 4, host().l2_bytes // 2 if IN_PLACE else 0
+# They come from the tile before it, an even number, of which at least as many are left.
+FEWEST_ROWS = min(4, MR // 2)
+# Full tiles of a panel from which on they prepare the next one between their steps; at least GRAIN.
+FEWEST_TILES = 4
+# Bytes of a block of B up to which there is nothing to prepare where it can be read in place.
+SMALL_BYTES = max(128 * 1024, host().l2_bytes // 2) if IN_PLACE else 0
 
 
 class Target(NamedTuple):
@@ -253,7 +255,7 @@ def grid(rows, columns, itemsize, parts, whole_rows):
     """(row blocks, rows of a block, column blocks, columns of a block) of the jobs that make up a product.
 
     As many blocks as their size demands, and at least `parts` of them where there are as many tiles: at least `parts`
-    blocks of rows if `whole_rows`.
+    blocks of rows if `whole_rows`, of whole tiles then.
     """
     width = NV * VECTOR_BYTES // itemsize
     row_blocks, row_size = _split(rows, MR, job_rows(itemsize), 1)

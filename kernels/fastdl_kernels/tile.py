@@ -99,9 +99,10 @@ def tile(
     `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
     A full tile runs errands between its steps, each time that it has done `every` >= 1 of them, depth // every times in all.
-    It asks for the next row of C, and where `source` is not null, for the next of the `source_rows` rows there, source_step
-    apart and of a tile's width; after the last one, for what lies to the right of them. Where `target` is not null, it
-    copies a row to target, rows without a gap, and asks for the one ROWS_AHEAD further. `every` = depth: nothing of this.
+    It asks for the next row of C (beyond its own for those of the next tile, or what follows C), and where `source` is not
+    null, for the next of the `source_rows` rows there, source_step apart and of a tile's width; after the last one, for what
+    lies to the right of them. Where `target` is not null, it copies a row to target, rows without a gap, and asks for the one
+    ROWS_AHEAD further. `every` = depth: nothing of this.
     """
     element = alpha
     if element not in (types.float32, types.float64) or a != types.CPointer(element):

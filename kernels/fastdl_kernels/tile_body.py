@@ -93,7 +93,7 @@ class _Body:
             self.depth, self.a, self.a_row, self.a_step, self.b, self.b_step, self.out, self.out_row, self.columns,
             self.accumulate, self.bias, self.activation, self.alpha, self.below, self.below_activation,
         ) = function.args[:15]  # fmt: skip
-        # No output is ever an operand, and every array is reached through one argument only.
+        # No output is ever an operand, and what is written is reached through one argument only.
         for argument in (self.a, self.b, self.out, self.bias, self.below):
             argument.add_attribute("noalias")
         self.lanes = vec_type(element).count
