@@ -22,11 +22,6 @@ def greatest_of_each(rows, result):
 
 
 @numba.njit
-def greatest_of_few(rows, n, result):
-    prediction._greatest_of_few(pointer(rows, 0), rows.shape[1], rows.shape[0], n, pointer(result, 0))
-
-
-@numba.njit
 def finite_up_to(data, n):
     return prediction._is_finite(pointer(data, 0), n)
 
@@ -43,22 +38,6 @@ def test_the_greatest_is_numpy_argmax(rng, dtype, n):
     found = np.empty(len(rows), np.int64)
     greatest_of_each(rows, found)
     np.testing.assert_array_equal(found, rows.argmax(axis=1))
-
-
-@pytest.mark.usefixtures("one_thread")
-@every_dtype
-@pytest.mark.parametrize("n_rows", [1, 5, 16, 500])
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 10, 17, 32])
-def test_the_greatest_of_few_is_numpy_argmax(rng, dtype, n, n_rows):
-    """Rows side by side, with a gap between them; many of them have several greatest, NaN or infinities."""
-    rows = rng.integers(-2, 3, size=(n_rows, n + 3)).astype(dtype)
-    special = np.array([-np.inf, np.inf, np.nan], dtype)
-    rows = np.where(rng.random(rows.shape) < 0.2, rng.choice(special, rows.shape), rows)
-    rows[:, n:] = 9.0
-    found = np.full(n_rows + 1, -1)
-    greatest_of_few(rows, n, found)
-    np.testing.assert_array_equal(found[:-1], rows[:, :n].argmax(axis=1))
-    assert found[-1] == -1
 
 
 @every_dtype

@@ -11,7 +11,7 @@ import numpy as np
 from fastdl.engine.layout import N_IN, N_OUT, STRIDE
 from fastdl.engine.phases import forward
 from fastdl.engine.views import net_of, plan_of
-from fastdl_kernels.serial import FEW, columns_scratch, entry, jit, job_block, load_columns, n_jobs, noinline, run_jobs
+from fastdl_kernels.serial import entry, jit, job_block, n_jobs, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
     first_lanes,
@@ -29,7 +29,6 @@ from fastdl_kernels.simd import (
     pointer,
     restore_mode,
     select,
-    store,
 )
 
 
@@ -75,27 +74,6 @@ def _greatest(row, n):
 
 
 @jit
-def _greatest_of_few(data, stride, rows, n, classes):
-    """classes[r] = what `_greatest` says of data[r * stride :][:n], for n up to FEW: a vector of rows at once."""
-    noinline()
-    lanes, columns = lanes_of(data), columns_scratch(data[0])
-    for first in range(0, rows, lanes):
-        count = min(lanes, rows - first)
-        load_columns(data, first, count, n, stride, columns)
-        top = load(columns, 0)
-        place = like(top, 0.0)
-        for j in range(1, n):
-            v, here = load(columns, j * lanes), like(top, j)
-            # A NaN is greater than any number, and no other NaN is greater than that.
-            next_place = select(v > top, here, select(v != v, here, place))
-            next_top = select(v > top, v, select(v != v, v, top))
-            place, top = select(top == top, next_place, place), select(top == top, next_top, top)
-        store(columns, 0, place)
-        for r in range(count):
-            classes[first + r] = int(columns[r])
-
-
-@jit
 def _predict_chunk(c, chunk, net, data, n_rows, work, room, raw, picks, classes):
     """All layers for one chunk of rows; work holds the layers by turns, `room` numbers apart. Are its inputs finite?"""
     noinline()
@@ -115,12 +93,9 @@ def _predict_chunk(c, chunk, net, data, n_rows, work, room, raw, picks, classes)
         for job in range(n_jobs(rows, n_out, net.itemsize, 1)):
             forward(job_block(job, rows, n_out, net.itemsize, 1), net, layer, below, below_stride, above, nothing)
         below, below_stride = above, plan[STRIDE]
-    n_classes = plan_of(net, last)[N_OUT]
-    if picks and n_classes <= FEW:
-        _greatest_of_few(below, below_stride, rows, n_classes, pointer(classes, first))
-    elif picks:
+    if picks:
         for row in range(rows):
-            classes[first + row] = _greatest(pointer(below, row * below_stride), n_classes)
+            classes[first + row] = _greatest(pointer(below, row * below_stride), plan_of(net, last)[N_OUT])
     return finite
 
 

@@ -122,8 +122,8 @@ def whole_numbers(typingctx, x, numbers, i, n):
 
 
 @jit
-def load_columns(logits, first, rows, n, stride, columns):
-    """columns[j] = logits[:, j] of up to a vector of rows, `stride` apart, one in each lane; returns their maxima.
+def load_columns(logits, first, rows, n, columns):
+    """columns[j] = logits[:, j] of up to a vector of rows, one in each lane; returns their maxima.
 
     With few classes a row does not fill a vector; side by side, rows need no sums across lanes and share one logarithm.
     """
@@ -131,10 +131,10 @@ def load_columns(logits, first, rows, n, stride, columns):
     lanes = lanes_of(logits)
     for j in range(0, n, lanes):
         if n - j >= WORTH_TRANSPOSING:
-            transpose_block(columns, j * lanes, lanes, logits, first * stride + j, stride, rows, n - j)
+            transpose_block(columns, j * lanes, lanes, logits, first * n + j, n, rows, n - j)
         else:
             for c in range(j, n):
-                store(columns, c * lanes, load_strided(logits, first * stride + c, stride, rows))
+                store(columns, c * lanes, load_strided(logits, first * n + c, n, rows))
     top = load(columns, 0)
     for j in range(1, n):
         top = maximum(top, load(columns, j * lanes))
@@ -177,11 +177,11 @@ def _softmax_rows(logarithm, first, last, n, logits, out):
         columns, turned, lanes = columns_scratch(logits[0]), square_scratch(logits[0]), lanes_of(logits)
         for r in range(first, last, lanes):
             rows = min(lanes, last - r)
-            top = load_columns(logits, r, rows, n, n, columns)
+            top = load_columns(logits, r, rows, n, columns)
             total = exp_columns(columns, n, top)
             factor, shift = like(total, 1.0) / total, log(total)
             if logarithm:
-                load_columns(logits, r, rows, n, n, columns)
+                load_columns(logits, r, rows, n, columns)
             for j in range(n):
                 v = load(columns, j * lanes)
                 store(columns, j * lanes, v - top - shift if logarithm else v * factor)
@@ -207,7 +207,7 @@ def softmax_cross_entropy_rows(logits, labels, weights, first, last, n, scale, d
         for r in range(first, last, lanes):
             rows = min(lanes, last - r)
             wanted = whole_numbers(scale, labels, r, rows)
-            top = load_columns(logits, r, rows, n, n, columns)
+            top = load_columns(logits, r, rows, n, columns)
             chosen = top
             for j in range(n):
                 chosen = select(wanted == broadcast(number_like(scale, j)), load(columns, j * lanes), chosen)

@@ -9,12 +9,9 @@ from fastdl_kernels._jit import Linked, entry, jit, linked, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
-    FEW,
     LOSSES,
     SOFTMAX_CROSS_ENTROPY,
     SQUARED_ERROR,
-    columns_scratch,
-    load_columns,
     pair_loss_rows,
     softmax_cross_entropy_rows,
     sum_of,
@@ -31,7 +28,6 @@ from fastdl_kernels.tile import MR as TILE_ROWS
 from fastdl_kernels.tile import panel_width
 
 __all__ = [
-    "FEW",
     "IDENTITY",
     "LOSSES",
     "SIGMOID",
@@ -48,7 +44,6 @@ __all__ = [
     "barrier",
     "check_in",
     "claim",
-    "columns_scratch",
     "entry",
     "first_job",
     "fma_flop",
@@ -59,7 +54,6 @@ __all__ = [
     "job_rows",
     "linked",
     "linked_product",
-    "load_columns",
     "mix",
     "mix_small",
     "momentum_range",
