@@ -29,12 +29,10 @@ SHAPES = [  # (B, I, O)
     (128, 784, 40),
     (3, 1025, 5),
     (70, 600, 300),
-    (5, 1600, 7),  # two blocks of the depth, and one row more than tiles of 4
-    (
-        70,
-        133,
-        1024,
-    ),  # rows of W a large power of two apart, and tiles that prepare the next panel, with steps left over
+    # Several blocks of the depth, and one row more than tiles of 4.
+    (5, 1600, 7),
+    # Rows of W a large power of two apart, and tiles that prepare the next panel, with steps left over.
+    (70, 133, 1024),
 ]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

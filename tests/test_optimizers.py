@@ -165,25 +165,22 @@ def test_kernels_work_on_slices():
 
 
 @every_kernel
-@pytest.mark.parametrize("threads", [1, 2])
-def test_large_buffers_are_stepped_as_their_parts_are(rng, name, optimizer, threads):
+def test_large_buffers_are_stepped_as_their_parts_are(rng, name, optimizer, thread_counts):
     """Also where a job is longer than RANGE; each parameter moves once, by the same bits."""
     size = 2 * JOBS_PER_THREAD * RANGE + 4321
     grads = rng.normal(size=size).astype(np.float32)
     hyper = optimizer.hyperparameters()
-    whole = [rng.uniform(size=size).astype(np.float32) for _ in range(1 + optimizer.n_states)]
-    parts = [array.copy() for array in whole]
+    arrays = [rng.uniform(size=size).astype(np.float32) for _ in range(1 + optimizer.n_states)]
+    parts = [array.copy() for array in arrays]
     for start in range(0, size, RANGE):
         part = slice(start, start + RANGE)
         step_kernel(name, parts[0][part], grads[part], [state[part] for state in parts[1:]], 3, hyper)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, before))
-    try:
+    for n_threads in thread_counts:
+        numba.set_num_threads(n_threads)
+        whole = [array.copy() for array in arrays]
         step_kernel(name, whole[0], grads, whole[1:], 3, hyper)
-    finally:
-        numba.set_num_threads(before)
-    for got, want in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(got, want)
+        for got, want in zip(whole, parts, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_default_hyperparameters():

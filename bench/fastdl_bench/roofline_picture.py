@@ -51,8 +51,8 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
     ):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
         axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(min(rates) / 1.6, peak * 2.1))
-        outer = next(_slopes(limit) for limit in limits if limit["threads"] == most)
-        roofs = [_roofs(axes, limit, left, right, limit["threads"] == most, outer) for limit in limits]
+        outer = next(limit for limit in limits if limit["threads"] == most)
+        roofs = [_roofs(axes, limit, left, right, outer) for limit in limits]
         for item, x, y in zip(items, xs, rates):
             colour, marker = STYLES[item["op"]]
             full = item["threads"] == most
@@ -88,7 +88,7 @@ def draw(run: dict[str, Any], paths: Sequence[Path]) -> None:
         axes.grid(which="major", color="#e8e8e8", linewidth=0.6)
         axes.set_axisbelow(True)
         figure.canvas.draw()
-        _label_slopes(axes, next(limit for limit in limits if limit["threads"] == most), left)
+        _label_slopes(axes, outer, left)
         _label_points(axes, list(zip(items, xs, rates)), most, roofs)
         figure.set_layout_engine("none")  # what is placed now stays where it is
         for path in paths:
@@ -105,17 +105,18 @@ def _slopes(limit: dict[str, Any]) -> dict[str, float]:
     return {name: limit[f"{name}_bytes_per_second"]["max"] / 1e9 for name in ("memory", "cache")}
 
 
-def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, full: bool, outer: dict[str, float]) -> Any:
+def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, outer: dict[str, Any]) -> Any:
     """The flat roof of arithmetic, and the slopes of memory and of the second cache, for one number of threads.
 
-    Returns the roof's name on the picture: between the slopes `outer` of most threads, where there are no points.
+    Returns the roof's name on the picture: between the slopes of most threads, the `outer` limit, where there are no points.
     """
     peak = limit["flop_per_second"]["max"] / 1e9
+    full = limit is outer
     style = {"color": ROOF, "linewidth": 1.6 if full else 0.9, "alpha": 1.0 if full else 0.7, "zorder": 2}
-    slopes = _slopes(limit)
+    slopes, others = _slopes(limit), _slopes(outer)
     axes.plot([peak / slopes["cache"], right], [peak, peak], **style)
     name_of_roof = axes.annotate(
-        f"{_threads(limit['threads'])}: {peak:.0f}", (peak / math.sqrt(outer["memory"] * outer["cache"]), peak), (0, 4),
+        f"{_threads(limit['threads'])}: {peak:.0f}", (peak / math.sqrt(others["memory"] * others["cache"]), peak), (0, 4),
         textcoords="offset points", ha="center", va="bottom", fontsize=8, color=ROOF,
     )  # fmt: skip
     for name, slope in slopes.items():

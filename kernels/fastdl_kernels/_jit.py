@@ -64,26 +64,24 @@ def parallel_jit(function: Callable[..., Any]) -> Any:
     return _compile(function, parallel=True)
 
 
-@intrinsic
-def noinline(typingctx):
-    """Called in a compiled function: LLVM keeps it out of its callers, where each copy would cost compile time."""
+def _marks(attribute: str) -> Any:
+    """An intrinsic that gives the compiled function it is called in an attribute of LLVM's."""
 
-    def codegen(context, builder, sig, args):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
+    @intrinsic
+    def mark(typingctx):
+        def codegen(context, builder, sig, args):
+            builder.function.attributes.add(attribute)
+            return context.get_dummy_value()
 
-    return types.none(), codegen
+        return types.none(), codegen
+
+    return mark
 
 
-@intrinsic
-def inlined(typingctx):
-    """Called in a compiled function: LLVM copies it into its callers, whose vectors then stay in registers."""
-
-    def codegen(context, builder, sig, args):
-        builder.function.attributes.add("alwaysinline")
-        return context.get_dummy_value()
-
-    return types.none(), codegen
+# LLVM keeps the function out of its callers, where each copy would cost compile time.
+noinline = _marks("noinline")
+# LLVM copies the function into its callers, whose vectors then stay in registers.
+inlined = _marks("alwaysinline")
 
 
 # A user's own cached function holds a copy of the kernels that it calls. The copy knows the number of its build, and

@@ -184,7 +184,8 @@ def _product(
                 else:
                     pack_panel(b, j, n1, start, k, this)
             bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
-            is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
+            # Whole panels are copied; what is turned may be narrower.
+            next_is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
             i, t = m0, 0
             while i < m1:
                 rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
@@ -196,32 +197,30 @@ def _product(
                     row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
                     if j == n0:
                         pack_a(a, i, start, k, a_tile)
-                source, target = nothing, nothing
-                copies, turns = is_ready and b.transposed and t < every, is_ready and not b.transposed and t * share < k
+                source, target, done = nothing, nothing, t * share
+                copies = next_is_ready and b.transposed and t < every
+                turns = next_is_ready and not b.transposed and done < k
                 if copies:
-                    source = pointer(b.data, (start + t * share) * b.stride + j + width)
-                    target = pointer(following, t * share * width)
+                    source = pointer(b.data, (start + done) * b.stride + j + width)
+                    target = pointer(following, done * width)
                 elif turns:
-                    source = pointer(b.data, (j + width) * b.stride + start + t * share)
+                    source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
                     rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, adds,
                     bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
                     every, source, b.stride, k if copies else width, target,
                 )  # fmt: skip
                 if turns:
-                    turned = t * share
-                    pack_panel(
-                        b, j + width, n1, start + turned, min(share, k - turned), pointer(following, turned * width)
-                    )
+                    pack_panel(b, j + width, n1, start + done, min(share, k - done), pointer(following, done * width))
                 if last and activation >= SIGMOID:
                     saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
                 i, t = i + rows, t + 1
             copied = every * share
-            if is_ready and b.transposed and copied < k:
+            if next_is_ready and b.transposed and copied < k:
                 pack_panel(b, j + width, n1, start + copied, k - copied, pointer(following, copied * width))
             if summed:
                 add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c_column_sums, j))
-            this, following = following, this
+            this, following, is_ready = following, this, next_is_ready
         if last:
             break
         start += k
