@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import LeakyReLU
-    from fastdl.callbacks import Callback, EpochResult
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
-    from fastdl.model import MLP
+    from fastdl.model import MLP, load
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
-    from fastdl.stopping import EarlyStopping
-    from fastdl.storage import load
-    from fastdl.trainer import History, Trainer
+    from fastdl.training.callbacks import Callback, EpochResult
+    from fastdl.training.early_stopping import EarlyStopping
+    from fastdl.training.history import History
+    from fastdl.training.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -49,15 +49,15 @@ __all__ = [
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
     "fastdl.activations": ["LeakyReLU"],
-    "fastdl.callbacks": ["Callback", "EpochResult"],
+    "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
-    "fastdl.model": ["MLP"],
+    "fastdl.model": ["MLP", "load"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
-    "fastdl.stopping": ["EarlyStopping"],
-    "fastdl.storage": ["load"],
-    "fastdl.trainer": ["History", "Trainer"],
+    "fastdl.training.early_stopping": ["EarlyStopping"],
+    "fastdl.training.history": ["History"],
+    "fastdl.training.trainer": ["Trainer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

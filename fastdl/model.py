@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, initialisation
-from fastdl.activations import Activation, ActivationLike, resolve
+from fastdl.activations import Activation, ActivationLike, LeakyReLU, resolve
 from fastdl.engine import Engine, aligned_zeros
 from fastdl.errors import InputError
+from fastdl.files import native
 from fastdl.outputs import OUTPUTS
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
+MODEL_FILE = "model.fastdl"
+"""The name of a model file in the folder of a run."""
 # Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
 _PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
 
@@ -191,12 +195,63 @@ class MLP:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""
-        from fastdl.storage import save
+        native.write(path, self._description(), self.parameters)
 
-        save(self, path)
+    def _description(self) -> dict[str, Any]:
+        """All but the parameters, as plain JSON values: what a model file holds beside them."""
+        return {
+            "layers": list(self.layers),
+            "activations": [{"name": a.name, "alpha": a.alpha} for a in self.activations],
+            "output": self.output,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "scaling": None if self.scaling is None else self.scaling.to_json(),
+            "feature_names": self.feature_names,
+            "target_names": self.target_names,
+            "classes": self.classes,
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
+        """The model that `_description` described."""
+        units = [
+            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"])
+            for a in description["activations"]
+        ]
+        model = cls(description["layers"], units, description["output"], description["seed"], description["dtype"])
+        if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
+            raise InputError(
+                f"expected {model.n_parameters} parameters of {model.dtype}, "
+                f"got {parameters.dtype} of shape {parameters.shape}"
+            )
+        model.parameters[:] = parameters
+        model.scaling = Scaling.from_json(description["scaling"])
+        model.feature_names = description["feature_names"]
+        model.target_names = description["target_names"]
+        model.classes = description["classes"]
+        model.metadata = description["metadata"]
+        return model
 
     def __repr__(self) -> str:
         names = [a.name for a in self.activations]
         shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
         activation = f", activation={shown}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def load(path: str | os.PathLike[str]) -> MLP:
+    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
+
+    Raises
+    ------
+    ModelFileError : the file is missing, of another kind, truncated or altered
+    """
+    path = Path(path)
+    if (path / MODEL_FILE).is_file():
+        path /= MODEL_FILE
+    description, parameters = native.read(path)
+    try:
+        return MLP._of_description(description, parameters)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise native.unusable(path, error) from error

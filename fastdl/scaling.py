@@ -29,6 +29,17 @@ class Scaling:
         targets = np.asarray(y, dtype=np.float64)
         return cls(mean, scale, *_statistics(targets.reshape(len(targets), -1)))
 
+    def to_json(self) -> dict[str, list[float] | None]:
+        """The statistics as plain values."""
+        return {name: None if values is None else values.tolist() for name, values in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, list[float] | None] | None) -> Scaling | None:
+        """What `to_json` gave, or None for None."""
+        if values is None:
+            return None
+        return cls(**{name: None if v is None else np.array(v, dtype=np.float64) for name, v in values.items()})  # type: ignore[arg-type]
+
     def inputs(self, X: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
         """X standardised in float64, then rounded to `dtype`."""
         return ((X - self.mean) / self.scale).astype(dtype)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import cli, commands, progress, runs
+from fastdl import cli
+from fastdl.cli import commands, progress, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ["--hidden", "8", "--epochs", "2", "--threads", "1"]
@@ -174,7 +175,7 @@ def test_no_validation_and_no_hidden_layer(run):
 
 def test_features_and_targets_are_standardised_with_the_training_rows(run, flowers):
     run("train", flowers, "--target", "height", "--ignore", "species", "--categorical", "colour", *FAST, "--out", "r")
-    from fastdl import data
+    from fastdl.tables import data
 
     loaded = data.load_training([flowers], target="height", ignore="species", categorical="colour")
     scaling = fastdl.load("r/model.fastdl").scaling

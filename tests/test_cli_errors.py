@@ -11,7 +11,8 @@ import pytest
 
 import fastdl
 from fastdl import __main__ as entry
-from fastdl import cli, commands
+from fastdl import cli
+from fastdl.cli import commands
 
 FAST = ["--hidden", "4", "--epochs", "2", "--threads", "1"]
 

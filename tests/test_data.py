@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import data, encoding, tasks
 from fastdl.errors import InputError, OptionError
+from fastdl.tables import data, encoding, tasks
 
 
 def idx(array, code=0x08):
@@ -203,7 +203,7 @@ def test_no_validation():
 
 def model_of(path, **options):
     """An untrained model that knows what training on `path` would tell it."""
-    from fastdl.commands import _describe
+    from fastdl.cli.commands import _describe
 
     loaded = data.load_training([path], **options)
     model = fastdl.MLP([loaded.X.shape[1], loaded.targets.n_outputs], output=tasks.TASKS[loaded.targets.task].output)

@@ -10,10 +10,10 @@ import struct
 import pytest
 from rich.console import Console
 
-from fastdl import curves, report
-from fastdl.callbacks import EpochResult
-from fastdl.progress import LINES, Progress
-from fastdl.trainer import History
+from fastdl.cli import curves, wording
+from fastdl.cli.progress import LINES, Progress
+from fastdl.training.callbacks import EpochResult
+from fastdl.training.history import History
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from fastdl.trainer import History
     ],
 )  # fmt: skip
 def test_numbers_have_four_digits(value, text):
-    assert report.number(value) == text
+    assert wording.number(value) == text
 
 
 def test_metrics_in_words():
     values = {"accuracy": 0.97774, "rmse": 817.64, "r2": 0.98765, "loss": 0.04217, "val_loss": 0.00001234}
-    assert report.metrics(values) == "accuracy 97.77 %   RMSE 817.6   R² 0.9877   loss 0.0422   val loss 1.2e-05"
+    assert wording.metrics(values) == "accuracy 97.77 %   RMSE 817.6   R² 0.9877   loss 0.0422   val loss 1.2e-05"
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ def test_metrics_in_words():
     ],
 )
 def test_durations(seconds, text):
-    assert report.duration(seconds) == text
+    assert wording.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("rate", "text"), [(812.4, "812"), (81234, "81.2 k"), (999, "999"), (1.234e6, "1.23 M"), (2.5e8, "250 M")]
 )
 def test_rates(rate, text):
-    assert report.rate(rate) == text
+    assert wording.rate(rate) == text
 
 
 def test_plurals():
-    assert [report.plural(n, noun) for n, noun in [(1, "row"), (1797, "row"), (1, "class"), (2, "class")]] == [
+    assert [wording.plural(n, noun) for n, noun in [(1, "row"), (1797, "row"), (1, "class"), (2, "class")]] == [
         "1 row", "1,797 rows", "1 class", "2 classes"
     ]  # fmt: skip
 
@@ -66,7 +66,7 @@ def watch(epochs, live=False, partial=False, clock=None, monkeypatch=None):
     text = io.StringIO()
     console = Console(file=text, force_terminal=live, width=100, soft_wrap=True, highlight=False)
     now = [0.0]
-    monkeypatch.setattr("fastdl.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fastdl.cli.progress.time.monotonic", lambda: now[0])
     with Progress(console, live) as progress:
         progress.on_train_begin(epochs, 1000)
         for epoch in range(1, epochs + 1):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import shuffling
-from fastdl.shuffling import MANY_ROWS, Orders, order_of
+from fastdl.training import shuffling
+from fastdl.training.shuffling import MANY_ROWS, Orders, order_of
 
 
 def test_an_order_is_a_permutation_of_its_own():

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdl import data
 from fastdl.errors import InputError, OptionError
-from fastdl.tables import Table
+from fastdl.tables import data
+from fastdl.tables.csv_file import Table
 
 IRIS = (
     "length,width,species\n5.1,3.5,setosa\n4.9,3.0,setosa\n6.2,2.9,versicolor\n5.9,3.2,versicolor\n6.3,3.3,virginica\n"

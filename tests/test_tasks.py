@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastdl import tasks
 from fastdl.errors import InputError
+from fastdl.tables import tasks
 
 
 def column(values, boolean=False):

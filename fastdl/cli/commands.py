@@ -18,11 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from fastdl import curves, data, metrics, report, runs, storage
-from fastdl.engine import Engine
-from fastdl.errors import InputError, MissingExtraError, OptionError
-from fastdl.model import DTYPES, MLP
-from fastdl.options import (
+from fastdl import metrics
+from fastdl.cli import curves, runs, wording
+from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
     dropout_shares,
@@ -33,9 +31,14 @@ from fastdl.options import (
     schedule_of,
     thread_count,
 )
-from fastdl.progress import Progress
-from fastdl.tasks import TASKS, check_task
-from fastdl.trainer import Trainer
+from fastdl.cli.progress import Progress
+from fastdl.engine import Engine
+from fastdl.errors import InputError, MissingExtraError, OptionError
+from fastdl.files.atomic import atomic_write
+from fastdl.model import DTYPES, MLP, load
+from fastdl.tables import data
+from fastdl.tables.tasks import TASKS, check_task
+from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32
 """Rows per step where the user does not say, and the training rows are as many.
@@ -96,7 +99,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         dropout=dropout,
         early_stopping=options.early_stopping,
     )
-    report.plan(messages, loaded, model, trainer)
+    wording.plan(messages, loaded, model, trainer)
     _warm_up(trainer, messages, live)
     if options.explain:
         with _status(messages, live, "measuring"):
@@ -133,7 +136,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
 
 def predict(model_path: str, files: Sequence[str], out: str | None) -> None:
     """Write predictions, and probabilities where the model gives them, as CSV to `out` or stdout."""
-    model = load_model(model_path)
+    model = load(model_path)
     columns = predictions(model, data.load_features(files, model))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -143,7 +146,7 @@ def predict(model_path: str, files: Sequence[str], out: str | None) -> None:
     if out is None:
         sys.stdout.write(text.getvalue())
         return
-    with storage.atomic_write(out) as file:
+    with atomic_write(out) as file:
         file.write(text.getvalue().encode())
 
 
@@ -175,11 +178,11 @@ def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
 
 def evaluate(model_path: str, files: Sequence[str], target: str | None, output: Console) -> None:
     """Print loss and metrics of a model on a data set."""
-    model = load_model(model_path)
+    model = load(model_path)
     X, y = data.load_labelled(files, model, target)
     values = assess(model, X, y)
-    report.print_pairs(
-        output, {"rows": f"{len(X):,}", **{report.LABELS[k]: report.metric(k, v) for k, v in values.items()}}
+    wording.print_pairs(
+        output, {"rows": f"{len(X):,}", **{wording.LABELS[k]: wording.metric(k, v) for k, v in values.items()}}
     )
 
 
@@ -192,13 +195,7 @@ def assess(model: MLP, X: NDArray, y: NDArray) -> dict[str, float]:
 
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
-    report.inspection(output, load_model(model_path), model_path)
-
-
-def load_model(path: str) -> MLP:
-    """The model in a file, or in the folder of a run."""
-    folder = Path(path)
-    return storage.load(folder / runs.MODEL if (folder / runs.MODEL).is_file() else folder)
+    wording.inspection(output, load(model_path), model_path)
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,7 @@ def bench(options: BenchOptions, messages: Console) -> None:
     except PeerError as error:
         raise InputError(f"the measurement failed: {error}") from error
     if options.json is not None:
-        with storage.atomic_write(options.json) as file:
+        with atomic_write(options.json) as file:
             file.write((json.dumps(result, indent=1) + "\n").encode())
     show.show(result)
     print(model.summary(result))
@@ -276,7 +273,7 @@ def _warm_up(trainer: Trainer, messages: Console, live: bool) -> None:
         )
     seconds = time.perf_counter() - start
     if seconds > 3:
-        messages.print(f"prepared the kernels in {report.duration(seconds)}; they are kept for the next runs\n")
+        messages.print(f"prepared the kernels in {wording.duration(seconds)}; they are kept for the next runs\n")
 
 
 @contextlib.contextmanager
@@ -291,9 +288,9 @@ def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float
         return
     title = name
     for metric, value in list(validation.items())[:1]:
-        title += f": validation {report.LABELS.get(metric, metric)} {report.metric(metric, value)}"
+        title += f": validation {wording.LABELS.get(metric, metric)} {wording.metric(metric, value)}"
     try:
-        with storage.atomic_write(folder / runs.CURVES) as file:
+        with atomic_write(folder / runs.CURVES) as file:
             curves.draw(trainer.history, title, file)
     except MissingExtraError as error:
         messages.print(escape(str(error)))
@@ -305,13 +302,13 @@ def _summarise(
     output: Console, folder: Path, trainer: Trainer, validation: dict[str, float], seconds: float, rows: int
 ) -> None:
     trained = sum(trainer.history.epoch_seconds)
-    epochs = report.plural(trainer.epochs_done, "epoch")
-    speed = f", {report.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
+    epochs = wording.plural(trainer.epochs_done, "epoch")
+    speed = f", {wording.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
     files = ", ".join(name for name in runs.FILES if (folder / name).exists())
     facts = {}
     if validation:
-        facts["validation"] = report.metrics(validation)
+        facts["validation"] = wording.metrics(validation)
     elif trainer.history.loss:
-        facts["training"] = report.metrics({"loss": trainer.history.loss[-1]})
-    facts |= {"time": f"{report.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
-    report.print_pairs(output, facts)
+        facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
+    facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
+    wording.print_pairs(output, facts)

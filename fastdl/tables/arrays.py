@@ -14,8 +14,8 @@ from fastdl import checks
 from fastdl.datasets import load_digits
 from fastdl.errors import InputError, OptionError
 from fastdl.suggest import did_you_mean
-from fastdl.tables import listed, read_bytes
-from fastdl.tasks import TargetColumn
+from fastdl.tables.csv_file import listed, read_bytes
+from fastdl.tables.tasks import TargetColumn
 
 ZIP_MAGIC = b"PK"
 NPY_MAGIC = b"\x93NUMPY"

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdl import storage
 from fastdl.errors import InputError, OptionError
+from fastdl.files.atomic import atomic_write
+from fastdl.model import MODEL_FILE
 
 if TYPE_CHECKING:
-    from fastdl.data import TrainingData
     from fastdl.model import MLP
-    from fastdl.trainer import History, Trainer
+    from fastdl.tables.data import TrainingData
+    from fastdl.training.history import History
+    from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES = "model.fastdl", "history.csv", "config.json", "curves.png"
+MODEL, HISTORY, CONFIG, CURVES = MODEL_FILE, "history.csv", "config.json", "curves.png"
 FILES = (MODEL, HISTORY, CONFIG, CURVES)
 
 
@@ -75,9 +77,9 @@ def write(out: str | None, name: str, trainer: Trainer, config: Mapping[str, Any
     folder, made = make_folder(out, name)
     try:
         trainer.model.save(folder / MODEL)
-        with storage.atomic_write(folder / HISTORY) as file:
+        with atomic_write(folder / HISTORY) as file:
             file.write(history_csv(trainer.history).encode())
-        with storage.atomic_write(folder / CONFIG) as file:
+        with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
         (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
     except BaseException:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import arrays, encoding, tasks
-from fastdl.arrays import ArrayData
-from fastdl.encoding import Column
 from fastdl.errors import InputError, OptionError
 from fastdl.model import MLP
 from fastdl.suggest import did_you_mean
-from fastdl.tables import Table, listed
-from fastdl.tasks import TargetColumn, Targets
+from fastdl.tables import arrays, encoding, tasks
+from fastdl.tables.arrays import ArrayData
+from fastdl.tables.csv_file import Table, listed
+from fastdl.tables.encoding import Column
+from fastdl.tables.tasks import TargetColumn, Targets
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastdl.errors import InputError, ModelFileError, OptionError
 from fastdl.suggest import did_you_mean
-from fastdl.tables import Table, listed, polars
+from fastdl.tables.csv_file import Table, listed, polars
 
 MOST_CATEGORIES = 1000
 """One-hot columns beyond this number are refused: a column of names or numbers, not of categories."""

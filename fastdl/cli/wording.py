@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fastdl import tasks
+from fastdl.tables import tasks
 
 if TYPE_CHECKING:
-    from fastdl.data import TrainingData
     from fastdl.model import MLP
-    from fastdl.trainer import Trainer
+    from fastdl.tables.data import TrainingData
+    from fastdl.training.trainer import Trainer
 
 LABELS = {"loss": "loss", "val_loss": "val loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}
 """How metrics are written for people."""

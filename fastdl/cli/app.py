@@ -195,7 +195,7 @@ def train(
     Ctrl-C ends the training and saves what was learned so far.
     """
     options = dict(locals())
-    from fastdl import commands
+    from fastdl.cli import commands
 
     raise typer.Exit(commands.train(commands.TrainOptions(**options), _messages(), _output()))
 
@@ -212,7 +212,7 @@ def predict(
 
     The columns of a CSV file are found by their names; others, such as the target, are not looked at.
     """
-    from fastdl import commands
+    from fastdl.cli import commands
 
     commands.predict(model, data, out)
 
@@ -227,7 +227,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print the metrics and the loss of a model on a data set with known targets."""
-    from fastdl import commands
+    from fastdl.cli import commands
 
     commands.evaluate(model, data, target, _output())
 
@@ -235,7 +235,7 @@ def evaluate(
 @app.command()
 def inspect(model: ModelPath) -> None:
     """Print what a model file holds: layers, features, classes, and how it was trained."""
-    from fastdl import commands
+    from fastdl.cli import commands
 
     commands.inspect(model, _output())
 
@@ -268,6 +268,6 @@ def bench(
     Each library trains in a process of its own, by turns; that all learn the same is checked first.
     """
     options = dict(locals())
-    from fastdl import commands
+    from fastdl.cli import commands
 
     commands.bench(commands.BenchOptions(**options), _messages())

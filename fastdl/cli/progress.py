@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fastdl import report
-from fastdl.callbacks import EpochResult
+from fastdl.cli import wording
+from fastdl.training.callbacks import EpochResult
 
 LINES = 20
 """About so many epochs get a line that stays; the live display shows the others."""
@@ -101,21 +101,21 @@ class Progress:
         width = len(str(result.epochs))
         parts = [
             f"epoch {result.epoch:{width}}/{result.epochs}",
-            *(f"{k} {report.metric(k, v):<7}" for k, v in values.items()),
+            *(f"{k} {wording.metric(k, v):<7}" for k, v in values.items()),
         ]
-        parts.append(f"{report.rate(result.rows / max(result.seconds, 1e-9))} rows/s")
+        parts.append(f"{wording.rate(result.rows / max(result.seconds, 1e-9))} rows/s")
         if left is not None and result.epoch < result.epochs:
-            parts.append(f"{report.duration(left)} left")
+            parts.append(f"{wording.duration(left)} left")
         return "   ".join(parts)
 
     def _row(self, result: EpochResult, header: bool = False) -> Table:
         """One epoch as a row of a table whose columns have fixed widths."""
-        cells = {"epoch": f"{result.epoch}/{result.epochs}", "loss": report.metric("loss", result.loss)}
+        cells = {"epoch": f"{result.epoch}/{result.epochs}", "loss": wording.metric("loss", result.loss)}
         if result.val_loss is not None:
-            cells["val loss"] = report.metric("loss", result.val_loss)
+            cells["val loss"] = wording.metric("loss", result.val_loss)
         for name, value in result.metrics.items():
-            cells[report.LABELS.get(name, name)] = report.metric(name, value)
-        cells["rows/s"] = report.rate(result.rows / max(result.seconds, 1e-9))
+            cells[wording.LABELS.get(name, name)] = wording.metric(name, value)
+        cells["rows/s"] = wording.rate(result.rows / max(result.seconds, 1e-9))
         table = Table.grid(padding=(0, 2, 0, 0))
         for name in cells:
             table.add_column(
@@ -145,7 +145,7 @@ class Progress:
             share = 100 * rows // max(1, self._rows)
             bars.add_row(name, ProgressBar(total=max(1, self._rows), completed=rows, width=36), Text(f"{share} %"))
             name = Text("training")
-        text = "starting" if left is None else f"{report.duration(left)} left"
+        text = "starting" if left is None else f"{wording.duration(left)} left"
         bars.add_row(name, ProgressBar(total=total, completed=done, width=36), Text(text))
         shown = [bars] if self._moving is None else [self._row(self._moving), bars]
         self._live.update(Group(*shown), refresh=True)

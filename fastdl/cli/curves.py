@@ -6,11 +6,11 @@ import logging
 import math
 from typing import IO, TYPE_CHECKING, Any
 
-from fastdl import report
+from fastdl.cli import wording
 from fastdl.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from fastdl.trainer import History
+    from fastdl.training.history import History
 
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _TRAIN, _VALIDATION = "#9aa5b1", "#0b69a3"
@@ -50,7 +50,7 @@ def draw(history: History, title: str, file: IO[bytes], dpi: int = 150) -> None:
     if 0 < 20 * min(values) < max(values) < math.inf:
         _log_scale(axes[0])
     if metric is not None:
-        name = report.LABELS.get(metric, metric)
+        name = wording.LABELS.get(metric, metric)
         _panel(axes[1], metric, epochs, [("validation", history.metrics[metric], _VALIDATION)], f"validation {name}")
         if metric == "accuracy":
             axes[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
@@ -80,7 +80,7 @@ def _panel(axes: Any, metric: str, epochs: range, curves: list[tuple[str, list[f
         shift = 0 if not near else 6 if values[-1] == max(last) else -6
         axes.plot(epochs, values, color=colour, linewidth=1.8, marker=marker, markersize=4, label=name, clip_on=False)
         axes.annotate(
-            report.metric(metric, values[-1]),
+            wording.metric(metric, values[-1]),
             (epochs[-1], values[-1]),
             xytext=(7, shift),
             textcoords="offset points",

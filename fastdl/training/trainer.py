@@ -6,46 +6,24 @@ import copy
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics
-from fastdl.callbacks import Callback, EpochResult
 from fastdl.engine import Engine, Training, aligned_zeros
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer
 from fastdl.schedules import Constant, Schedule
-from fastdl.shuffling import Orders
-from fastdl.stopping import EarlyStopping, Watch
+from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.early_stopping import EarlyStopping, Watch
+from fastdl.training.history import History
+from fastdl.training.shuffling import Orders
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
-
-
-@dataclass
-class History:
-    """One value per finished epoch.
-
-    loss : mean training loss, measured batch by batch while the parameters moved, without the L2 penalty (with dropout,
-        where there is any)
-    val_loss : mean loss on the validation data after the epoch; empty without validation data
-    metrics : name -> values on the validation data ("accuracy", or "rmse" and "r2"); empty without validation data
-    epoch_seconds : time of the epoch's training, without validation
-    best_epoch : with early stopping, which epoch (from 1) was the best; its parameters are restored
-    """
-
-    loss: list[float] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    metrics: dict[str, list[float]] = field(default_factory=dict)
-    epoch_seconds: list[float] = field(default_factory=list)
-    best_epoch: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.loss)
 
 
 class Trainer:

@@ -13,7 +13,7 @@ from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from fastdl.trainer import History
+    from fastdl.training.history import History
 
 _HIGHER_IS_BETTER = ("accuracy", "r2")
 

@@ -1,0 +1,1 @@
+"""Tables and array files in; features, targets and a split out."""

@@ -1,0 +1,1 @@
+"""Mini-batches, epochs, validation: what a training is made of."""

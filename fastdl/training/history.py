@@ -1,0 +1,27 @@
+"""What a training leaves to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """One value per finished epoch.
+
+    loss : mean training loss, measured batch by batch while the parameters moved, without the L2 penalty (with dropout,
+        where there is any)
+    val_loss : mean loss on the validation data after the epoch; empty without validation data
+    metrics : name -> values on the validation data ("accuracy", or "rmse" and "r2"); empty without validation data
+    epoch_seconds : time of the epoch's training, without validation
+    best_epoch : with early stopping, which epoch (from 1) was the best; its parameters are restored
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    epoch_seconds: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.loss)
