@@ -334,7 +334,7 @@ def test_interrupted_elsewhere(run, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "load_model", interrupt)
+    monkeypatch.setattr(commands, "load", interrupt)
     assert run("inspect", "x").code == 130
 
 

@@ -263,7 +263,8 @@ def test_other_files(path, tmp_path):
     with path.open("wb") as file:
         np.savez(file, X=np.arange(9))
     refused(path, "another kind")
-    refused(tmp_path, "folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "folder")
     refused(tmp_path / "missing", "nothing")
 
 
@@ -344,3 +345,8 @@ def test_saving_where_it_cannot(tmp_path, model):
         with pytest.raises(fastdl.InputError, match=str(target)):
             model.save(target)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_folder_of_a_run_is_its_model(model, tmp_path):
+    model.save(tmp_path / "model.fastdl")
+    assert same(model, fastdl.load(tmp_path))
