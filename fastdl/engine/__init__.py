@@ -121,8 +121,8 @@ class Engine:
         fk.linear_forward(column, one, zero, fk.SIGMOID, 0.0, result)
         return result.reshape(raw.shape)
 
-    def mean_loss(self, raw: NDArray, y: NDArray) -> float:
-        """Mean loss of raw outputs against prepared targets."""
+    def mean_loss(self, raw: NDArray, y: NDArray, weight: NDArray | None = None) -> float:
+        """Mean loss of raw outputs against prepared targets; `weight` [N] has mean 1."""
         self._prepare()
         labels, targets = self.split_targets(y)
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
@@ -130,7 +130,14 @@ class Engine:
         total = 0.0
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
-            total += steps.total_loss(self.loss, raw[part], labels[part], targets[part], no_weights, scratch)
+            total += steps.total_loss(
+                self.loss,
+                raw[part],
+                labels[part],
+                targets[part],
+                no_weights if weight is None else weight[part],
+                scratch,
+            )
         return total / (raw.size if self.loss_name == "squared_error" else len(raw))
 
     def split_targets(self, y: NDArray) -> tuple[NDArray[np.int64], NDArray]:
