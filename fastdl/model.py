@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, initialisation
 from fastdl.activations import Activation, ActivationLike, resolve
-from fastdl.engine import Engine, aligned_zeros
+from fastdl.engine import Engine
 from fastdl.errors import InputError
+from fastdl.network import Architecture, LossTerm, Unit, aligned_zeros, views
 from fastdl.outputs import OUTPUTS
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
+from fastdl_kernels.serial import LOSSES
 
 DTYPES = ("float32", "float64")
 # Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
@@ -85,11 +87,22 @@ class MLP:
         pairs = list(zip(self.layers[:-1], self.layers[1:]))
         self.parameters = aligned_zeros(sum((i + 1) * o for i, o in pairs), self.dtype)
         self.weights, self.biases = self.views(self.parameters)
-        self._engine = Engine(self)
+        self._engine = Engine(self.architecture, self.parameters, checks.finite)
         rng = np.random.default_rng(self.seed)
         rectifiers = [a.is_rectifier for a in self.activations] + [False]
         for weight, (fan_in, fan_out), rectifier in zip(self.weights, pairs, rectifiers):
             initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, rectifier))
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the engine must know of the model besides its parameters."""
+        name = OUTPUTS[self.output].loss
+        return Architecture(
+            self.layers,
+            tuple(Unit(a.code, a.alpha) for a in self.activations),
+            LossTerm(LOSSES[name], self.output == "softmax", name == "squared_error"),
+            self.dtype,
+        )
 
     @property
     def n_parameters(self) -> int:
@@ -98,13 +111,7 @@ class MLP:
 
     def views(self, flat: NDArray) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
         """Weights (in, out) and biases (out,) of each layer as views of a buffer laid out like `parameters`."""
-        weights, biases, start = [], [], 0
-        for n_in, n_out in zip(self.layers[:-1], self.layers[1:]):
-            weights.append(flat[start : start + n_in * n_out].reshape(n_in, n_out))
-            start += n_in * n_out
-            biases.append(flat[start : start + n_out])
-            start += n_out
-        return tuple(weights), tuple(biases)
+        return views(self.layers, flat)
 
     def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.

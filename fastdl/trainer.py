@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import time
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics
 from fastdl.callbacks import Callback, EpochResult
-from fastdl.engine import Engine, Training, aligned_zeros
+from fastdl.engine import Engine, Session, Settings
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
+from fastdl.network import aligned_zeros
 from fastdl.optimizers import Adam, Optimizer
 from fastdl.schedules import Constant, Schedule
 from fastdl.shuffling import Orders
@@ -119,7 +119,8 @@ class Trainer:
         self.early_stopping = early_stopping
         self.epochs_done = 0
         self.history = History()
-        self._training: Training | None = None
+        self._engine = Engine(model.architecture, model.parameters, checks.finite)
+        self._training: Session | None = None
         self._orders = Orders(self.seed)
 
     def fit(
@@ -167,7 +168,7 @@ class Trainer:
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         if self._training is None:
-            self._training = self._new_training(Engine(self.model))
+            self._training = self._new_session(self.model.parameters)
         training = self._training
         self.history = History()
         for callback in self.callbacks:
@@ -208,23 +209,22 @@ class Trainer:
         from fastdl.engine.explain import explain
 
         seconds = _positive(seconds, "seconds", "how long to measure")
-        model = copy.copy(self.model)
-        model.parameters = aligned_zeros(model.n_parameters, model.dtype)
-        model.parameters[:] = self.model.parameters
-        return explain(self._new_training(Engine(model), clocked=True), self.n_threads, seconds)
+        parameters = aligned_zeros(self.model.n_parameters, self.model.dtype)
+        parameters[:] = self.model.parameters
+        return explain(self._new_session(parameters, clocked=True), self.n_threads, seconds)
 
-    def _new_training(self, engine: Engine, clocked: bool = False) -> Training:
-        return Training(
-            engine,
+    def _new_session(self, parameters: NDArray, clocked: bool = False) -> Session:
+        settings = Settings(
+            self.batch_size,
             self.optimizer,
             self.l2,
-            self.batch_size,
-            self.n_threads,
             self.clip_norm or 0.0,
-            self.dropout,
+            tuple(self.dropout),
             self.seed,
+            self.n_threads,
             clocked,
         )
+        return Session(self.model.architecture, parameters, settings)
 
     def _order(self, n_rows: int, more: bool) -> NDArray[np.int64]:
         """The order of the rows in the coming epoch; with `more` to come, a core that is left draws the next one meanwhile.
@@ -256,10 +256,9 @@ class Trainer:
         self, epoch: int, loss: float, seconds: float, n_rows: int, validation: tuple[NDArray, NDArray] | None
     ) -> None:
         val_loss, values = None, {}
-        if validation is not None and self._training is not None:
-            engine = self._training.engine
-            raw = engine.forward(validation[0], self.n_threads)
-            val_loss = engine.mean_loss(raw, validation[1])
+        if validation is not None:
+            raw = self._engine.forward(validation[0], self.n_threads)
+            val_loss = self._engine.mean_loss(raw, validation[1])
             values = metrics.evaluate(self.model, raw, validation[1])
             self.history.val_loss.append(val_loss)
         self.history.loss.append(float(loss))
