@@ -15,9 +15,11 @@ from fastdl.activations import Activation, ActivationLike, LeakyReLU, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.files import native
+from fastdl.network import Architecture, LossTerm, Unit
 from fastdl.outputs import OUTPUTS
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
+from fastdl_kernels.serial import LOSSES
 
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
@@ -60,6 +62,7 @@ class MLP:
     parameters: NDArray[Any]
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
+    engine: Engine
 
     def __init__(
         self,
@@ -108,7 +111,8 @@ class MLP:
         if values is not None:
             self.parameters[:] = values
         self.weights, self.biases = self.views(self.parameters)
-        self._engine = Engine(self)
+        # A view of the engine's own: predictions go on if the user makes the parameters read-only.
+        self.engine = Engine(self.architecture, self.parameters[:], checks.finite)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -120,7 +124,7 @@ class MLP:
                 )
             self.parameters[:] = array  # the buffer stays: weights, biases and the engine are views of it
             return
-        if name in _FIXED and "_engine" in vars(self):
+        if name in _FIXED and "engine" in vars(self):
             mend = (
                 f"assign to its elements: model.{name}[0][:] = ..."
                 if name in ("weights", "biases")
@@ -130,6 +134,17 @@ class MLP:
         if name in _LISTS and value is not None:
             value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
         object.__setattr__(self, name, value)
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the engine must know of the model besides its parameters."""
+        name = OUTPUTS[self.output].loss
+        return Architecture(
+            self.layers,
+            tuple(Unit(a.code, a.alpha) for a in self.activations),
+            LossTerm(LOSSES[name], self.output == "softmax", name == "squared_error"),
+            self.dtype,
+        )
 
     @property
     def n_parameters(self) -> int:
@@ -150,7 +165,7 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: views and compiled plans are made anew."""
-        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases", "_engine")}
+        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases", "engine")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Parameters are copied into memory of the model's own: what comes may be a file, or another's buffer."""
@@ -210,7 +225,7 @@ class MLP:
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
         inputs, name = self._inputs(X)
-        return self._engine.forward(inputs, name=name)
+        return self.engine.forward(inputs, name=name)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
@@ -218,7 +233,7 @@ class MLP:
             raise InputError(
                 "predict_proba: expected a model with softmax or sigmoid output, got 'linear'; use predict"
             )
-        return self._engine.probabilities(self.forward(X))
+        return self.engine.probabilities(self.forward(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class [N] as int64 for softmax; labels 0 or 1 for sigmoid, values for linear output.
@@ -226,7 +241,7 @@ class MLP:
         The last two have shape [N] for one output and [N, O] for several.
         """
         if self.output == "softmax":
-            return self._engine.classes(*self._inputs(X))
+            return self.engine.classes(*self._inputs(X))
         return self.decode(self.forward(X))
 
     def decode(self, raw: NDArray[np.floating]) -> NDArray[Any]:
@@ -255,7 +270,7 @@ class MLP:
             raise InputError("X: expected at least one row, got an empty array")
         targets = self.prepare_targets(y, len(inputs))
         weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
-        return self._engine.loss_and_gradient(inputs, targets, weight, l2)
+        return self.engine.loss_and_gradient(inputs, targets, weight, l2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""

@@ -107,7 +107,7 @@ def test_a_copy_of_a_used_trainer_goes_on_with_the_same_bits(rng, tmp_path, way,
         second = trainer.fit(X, y, validation_data=(X, y))
         assert first.loss == second.loss
         np.testing.assert_array_equal(clone.model.parameters, model.parameters)
-        for a, b in zip(clone._training.states, trainer._training.states, strict=True):
+        for a, b in zip(clone._session.states, trainer._session.states, strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.size == 0 or not np.shares_memory(a, b)
     result_owner.clear()

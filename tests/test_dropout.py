@@ -165,8 +165,8 @@ def train(n_threads=1, first_call=1, dropout=(0.2, 0.5), epochs=2, seed=0, **opt
     trainer = fastdl.Trainer(model, fastdl.Adam(), 40, 1, n_threads=n_threads, dropout=dropout, seed=seed, **options)
     losses = []
     for _ in range(epochs):
-        if trainer._training is not None:
-            trainer._training.chooser.steps = first_call
+        if trainer._session is not None:
+            trainer._session.tuner.steps = first_call
         losses += trainer.fit(X, y, validation_data=(X, y)).loss
     return model, losses, trainer.history
 

@@ -117,21 +117,22 @@ def test_another_optimizer(problem, first, second, goes_on):
     np.testing.assert_allclose(model.parameters, by_hand.theta, rtol=1e-9, atol=1e-12)
 
 
-def test_dropout_schedule_epochs_and_weights_change(problem):
-    """The same as a trainer that had the new values from the start, on the parameters of then."""
+def test_dropout_schedule_and_epochs_change(problem):
+    """The same as a trainer that had the new values from the start and goes on from the same state."""
     model, X, y = problem
     trainer = fastdl.Trainer(model, fastdl.SGD(0.05), batch_size=9, epochs=1)
     trainer.fit(X, y)
-    trainer.dropout, trainer.epochs, trainer.schedule = 0.5, 3, schedules.Step(2, 0.9)
     other = make_model(LAYERS, "tanh", "softmax")
-    fresh = fastdl.Trainer(other, fastdl.SGD(0.05), batch_size=9, epochs=1)
-    fresh.fit(X, y)
-    again = fastdl.Trainer(other, fastdl.SGD(0.05), 9, 3, schedule=schedules.Step(2, 0.9), dropout=[0.5])
-    again.epochs_done, again.steps_done = fresh.epochs_done, fresh.steps_done
-    trainer._training.steps_done = 0  # masks are counted from the training's first step
+    fresh = fastdl.Trainer(other, fastdl.SGD(0.05), 9, 3, schedule=schedules.Step(2, 0.9), dropout=[0.5])
+    state = fresh.__getstate__()
+    fresh.__setstate__({**state, **{k: v for k, v in trainer.__getstate__().items() if k in ("_kept", "epochs_done")}})
+    fresh.model.parameters[:] = model.parameters
+    fresh._kept = fresh._kept._replace(model=other)
+    trainer.dropout, trainer.epochs, trainer.schedule = 0.5, 3, schedules.Step(2, 0.9)
     trainer.fit(X, y)
-    again.fit(X, y)
+    fresh.fit(X, y)
     assert len(trainer.history) == 3
+    assert trainer.steps_done == fresh.steps_done == 20
     np.testing.assert_array_equal(model.parameters, other.parameters)
 
 
@@ -163,13 +164,16 @@ def test_nothing_is_made_anew_without_a_change(problem):
     model, X, y = problem
     trainer = fastdl.Trainer(model, batch_size=9, epochs=1)
     trainer.fit(X, y)
-    session = trainer._training
-    trainer.epochs, trainer.schedule, trainer.optimizer = 2, schedules.Cosine(), fastdl.Adam(lr=0.5)
+    workspace, states = trainer._session.workspace, trainer._session.states
+    trainer.epochs, trainer.schedule, trainer.optimizer = 2, schedules.Cosine(), fastdl.Adam(lr=0.5, beta2=0.9)
+    trainer.l2, trainer.seed, trainer.dropout = 0.1, 4, 0.1
     trainer.fit(X, y)
-    assert trainer._training is session
+    assert trainer._session.workspace is workspace
+    assert trainer._session.states is states
     trainer.batch_size = 10
     trainer.fit(X, y)
-    assert trainer._training is not session
+    assert trainer._session.workspace is not workspace
+    assert trainer._session.states is states
 
 
 def test_more_and_fewer_rows(rng, problem):

@@ -24,7 +24,7 @@ FAST = {  # rates at which trainings end up in infinities
 
 
 def state_of(trainer):
-    training = trainer._training
+    training = trainer._session
     return [trainer.model.parameters.copy(), *(s.copy() for s in training.states)], (
         training.steps_done, trainer.steps_done, trainer.epochs_done
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_divergence_rolls_everything_back(rng, name, clip_norm):
     if good == 0:
         same(before, state_of(trainer))
     assert np.isfinite(model.parameters).all()
-    assert all(np.isfinite(s).all() for s in trainer._training.states)
+    assert all(np.isfinite(s).all() for s in trainer._session.states)
     assert np.isfinite(trainer.history.loss + trainer.history.val_loss).all()
     if good == 0:
         trainer.optimizer = slow

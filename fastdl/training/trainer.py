@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import time
 import warnings
@@ -14,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks
-from fastdl.engine import Engine, Training
+from fastdl.engine import Session
+from fastdl.engine import Settings as StepSettings
+from fastdl.engine.session import State
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.network import aligned_copy
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
 
 # Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
 LARGE_TARGETS = 1000.0
-
-
-class Compiled(NamedTuple):
-    """What the compiled training is made for: where it differs from what is wanted now, a new one is made."""
-
-    model: MLP
-    optimizer: Optimizer  # at a rate of 1: rates are given epoch by epoch
-    l2: float
-    batch_size: int
-    n_threads: int | str
-    clip_norm: float
-    dropout: tuple[float, ...]
-    seed: int
 
 
 class Trainer(Settings):
@@ -106,12 +94,11 @@ class Trainer(Settings):
         given = locals()
         for name, setting in SETTINGS.items():
             setattr(self, name, given.get(name, setting.default))
-        self.epochs_done = self.steps_done = 0
+        self.epochs_done = 0
         self.history = History()
         self._stopped = False
-        self._training: Training | None = None
-        self._compiled: Compiled | None = None
-        self._kept: tuple[list[NDArray], int] | None = None  # states and steps of a copy's original
+        self._session: Session | None = None
+        self._kept: Kept | None = None
         self._orders = Orders(self.seed)
 
     def fit(
@@ -162,17 +149,24 @@ class Trainer(Settings):
 
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
-        training = self._session()
+        session = self._current_session()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
         self._stopped = False
         try:
             hooks.call("on_train_begin", self.epochs, n_rows)
-            self._run(training, inputs, targets, weight, validation, hooks)
+            self._run(session, inputs, targets, weight, validation, hooks)
             hooks.call("on_train_end")
         finally:
             hooks.close()
         return self.history
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps there were in all calls of `fit` on this model."""
+        if self._session is not None:
+            return self._session.steps_done
+        return 0 if self._kept is None else self._kept.state.steps_done
 
     def stop(self) -> None:
         """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
@@ -188,14 +182,15 @@ class Trainer(Settings):
 
         seconds = checks.positive(seconds, "seconds", "how long to measure")
         self.check_again()
-        wanted = self._wanted()._replace(model=copy.copy(self.model))
-        return explain(_new_training(wanted, clocked=True), self.n_threads, seconds)
+        parameters = aligned_copy(self.model.parameters)
+        session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
+        return explain(session, self.n_threads, seconds)
 
     # --- one training ---
 
     def _run(
         self,
-        training: Training,
+        session: Session,
         inputs: NDArray,
         targets: NDArray,
         weight: NDArray | None,
@@ -205,16 +200,16 @@ class Trainer(Settings):
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
         model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
         n_rows = len(inputs)
-        n_batches = -(-n_rows // training.batch_size)
+        n_batches = -(-n_rows // session.settings.batch_size)
         span = self.steps_done, self.steps_done + epochs * n_batches
-        good = LastGood(training)
+        session.snapshot()
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
             progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(training, n_rows, epoch < epochs)
+            order = self._order(session, n_rows, epoch < epochs)
             try:
-                loss, bad_batch = training.epoch(inputs, targets, weight, order, rates, progress)
+                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
                     raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
@@ -223,35 +218,32 @@ class Trainer(Settings):
                 val_loss: float | None = None
                 values: dict[str, float] = {}
                 if validation is not None:
-                    val_loss, values = validation.assess(training.engine, self.n_threads)
+                    val_loss, values = validation.assess(self.n_threads)
                     if not np.isfinite(val_loss):
                         raise _diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
             except DivergedError:
-                good.restore()
+                session.restore()
                 raise
             except BaseException:  # Ctrl-C, or a callback's: what was learned in this epoch stays, if it is any good
-                if checks.all_finite(model.parameters):
-                    self.steps_done += good.steps_since()
-                else:
-                    good.restore()
+                if not checks.all_finite(model.parameters):
+                    session.restore()
                 raise
-            good.keep()
+            session.snapshot()
             self.epochs_done += 1
-            self.steps_done += n_batches
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
             if self._stopped:
                 break
 
-    def _order(self, training: Training, n_rows: int, more: bool) -> NDArray[np.int64]:
+    def _order(self, session: Session, n_rows: int, more: bool) -> NDArray[np.int64]:
         """The order of the rows in the coming epoch; with `more` to come, a core that is left draws the next one meanwhile.
 
         A batch of all rows is read as it stands.
         """
-        if training.batch_size >= n_rows:
+        if session.settings.batch_size >= n_rows:
             return np.arange(n_rows)
         order = self._orders.take(self.epochs_done, n_rows)
-        if more and training.leaves_a_core:
+        if more and session.leaves_a_core:
             self._orders.draw_next(self.epochs_done + 1, n_rows)
         return order
 
@@ -287,104 +279,69 @@ class Trainer(Settings):
                 stacklevel=3,
             )
 
-    def _wanted(self) -> Compiled:
-        """What the settings, as they are now, need of compiled code and memory."""
-        return Compiled(
-            self.model,
-            replace(self.optimizer, lr=1.0),
-            self.l2,
+    def _step_settings(self, clocked: bool = False) -> StepSettings:
+        """What the settings, as they are now, say of a step."""
+        return StepSettings(
             self.batch_size,
-            self.n_threads,
+            self.optimizer,
+            self.l2,
             self.clip_norm or 0.0,
             self.dropout_rates,
             self.seed,
+            self.n_threads,
+            clocked,
         )
 
-    def _session(self) -> Training:
-        """The compiled training for the settings as they are now.
+    def _current_session(self) -> Session:
+        """The session of the model, for the settings as they are now.
 
-        This is the one place that notices changed settings. A new training takes over what still fits: the optimizer's
-        state, if it is of the same kind for the same model. With another model everything starts from the beginning.
+        This is the one place that notices changed settings: the session makes anew what does not fit any more. With another
+        model everything starts from the beginning.
         """
-        wanted = self._wanted()
-        if self._training is not None and self._compiled == wanted:
-            return self._training
-        before, kept = self._compiled, self._kept
-        if self._training is not None:
-            kept = self._training.states, self._training.steps_done
-        if before is not None and before.model is not wanted.model:
-            self.epochs_done = self.steps_done = 0
-            kept = None
-        elif before is not None and before.optimizer.states != wanted.optimizer.states:
-            kept = None
-        self._training = self._kept = None  # the workspaces of before go before new ones come
-        training = _new_training(wanted)
-        if kept is not None:
-            training.states, training.steps_done = kept
+        settings, model = self._step_settings(), self.model
+        if self._session is not None and self._session.parameters is model.parameters:
+            self._session.apply(settings)
+        else:
+            if self._session is not None:
+                self._session, self.epochs_done = None, 0  # the workspaces of before go before new ones come
+            self._session = Session(model.architecture, model.parameters, settings)
+            if self._kept is not None:
+                kept, self._kept = self._kept, None
+                if kept.model is model:
+                    self._session.apply(replace(settings, optimizer=kept.optimizer))
+                    self._session.resume(kept.state)
+                    self._session.apply(settings)
+                else:
+                    self.epochs_done = 0
         if self._orders.seed != self.seed:
             self._orders = Orders(self.seed)
-        self._training, self._compiled = training, wanted
-        return training
+        return self._session
 
     # --- copies ---
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_training", "_orders")}
-        if self._training is not None:
-            state["_kept"] = self._training.states, self._training.steps_done
+        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
+        if self._session is not None:
+            state["_kept"] = Kept(self.model, self._session.settings.optimizer, self._session.state)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if self._kept is not None:  # in memory of its own: what was unpickled may be a file or another's buffer
-            self._kept = [aligned_copy(array) for array in self._kept[0]], self._kept[1]
-        self._training = None
+        self._session = None
         self._orders = Orders(self.seed)
 
 
-class LastGood:
-    """Parameters, optimizer state and steps of the last good epoch."""
+class Kept(NamedTuple):
+    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to."""
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
-        self._arrays = [training.engine.model.parameters, *training.states]
-        self._copies = [array.copy() for array in self._arrays]
-        self._steps = training.steps_done
-
-    def keep(self) -> None:
-        """This epoch was good."""
-        for array, kept in zip(self._arrays, self._copies, strict=True):
-            kept[:] = array
-        self._steps = self._training.steps_done
-
-    def restore(self) -> None:
-        """Back to it."""
-        for array, kept in zip(self._arrays, self._copies, strict=True):
-            array[:] = kept
-        self._training.steps_done = self._steps
-
-    def steps_since(self) -> int:
-        """The steps that were done since then."""
-        return self._training.steps_done - self._steps
+    model: MLP
+    optimizer: Any
+    state: State
 
 
 def _diverged(what: str, epoch: int, lr: float) -> DivergedError:
     return DivergedError(
         f"{what}; the model keeps the parameters of {f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
         f"lower the learning rate (now {lr:g}), or standardise the features"
-    )
-
-
-def _new_training(wanted: Compiled, clocked: bool = False) -> Training:
-    return Training(
-        Engine(wanted.model),
-        wanted.optimizer,
-        wanted.l2,
-        wanted.batch_size,
-        wanted.n_threads,
-        wanted.clip_norm,
-        wanted.dropout,
-        wanted.seed,
-        clocked,
     )

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl import checks, metrics
-from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.model import MLP
 
@@ -40,8 +39,9 @@ class Validation:
             self.weight = (weight / weight.mean()).astype(model.dtype)
         self._y = np.asarray(data[1])
 
-    def assess(self, engine: Engine, n_threads: int | str) -> tuple[float, dict[str, float]]:
+    def assess(self, n_threads: int | str) -> tuple[float, dict[str, float]]:
         """(mean loss, metrics) of the model as it is now; both weighted where there are weights."""
+        engine = self._model.engine
         raw = engine.forward(self.inputs, n_threads)
         loss = engine.mean_loss(raw, self.targets, self.weight)
         values = metrics.evaluate(self._model, raw, self.targets, self.weight)

@@ -5,7 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import Linked, entry, jit, linked, noinline
+from fastdl_kernels._jit import Linked, entry, inlined, jit, linked, noinline
 from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
@@ -49,6 +49,7 @@ __all__ = [
     "fma_flop",
     "grid",
     "host",
+    "inlined",
     "jit",
     "job_block",
     "job_rows",
