@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastdl._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import LeakyReLU
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MLP",

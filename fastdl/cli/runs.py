@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdl._version import __version__
 from fastdl.errors import InputError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import MODEL_FILE
@@ -133,8 +134,6 @@ def configuration(
     """Everything that the run was made of, as it was resolved."""
     import numba
 
-    import fastdl
-
     return {
         "data": {
             "files": [str(path) for path in data.files],
@@ -158,7 +157,7 @@ def configuration(
         "options": dict(options),
         "result": {"validation": record["validation"], "seconds": round(seconds, 4)},
         "versions": {
-            "fastdl": fastdl.__version__,
+            "fastdl": __version__,
             "numpy": np.__version__,
             "numba": numba.__version__,
             "python": platform.python_version(),

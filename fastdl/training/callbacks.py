@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastdl.errors import InputError
-
-if TYPE_CHECKING:
-    from fastdl.training.settings import Settings
 
 HOOKS = ("on_train_begin", "on_progress", "on_epoch_end", "on_train_end")
 """The methods that a trainer calls, in the order of a training."""
@@ -85,7 +82,7 @@ class Hooks:
     callbacks : in the order in which they are called
     """
 
-    def __init__(self, trainer: Settings, callbacks: Iterable[object]) -> None:
+    def __init__(self, trainer: object, callbacks: Iterable[object]) -> None:
         self._callbacks = list(callbacks)
         self._methods = {name: list(self._find(name)) for name in HOOKS}
         for callback in self._callbacks:
