@@ -90,7 +90,7 @@ def forward(block, net, layer, below, below_stride, above, key):
     a = Operand(below, below_stride, False)
     b = Operand(pointer(net.params, plan[WEIGHT]), n_out, True)
     bias = pointer(net.params, plan[BIAS])
-    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0)
+    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0, nothing)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
     if plan[DROP]:
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
@@ -110,7 +110,7 @@ def backward(block, net, layer, outputs, d_outputs, key):
     b = Operand(pointer(net.params, plan[WEIGHT]), n_out, False)
     stride, share = under[STRIDE], under[DROP]
     fused = fused_derivative(under[ACTIVATION], share)
-    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0)
+    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0, nothing)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
     if share:
         if fused != under[ACTIVATION]:
@@ -188,7 +188,7 @@ def _gradient(m0, m1, net, layer, rows, below, below_stride, d_above, d_weight, 
     b = Operand(d_above, plan[STRIDE], True)
     # A product counts its rows from the matrix's first.
     first = pointer(d_weight, -m0 * n_out)
-    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds)
+    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds, nothing)
     product_job(m0, m1, 0, n_out, rows, a, b, c)
 
 
