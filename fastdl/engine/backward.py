@@ -15,6 +15,7 @@ from fastdl.engine.structs import (
     OUTPUT,
     STRIDE,
     WEIGHT,
+    Z,
     Matrix,
     floats,
     matrix_type,
@@ -33,14 +34,16 @@ def backward(block, network, layer, memory, key):
     plan, under = plan_of(network, layer), plan_of(network, layer - 1)
     n_out = plan[N_OUT]
     d_above = pointer(memory.d_outputs, plan[OUTPUT])
-    below, d_below = pointer(memory.outputs, under[OUTPUT]), pointer(memory.d_outputs, under[OUTPUT])
+    d_below = pointer(memory.d_outputs, under[OUTPUT])
+    # What the derivative underneath is taken from: outputs, or z where that was kept.
+    below = pointer(memory.outputs, under[Z] if under[Z] >= 0 else under[OUTPUT])
     alpha, alpha_under = network.alphas[layer], network.alphas[layer - 1]
     nothing = null(alpha)
     a = Operand(d_above, plan[STRIDE], False)
     b = Operand(pointer(network.parameters, plan[WEIGHT]), n_out, False)
     stride, rate = under[STRIDE], under[DROP]
     fused = fused_derivative(under[ACTIVATION], rate)
-    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0)
+    c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0, nothing)
     product_job(m0, m1, n0, n1, n_out, a, b, c)
     if rate:
         if fused != under[ACTIVATION]:
@@ -58,7 +61,7 @@ def weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bi
     b = Operand(d_above, plan[STRIDE], True)
     # A product counts its rows from the matrix's first.
     first = pointer(d_weight, -m0 * n_out)
-    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds)
+    c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds, nothing)
     product_job(m0, m1, 0, n_out, rows, a, b, c)
 
 

@@ -20,7 +20,8 @@ from fastdl.engine.gather import gather
 from fastdl.engine.loss import loss_rows
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, update_block
-from fastdl_kernels.serial import Linked, linked_product, usable_cores
+from fastdl.network import Architecture
+from fastdl_kernels.serial import BLOCKS, IN_REGISTERS, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
@@ -28,6 +29,13 @@ HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward,
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
 _ready: set[Type] = set()
+
+
+def for_activations(architecture: Architecture) -> None:
+    """Make ready what the network's activations call, as far as they are not in the register tiles."""
+    for unit in architecture.hidden:
+        if unit.code not in IN_REGISTERS:
+            BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
 
 
 def for_prediction(dtype: np.dtype) -> None:

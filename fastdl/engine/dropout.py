@@ -5,8 +5,8 @@ Nothing is stored and no generator has a state: whoever needs a part of the mask
 
 from __future__ import annotations
 
-from fastdl_kernels.serial import IDENTITY, SIGMOID, TANH, jit, mix, mix_small, noinline, times_derivative
-from fastdl_kernels.simd import broadcast, lanes_of, load_up_to, number_like, pointer, store_up_to
+from fastdl_kernels.serial import IDENTITY, apply_activation, is_rectifier, jit, mix, mix_small, needs_z, noinline
+from fastdl_kernels.simd import number_like, pointer
 
 UNITS = 1 << 32
 """A dropout rate p is written as the whole number p * UNITS: a hash below it drops the unit."""
@@ -34,20 +34,17 @@ def drop(data, stride, m0, m1, n0, n1, rate, key):
 def fused_derivative(activation, rate):
     """The activation whose derivative a product's epilogue may take from outputs that dropout has been through.
 
-    The derivatives of rectifiers look at the sign alone; sigmoid and tanh need the outputs as they were.
+    The derivatives of rectifiers look at the sign alone, and some are taken from z, which nothing was dropped of; the others
+    need the outputs as they were.
     """
-    return IDENTITY if rate and (activation == SIGMOID or activation == TANH) else activation
+    return IDENTITY if rate and not (is_rectifier(activation) or needs_z(activation)) else activation
 
 
 @jit
 def differentiate(d, outputs, stride, m0, m1, n0, n1, rate, activation, alpha):
     """d *= act'(z) for one block, from outputs = act(z) / (1 - dropout rate); what was dropped gets any number."""
-    noinline()
-    lanes = lanes_of(d)
-    keep = broadcast(number_like(alpha, (UNITS - rate) / UNITS))
-    for row in range(m0, m1):
-        stop = row * stride + n1
-        for i in range(row * stride + n0, stop, lanes):
-            n = stop - i
-            a = keep * load_up_to(outputs, i, n)
-            store_up_to(d, i, times_derivative(load_up_to(d, i, n), a, activation, alpha), n)
+    keep = number_like(alpha, (UNITS - rate) / UNITS)
+    block, from_outputs = pointer(d, m0 * stride + n0), pointer(outputs, m0 * stride + n0)
+    apply_activation(
+        activation, 1, block, stride, block, stride, from_outputs, stride, m1 - m0, n1 - n0, alpha, keep
+    )  # fmt: skip

@@ -35,9 +35,12 @@ def parts_of(size, rows, network, layer):
     return max(1, min(size, rows * plan[N_IN] * plan[N_OUT] // WORK_PER_JOB))
 
 
-@linked(lambda x: (BLOCK, network_type(x), I64, matrix_type(x), floats(x), KEY))
-def forward(block, network, layer, below, above, key):
-    """above = act(below @ W + b) for one block, and dropout; below is [rows, n_in] and above points to [rows, n_out]."""
+@linked(lambda x: (BLOCK, network_type(x), I64, matrix_type(x), floats(x), floats(x), KEY))
+def forward(block, network, layer, below, above, kept, key):
+    """above = act(below @ W + b) for one block, and dropout; below is [rows, n_in] and above points to [rows, n_out].
+
+    kept, laid out like above, receives z = below @ W + b unless it is null.
+    """
     m0, m1, n0, n1 = block
     plan = plan_of(network, layer)
     n_in, n_out, stride = plan[N_IN], plan[N_OUT], plan[STRIDE]
@@ -46,7 +49,7 @@ def forward(block, network, layer, below, above, key):
     a = Operand(below.data, below.stride, False)
     b = Operand(pointer(network.parameters, plan[WEIGHT]), n_out, True)
     bias = pointer(network.parameters, plan[BIAS])
-    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0)
+    c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0, kept)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
     if plan[DROP]:
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))

@@ -21,6 +21,7 @@ from fastdl.engine.structs import (
     OUTPUT,
     ROWS,
     UPDATE,
+    Z,
     Rows,
     input_of,
     plan_of,
@@ -42,7 +43,7 @@ from fastdl_kernels.serial import (
     sum_of,
     ticks,
 )
-from fastdl_kernels.simd import pointer
+from fastdl_kernels.simd import null, pointer
 
 
 class Worker(NamedTuple):
@@ -103,8 +104,10 @@ def step_of(i, run, network, loss, update, batches):
 def _forward_block(block, layer, step, network, memory):
     """One layer for one block of rows and columns."""
     inlined()
-    above = pointer(memory.outputs, plan_of(network, layer)[OUTPUT])
-    forward(block, network, layer, input_of(network, layer, step.batch, memory.outputs), above, step.key)
+    plan, nothing = plan_of(network, layer), null(network.alphas[layer])
+    above = pointer(memory.outputs, plan[OUTPUT])
+    kept = pointer(memory.outputs, plan[Z]) if plan[Z] >= 0 else nothing
+    forward(block, network, layer, input_of(network, layer, step.batch, memory.outputs), above, kept, step.key)
 
 
 @jit

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import structs
 from fastdl.network import CACHE_LINE, Architecture, offsets
-from fastdl_kernels.serial import IDENTITY
+from fastdl_kernels.serial import BY_CODE, IDENTITY
 
 
 def row_stride(n: int, dtype: np.dtype) -> int:
@@ -35,8 +35,21 @@ class Layout:
         term = architecture.loss
         self.loss = term.code, int(term.per_output), np.array(term.parameters, np.float64)
 
-    def plan(self, rows: int) -> NDArray[np.int64]:
-        """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it."""
+    @property
+    def numbers_per_row(self) -> int:
+        """Numbers of a row in the workspace of outputs: those of all layers, and z of layers whose derivative needs it."""
+        return sum(self.strides[1:]) + sum(stride for stride, keeps in zip(self.strides[1:], self._keeps) if keeps)
+
+    @property
+    def _keeps(self) -> list[bool]:
+        """Whether z of a layer is kept, for all layers but the last."""
+        return [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
+
+    def plan(self, rows: int, trains: bool = True) -> NDArray[np.int64]:
+        """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
+
+        A prediction, which does not train, keeps no z.
+        """
         layers, codes = self.architecture.layers, [unit.code for unit in self.architecture.hidden]
         plan = np.zeros((len(layers) - 1, structs.PLAN_COLUMNS), np.int64)
         plan[:, structs.N_IN], plan[:, structs.N_OUT] = layers[:-1], layers[1:]
@@ -44,5 +57,9 @@ class Layout:
         plan[:, structs.ACTIVATION] = [*codes, IDENTITY]
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
-        plan[:, structs.Z] = -1  # no derivative of these activations needs it
+        plan[:, structs.Z] = -1
+        at = sum(self.strides[1:]) * rows  # behind all outputs, in the same buffer
+        for layer, keeps in enumerate(self._keeps):
+            if trains and keeps:
+                plan[layer, structs.Z], at = at, at + self.strides[layer + 1] * rows
         return plan

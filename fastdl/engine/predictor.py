@@ -31,6 +31,7 @@ from fastdl_kernels.simd import (
     load,
     load_up_to,
     maximum,
+    null,
     number_like,
     pointer,
     restore_mode,
@@ -90,7 +91,7 @@ def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, clas
     first = c * chunk
     rows = min(chunk, n_rows - first)
     last = network.n_layers - 1
-    nothing = np.uint64(0)  # no layer of this plan drops units
+    no_mask, no_z = np.uint64(0), null(network.alphas[0])  # a prediction drops no units and keeps no z
     n_inputs = plan_of(network, 0)[N_IN]
     below = Matrix(pointer(data, first * n_inputs), n_inputs)
     finite = is_finite(below.data, rows * n_inputs)
@@ -101,7 +102,7 @@ def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, clas
         if layer == last and not picks:
             above = pointer(raw, first * n_out)
         for job in range(n_jobs(rows, n_out, network.itemsize, 1)):
-            forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, nothing)
+            forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, no_z, no_mask)
         below = Matrix(above, plan[STRIDE])
     if picks:
         for row in range(rows):
@@ -146,7 +147,7 @@ class Predictor:
     def __init__(self, layout: Layout, parameters: NDArray) -> None:
         architecture = layout.architecture
         self._layout, self._parameters = layout, parameters
-        self._plan = layout.plan(1)
+        self._plan = layout.plan(1, trains=False)
         self._n_inputs, self._n_outputs, self._dtype = (
             architecture.layers[0],
             architecture.layers[-1],

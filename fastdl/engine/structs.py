@@ -16,7 +16,7 @@ from fastdl_kernels.simd import pointer
 
 # Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
 # outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
-# way for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
+# buffer for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
 PLAN_COLUMNS = 11

@@ -84,7 +84,7 @@ class Workspace:
         size = -(-n_parameters // structs.SLOT_ROUND) * structs.SLOT_ROUND
         self.partial = aligned_zeros(n_partial * size, dtype).reshape(n_partial, size)
         self.ticks = np.zeros((self.tuner.counts[-1] if clocked else 0, structs.TICK_COLUMNS), np.int64)
-        self.outputs = aligned_zeros(batch_size * widths, dtype)
+        self.outputs = aligned_zeros(batch_size * layout.numbers_per_row, dtype)
         self.d_outputs = aligned_zeros(batch_size * widths, dtype)
         self.losses = np.zeros(-(-batch_size // TILE_ROWS))
         self.state = np.zeros(STATE_SIZE, np.int64)
