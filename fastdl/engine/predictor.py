@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine.boundary import check, check_rows
-from fastdl.engine.compile import for_prediction
+from fastdl.engine.compile import for_activations, for_prediction
 from fastdl.engine.forward import forward
 from fastdl.engine.plan import Layout
 from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
@@ -198,4 +198,5 @@ class Predictor:
         """Have the compiled code ready."""
         if not self._prepared:
             for_prediction(self._dtype)
+            for_activations(self._layout.architecture)
             self._prepared = True

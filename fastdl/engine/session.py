@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import FLOAT64, INT64, check, check_length, check_rows
-from fastdl.engine.compile import for_training
+from fastdl.engine.compile import for_activations, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import first_bad_label, split_targets
 from fastdl.engine.plan import Layout
@@ -237,6 +237,7 @@ class Session:
         whole = len(order) == len(x) <= batch_size
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         if not self._prepared:
+            for_activations(self.architecture)
             with for_training(dtype):
                 arguments = self._arguments((batch_size, order, *data), places, rates, 0, 1)
                 step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
