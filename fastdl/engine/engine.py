@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
-from fastdl.engine.boundary import INT64, check, check_rows
+from fastdl.engine.boundary import INT64, check, fault
+from fastdl.engine.compile import for_prediction
 from fastdl.engine.loss import first_bad_label, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session, Settings
-from fastdl.errors import EngineError
 from fastdl.network import Architecture, views
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
@@ -59,7 +59,7 @@ class Engine:
     def _not_finite(self, x: NDArray, name: str) -> None:
         if self._refuse is not None:
             self._refuse(x, name)
-        raise EngineError(f"this is a fault of fastdl, please report it: {name} was to be finite, and is not")
+        raise fault(f"{name} holds numbers that are not finite, and was not refused")
 
     def probabilities(self, raw: NDArray) -> NDArray:
         """The probabilities that raw outputs stand for: softmax where the loss takes labels, else sigmoid of each."""
@@ -76,18 +76,16 @@ class Engine:
 
     def mean_loss(self, raw: NDArray, y: NDArray, weight: NDArray | None = None) -> float:
         """Mean loss of raw outputs [N, O] against prepared targets: labels [N] or numbers [N, O]; `weight` [N] has mean 1."""
-        self._predictor.prepare()
+        for_prediction(self.architecture.dtype)
         a, dtype = self.architecture, self.architecture.dtype
         labels, targets, weights = split_targets(a.loss, y, weight, dtype)
-        check_rows("raw outputs", raw, dtype, a.layers[-1])
-        takes_labels = a.loss.takes_labels
-        check(
-            (
-                ("labels", labels, INT64, (len(raw) if takes_labels else 0,)),
-                ("targets", targets, dtype, (0, 0) if takes_labels else raw.shape),
-                ("weights", weights, dtype, (0 if weight is None else len(raw),)),
-            )
-        )
+        check("raw outputs", raw, dtype, (len(raw), a.layers[-1]))
+        if a.loss.takes_labels:
+            check("labels", labels, INT64, (len(raw),))
+        else:
+            check("targets", targets, dtype, raw.shape)
+        if weight is not None:
+            check("weights", weight, dtype, (len(raw),))
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
         scratch = np.empty((rows, raw.shape[1]), dtype)
         total = 0.0
@@ -96,7 +94,7 @@ class Engine:
             total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
         bad = first_bad_label(labels, a.layers[-1]) if total != total else None
         if bad is not None:
-            raise EngineError(f"this is a fault of fastdl, please report it: {bad}")
+            raise fault(bad)
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(

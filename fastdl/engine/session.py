@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
-from fastdl.engine.boundary import FLOAT64, INT64, check, check_length, check_rows
+from fastdl.engine.boundary import FLOAT64, INT64, check, fault
 from fastdl.engine.compile import for_activations, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import first_bad_label, split_targets
 from fastdl.engine.plan import Layout
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
-from fastdl.errors import EngineError
 from fastdl.network import Architecture, aligned_zeros
 from fastdl_kernels.serial import STOP, usable_cores
 
@@ -103,11 +102,11 @@ class Session:
         self.steps_done = 0
         self.states: list[NDArray] = []
         self._layout = Layout(architecture)
+        self._shape = (architecture.n_parameters,)
         self._hyper = np.zeros(structs.HYPER_SIZE)
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
-        self._prepared = False
-        check((("parameters", parameters, architecture.dtype, (architecture.n_parameters,)),))
+        self._train_batches: Callable[..., None] | None = None
         self._build(settings)
         self._adopt_states(settings)
         self._write_numbers(settings)
@@ -189,9 +188,9 @@ class Session:
         """Go on from a state that is of the same kind; its numbers are copied."""
         for mine, given in zip(self.states, state.states, strict=True):
             if given.shape != mine.shape or given.dtype != mine.dtype:
-                raise EngineError(
-                    f"this is a fault of fastdl, please report it: an optimizer's state should be {mine.dtype} of shape "
-                    f"{mine.shape}, and is {given.dtype} of shape {given.shape}"
+                raise fault(
+                    f"an optimizer's state should be {mine.dtype} of shape {mine.shape}, "
+                    f"and is {given.dtype} of shape {given.shape}"
                 )
             mine[:] = given
         self.steps_done, self._updates_done = state.steps_done, state.updates_done
@@ -210,7 +209,7 @@ class Session:
     def restore(self) -> None:
         """Go back to the last snapshot; it stays, to go back again. EngineError if there is none of these states."""
         if self._snapshot is None:
-            raise EngineError("this is a fault of fastdl, please report it: nothing to go back to")
+            raise fault("there is no snapshot of these states to go back to")
         copies, self.steps_done, self._updates_done = self._snapshot
         for copy, array in zip(copies, [self.parameters, *self.states], strict=True):
             array[:] = copy
@@ -230,18 +229,21 @@ class Session:
         it stands. `on_progress` is called with the rows done, between native calls.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
-        labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         n_batches = -(-len(order) // batch_size)
-        self._check(x, labels, targets, weights, order, rates, n_batches)
+        self._check(x, y, weight, order, rates, n_batches)
+        labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         data = x, labels, targets, weights
         whole = len(order) == len(x) <= batch_size
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
-        if not self._prepared:
+        data_and_order = batch_size, order, *data
+        train_batches = self._train_batches
+        if train_batches is None:
             for_activations(self.architecture)
             with for_training(dtype):
-                arguments = self._arguments((batch_size, order, *data), places, rates, 0, 1)
-                step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
-            self._prepared = True
+                arguments = self._arguments(data_and_order, places, rates, 0, 1)
+                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+                train_batches = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
+            self._train_batches = train_batches
         result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
@@ -249,12 +251,12 @@ class Session:
             count = min(tuner.steps, n_batches - batch)
             state[:] = 0
             result[structs.STEPS_DONE] = 0
-            arguments = self._arguments((batch_size, order, *data), places, rates, batch, count)
+            arguments = self._arguments(data_and_order, places, rates, batch, count)
             start = time.perf_counter()
             if self._slow:
-                run_interruptibly(functools.partial(step.train_batches, *arguments), self._stop)
+                run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
             else:
-                step.train_batches(*arguments)
+                train_batches(*arguments)
             seconds = time.perf_counter() - start
             done = int(result[structs.STEPS_DONE])
             self.steps_done += done
@@ -271,35 +273,27 @@ class Session:
         return float(result[structs.LOSS_SUM]) / len(order), -1
 
     def _check(
-        self,
-        x: NDArray,
-        labels: NDArray,
-        targets: NDArray,
-        weights: NDArray,
-        order: NDArray,
-        rates: NDArray,
-        n_batches: int,
+        self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, rates: NDArray, n_batches: int
     ) -> None:
-        """Whether all that the caller brings fits the workspaces, which are nobody else's."""
+        """Whether all that the caller brings fits the workspaces, which are nobody else's; the values of `order` are his duty."""
         a, rows, dtype = self.architecture, len(x), self.architecture.dtype
-        takes_labels, shape = a.loss.takes_labels, (a.n_parameters,)
-        check_rows("x", x, dtype, a.layers[0])
-        check_length("rates", rates, n_batches)
-        check(
-            (
-                ("parameters", self.parameters, dtype, shape),
-                ("labels", labels, INT64, (rows if takes_labels else 0,)),
-                ("targets", targets, dtype, (0, 0) if takes_labels else (rows, a.layers[-1])),
-                ("weights", weights, dtype, (rows if weights.size else 0,)),
-                ("order", order, INT64, (len(order),)),
-                ("rates", rates, FLOAT64, (len(rates),)),
-            )
-        )
+        check("x", x, dtype, (rows, a.layers[0]))
+        if a.loss.takes_labels:
+            check("labels", y, INT64, (rows,))
+        else:
+            check("targets", y, dtype, (rows, a.layers[-1]))
+        if weight is not None:
+            check("weights", weight, dtype, (rows,))
+        check("order", order, INT64, (len(order),))
+        check("rates", rates, FLOAT64, (len(rates),))
+        if len(rates) < n_batches:
+            raise fault(f"{len(rates)} rates are too few for {n_batches} batches")
+        check("parameters", self.parameters, dtype, self._shape)
 
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])
         if bad is not None:
-            raise EngineError(f"this is a fault of fastdl, please report it: {bad}")
+            raise fault(bad)
 
     def _arguments(
         self, data: tuple[Any, ...], places: tuple[NDArray, ...], rates: NDArray, batch: int, count: int
