@@ -26,7 +26,7 @@ KERNEL_ROOMS = [
     {"kernel", "arguments"},
     {"tile_body", "tile", "packing", "matmul", "team"},
     {"activations"},
-    {"simd", "host", "_cache", "_jit", "regions", "peak", "random_bits", "ticks"},
+    {"simd", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"},
 ]
 MAY_IMPORT_KERNELS = {"engine", "model", "optimizers", "activations"}
 
