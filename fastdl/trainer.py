@@ -170,6 +170,9 @@ class Trainer:
         if self._training is None:
             self._training = self._new_session(self.model.parameters)
         training = self._training
+        training.prepare()
+        if validation is not None:
+            self._engine.prepare()
         self.history = History()
         for callback in self.callbacks:
             callback.on_train_begin(self.epochs, n_rows)
