@@ -174,7 +174,7 @@ class Predictor:
 
     def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
         """Fill `raw`, or `classes` where it is not empty."""
-        predict = self._chunks or self._compile()
+        predict = self._chunks or self.prepare()
         rows = len(x)
         check("x", x, self._dtype, (rows, self._n_inputs))
         check("parameters", self._parameters, self._dtype, self._shape)
@@ -197,8 +197,13 @@ class Predictor:
             done = part.stop
         return finite
 
-    def _compile(self) -> Callable[..., bool]:
-        """The compiled function as it is: Numba's look at the types of all arguments takes as long as the check does."""
+    def prepare(self) -> Callable[..., bool]:
+        """Have the compiled code ready, and return what native calls go to.
+
+        It is called as it is: Numba's look at the types of all arguments takes as long as the check does.
+        """
+        if self._chunks is not None:
+            return self._chunks
         for_prediction(self._dtype)
         for_activations(self._layout.architecture)
         matrix, vector, classes = (

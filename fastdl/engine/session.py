@@ -21,7 +21,7 @@ from fastdl.engine import step, structs
 from fastdl.engine.boundary import FLOAT64, INT64, check, fault
 from fastdl.engine.compile import for_activations, for_training
 from fastdl.engine.interrupt import run_interruptibly
-from fastdl.engine.loss import first_bad_label, split_targets
+from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
@@ -241,14 +241,7 @@ class Session:
         whole = len(order) == len(x) <= batch_size
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
-        train_batches = self._train_batches
-        if train_batches is None:
-            for_activations(self.architecture)
-            with for_training(dtype):
-                arguments = self._arguments(data_and_order, places, table, 0, 1)
-                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
-                train_batches = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
-            self._train_batches = train_batches
+        train_batches = self._train_batches or self.prepare()
         result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
@@ -295,6 +288,29 @@ class Session:
         table[:, structs.STEP_EPS] = self._hyper[structs.EPS] if eps is None else eps
         table[:, structs.SCALE] = scale
         return table
+
+    def prepare(self) -> Callable[..., None]:
+        """Have all ready that the first step would wait for, and return what native calls go to.
+
+        That is the compiled code, and Numba's threads where the tuner may choose more than one: they are sent through a
+        call of no steps, since starting them and loading their parallel region takes 0.1 s.
+        """
+        if self._train_batches is None:
+            dtype = self.architecture.dtype
+            data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
+            arguments = self._arguments(
+                (1, NO_LABELS, *data), tuple(a[None] for a in data), np.zeros((0, structs.STEP_COLUMNS)), 0, 0
+            )
+            for_activations(self.architecture)
+            with for_training(dtype):
+                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+                compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
+            if self.tuner.counts[-1] > 1:
+                crew = self._workspace.crews[-1]
+                self._workspace.state[:] = 0
+                compiled((self._workspace.state, crew.n_threads, 0), *arguments[1:])
+            self._train_batches = compiled
+        return self._train_batches
 
     def _check(
         self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, table: NDArray, n_batches: int
