@@ -77,8 +77,8 @@ def rounding_of_square(x, square):
 split_factor = per_dtype(2.0**12 + 1, 2.0**27 + 1)
 
 # P(Z > x) = e^(-x²/2) p(y) / q(y), where x counts as at most normal_limit and y = min(x, _furthest) - _middle.
-# float32: q = 1 and p of degree 14, interpolated at Chebyshev points of 0 .. 4.5, relative error 1.7e-8; from there on, where P is
-# below 3.4e-6, its absolute error is below 1e-7. A quotient's error, 2 ULP more, would be too much. float64: the form of Hart
+# float32: q = 1 and p of degree 14, interpolated at Chebyshev points of 0 .. 4.5, relative error 1.7e-8; from there on, where P
+# is below 3.4e-6, its absolute error is below 1e-7. A quotient's error, 2 ULP more, would be too much. float64: the form of Hart
 # et al., Computer Approximations (1968), number 5666: all coefficients are positive, so that Horner's rule loses little;
 # interpolated at Chebyshev points of (x - 4) / (x + 4), relative error 1.7e-18. Both were worked out in 40 digits or more.
 normal_limit = per_dtype(14.0, 39.0)
