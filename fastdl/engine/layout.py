@@ -15,13 +15,19 @@ PLAN_COLUMNS = 10
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 
 # Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
-# limit of the gradient's norm (0: none). The learning rate of each step stands in an array of its own.
+# limit of the gradient's norm (0: none). What a step takes of eps and the penalty stands in its settings.
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
 
-# Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss.
-LOSS_SUM, STEPS_DONE, LAST_LOSS = range(3)
-RESULT_SIZE = 3
+# Columns of the settings (float64) of each step of an epoch: learning rate, L2 penalty, eps, and what the mean loss and its
+# gradient are multiplied by.
+RATE, STEP_L2, STEP_EPS, SCALE = range(4)
+STEP_COLUMNS = 4
+
+# Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss, sum of the L2 penalties of
+# batches times their rows.
+LOSS_SUM, STEPS_DONE, LAST_LOSS, PENALTY_SUM = range(4)
+RESULT_SIZE = 4
 
 # Columns of `clock` (int64), one row per thread: ticks spent in each kind of job, and in the whole call. A row is as
 # long as two cache lines.

@@ -18,18 +18,19 @@ from fastdl.engine.layout import (
     CLIP,
     CLIP_PARTS,
     DROP,
-    EPS,
-    L2,
     MOMENTUM,
     N_IN,
     N_OUT,
     NESTEROV,
     NO_UPDATE,
     OUTPUT,
+    RATE,
     RMSPROP,
     ROWS,
     ROWS_AHEAD,
     SLOT_ROUND,
+    STEP_EPS,
+    STEP_L2,
     STRIDE,
     UPDATE_ROWS,
     UPDATES,
@@ -58,16 +59,21 @@ from fastdl_kernels.serial import (
     rmsprop_range,
     sgd_range,
     softmax_cross_entropy_rows,
+    sum_of,
 )
 from fastdl_kernels.simd import (
     broadcast,
+    first_lanes,
     fma,
+    hsum,
     lanes_of,
+    like,
     load_up_to,
     null,
     number_like,
     pointer,
     prefetch,
+    select,
     store_up_to,
 )
 
@@ -119,9 +125,11 @@ def backward(block, net, layer, outputs, d_outputs, key):
 
 
 @jit
-def step_rates(hyper, lr, step):
-    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step)), computed once for all blocks of a step."""
-    return lr, 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step)
+def step_rates(hyper, own, step):
+    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step), L2 penalty, eps), once for all blocks of a step."""
+    return (
+        own[RATE], 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step), own[STEP_L2], own[STEP_EPS]
+    )  # fmt: skip
 
 
 @jit
@@ -132,7 +140,7 @@ def _apply(rule, rates, params, grads, at, n, l2, weight_decay):
     rate, decay = number_like(one, rates[0]), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
     beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
-    eps = number_like(one, hyper[EPS])
+    eps = number_like(one, rates[4])
     keep = number_like(one, 1.0 - rates[0] * weight_decay)
     unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
     p = pointer(params, at)
@@ -240,6 +248,8 @@ def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_abov
     at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
     d_weight = pointer(grads, at if whole else slot)
     d_bias = pointer(grads, bias if whole else slot + _slot_bias(m1 - m0, n_out))
+    if rule.penalised:
+        _row_squares(pointer(net.params, at), n_out, m1 - m0, pointer(rule.row_squares, _rows_before(net, layer) + m0))
     if rule.n_shares:
         _add_shares(rule, at, n, d_weight)
         if m0 == 0:
@@ -247,12 +257,12 @@ def update(job, net, layer, rows, rule, slot, rates, below, below_stride, d_abov
     else:
         _gradient(m0, m1, net, layer, rows, below, below_stride, d_above, d_weight, d_bias, 0)
     if not whole:
-        _apply(rule, rates, net.params, d_weight, at, n, rule.hyper[L2], rule.hyper[WEIGHT_DECAY])
+        _apply(rule, rates, net.params, d_weight, at, n, rates[3], rule.hyper[WEIGHT_DECAY])
         if m0 == 0:
             _apply(rule, rates, net.params, d_bias, bias, n_out, 0.0, 0.0)
     elif rule.code != NO_UPDATE:
-        if rule.hyper[L2] > 0.0:
-            _add_multiple(d_weight, pointer(net.params, at), number_like(alpha, rule.hyper[L2]), n)
+        if rates[3] > 0.0:
+            _add_multiple(d_weight, pointer(net.params, at), number_like(alpha, rates[3]), n)
         bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
         rule.squares[square] = square_sum(d_weight, n) + bias_square
 
@@ -286,6 +296,35 @@ def _scale(out, factor, n):
     """out *= factor."""
     for i in range(0, n, lanes_of(out)):
         store_up_to(out, i, broadcast(factor) * load_up_to(out, i, n - i), n - i)
+
+
+@jit
+def _row_squares(weights, n, rows, sums):
+    """sums[r] = Σ w² of a row of n weights, for `rows` rows: sums that do not depend on how rows are cut into blocks."""
+    noinline()
+    for r in range(rows):
+        row = pointer(weights, r * n)
+        total = like(broadcast(row[0]), 0.0)
+        for i in range(0, n, lanes_of(row)):
+            w = load_up_to(row, i, n - i)
+            w = select(first_lanes(w, n - i), w, like(w, 0.0))
+            total = fma(w, w, total)
+        sums[r] = float(hsum(total))
+
+
+@jit
+def _rows_before(net, layer):
+    """How many rows of weights the layers below `layer` have."""
+    rows = 0
+    for i in range(layer):
+        rows += plan_of(net, i)[N_IN]
+    return rows
+
+
+@jit
+def penalty_sum(rule, net):
+    """Σ w² over all weights, as they were before the step's updates."""
+    return sum_of(rule.row_squares, _rows_before(net, net.n_layers))
 
 
 @jit

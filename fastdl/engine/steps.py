@@ -42,9 +42,13 @@ from fastdl.engine.layout import (
     N_IN,
     N_OUT,
     OUTPUT,
+    PENALTY_SUM,
     ROWS,
+    SCALE,
     SLOT_ROUND,
     STEPS_DONE,
+    STEP_COLUMNS,
+    STEP_L2,
     STRIDE,
     TOTAL,
     UPDATE,
@@ -58,6 +62,7 @@ from fastdl.engine.phases import (
     gather,
     loss_rows,
     parts_of,
+    penalty_sum,
     step_rates,
     update,
 )
@@ -166,7 +171,7 @@ def work(
     """What one thread of the team does: `n_batches` steps from `batch` on.
 
     `chains` is into how many blocks of rows a batch is cut that go through all layers; 0: one layer after the other.
-    rates [batches of the epoch] are learning rates; order [n_rows] says which of the `data` make up the batches, which
+    rates [batches of the epoch, STEP_COLUMNS] are the settings of steps; order [n_rows] says which of the `data` make up the batches, which
     `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
     blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
     """
@@ -189,10 +194,11 @@ def work(
     barrier(state, size)
     for i in range(n_batches):
         here, there = skip(batches, i % places * batch_size), skip(batches, (i + 1) % places * batch_size)
-        now, key = step_rates(rule.hyper, rates[batch + i], step + i), mix(seed, step + i)
+        own = pointer(rates, (batch + i) * STEP_COLUMNS)
+        now, key = step_rates(rule.hyper, own, step + i), mix(seed, step + i)
         rows = min(batch_size, n_rows - (batch + i) * batch_size)
         # Squared error is the mean over rows and targets, the cross-entropies over rows.
-        divisor = float(rows * n_out if loss == SQUARED_ERROR else rows)
+        divisor = float(rows * n_out if loss == SQUARED_ERROR else rows) / own[SCALE]
         fused = grid(rows, n_out, net.itemsize, 1, True)[2] == 1
         job = first_job(state, rank)
         while job < chains:
@@ -253,6 +259,7 @@ def work(
         loss_sum = sum_of(parts, (rows + TILE_ROWS - 1) // TILE_ROWS)
         if loss == SQUARED_ERROR:
             loss_sum /= n_out
+        loss_sum *= own[SCALE]
         # Every thread has the same sum and takes the same decision; the first one writes it down.
         if rank == 0:
             result[LOSS_SUM] += loss_sum
@@ -304,6 +311,8 @@ def work(
                 job = claim(state, size)
             barrier(state, size)
         if rank == 0:
+            if rule.penalised:  # nobody writes new ones before all have met again
+                result[PENALTY_SUM] += 0.5 * own[STEP_L2] * penalty_sum(rule, net) * rows
             result[STEPS_DONE] += 1
     _stop(clocked, times, TOTAL, begin)
     restore_mode(mode)
@@ -324,7 +333,7 @@ def _work_job(
 def train_batches(
     n_threads, chains, state, plan, alphas, loss, params, grads, state1, state2, code, hyper, rates, step, seed, batch_size,
     batch, n_batches, order, data, labels, targets, weights, x, y_labels, y_targets, y_weights, outputs, d_outputs, parts,
-    squares, shares, clock, result,
+    squares, shares, row_squares, clock, result,
 ):  # fmt: skip
     """Train on `n_batches` batches of `order` from `batch` on; `state` and `result` start as zeros. See `work`.
 
@@ -332,7 +341,7 @@ def train_batches(
     """
     rule = Rule(
         code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(grads, 0), pointer(squares, 0),
-        pointer(shares, 0), shares.shape[0], shares.shape[1],
+        pointer(shares, 0), shares.shape[0], shares.shape[1], pointer(row_squares, 0), row_squares.size > 0,
     )  # fmt: skip
     batches = rows_of(x[0], y_labels[0], y_targets[0], y_weights[0])
     run_jobs(

@@ -64,7 +64,8 @@ class Training:
 
     optimizer None leaves the parameters alone and the last batch's gradient in `gradient`. `clip_norm` 0 is no limit.
     `dropout` holds one share per hidden layer, or nothing; `seed` is that of its masks. With `clocked`, `clock`
-    [threads, kinds] counts the ticks of each kind of job: see `layout.FORWARD` and what follows it.
+    [threads, kinds] counts the ticks of each kind of job: see `layout.FORWARD` and what follows it. With `penalised`,
+    `penalty` is the mean L2 penalty of the last epoch's batches, as `epoch` is their mean loss.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Training:
         dropout: Sequence[float] = (),
         seed: int = 0,
         clocked: bool = False,
+        penalised: bool = False,
     ) -> None:
         model = engine.model
         self.engine = engine
@@ -115,6 +117,8 @@ class Training:
         self._squares = np.zeros(jobs if clip_norm > 0 else 0)
         share = -(-model.n_parameters // layout.SLOT_ROUND) * layout.SLOT_ROUND
         self._shares = aligned_zeros(n_shares * share, model.dtype).reshape(n_shares, share)
+        self._row_squares = np.zeros(sum(model.layers[:-1]) if penalised else 0)
+        self.penalty = 0.0
         most = self.chooser.counts[-1]
         self.clock = np.zeros((most if clocked else 0, layout.CLOCK_COLUMNS), np.int64)
         self._outputs = aligned_zeros(batch_size * sum(engine.strides[1:]), model.dtype)
@@ -148,9 +152,11 @@ class Training:
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
-        `weight` [N] has mean 1; `rates` holds the learning rate of each batch. `on_progress` is called with the rows
-        done, between native calls.
+        `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or all its `settings`. `on_progress` is called
+        with the rows done, between native calls.
         """
+        if rates.ndim == 1:
+            rates = self.settings(rates)
         dtype = self.engine.model.dtype
         empty = np.zeros(0, dtype)
         labels, targets = self.engine.split_targets(y)
@@ -186,7 +192,27 @@ class Training:
             self._slow = seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:
                 on_progress(min(batch * self.batch_size, len(order)))
+        self.penalty = float(self._result[layout.PENALTY_SUM]) / len(order)
         return float(self._result[layout.LOSS_SUM]) / len(order), -1
+
+    def settings(
+        self,
+        rates: NDArray[np.float64],
+        l2: NDArray[np.float64] | float | None = None,
+        eps: NDArray[np.float64] | float | None = None,
+        scale: NDArray[np.float64] | float = 1.0,
+    ) -> NDArray[np.float64]:
+        """Settings [batches, 4] of steps with these learning rates, as compiled code takes them.
+
+        l2 and eps are those of each step (default: the training's penalty and the optimizer's eps); scale is what a batch's
+        mean loss and its gradient are multiplied by.
+        """
+        table = np.empty((len(rates), layout.STEP_COLUMNS))
+        table[:, layout.RATE] = rates
+        table[:, layout.STEP_L2] = self._hyper[layout.L2] if l2 is None else l2
+        table[:, layout.STEP_EPS] = self._hyper[layout.EPS] if eps is None else eps
+        table[:, layout.SCALE] = scale
+        return table
 
     def _batches(
         self, x: NDArray, labels: NDArray, targets: NDArray, weights: NDArray, whole: bool
@@ -222,7 +248,8 @@ class Training:
             team.n_threads, team.chains, self._state, team.plan, self.engine.alphas, self.engine.loss,
             self.engine.model.parameters, self.gradient, *self.states, self._code, self._hyper, rates,
             self.steps_done + 1, self._seed, self.batch_size, batch, count, order, x, labels, targets, weights,
-            *batches, self._outputs, self._d_outputs, self._parts, self._squares, self._shares, self.clock, self._result,
+            *batches, self._outputs, self._d_outputs, self._parts, self._squares, self._shares, self._row_squares,
+            self.clock, self._result,
         )  # fmt: skip
 
     def _stop(self) -> None:

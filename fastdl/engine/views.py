@@ -30,6 +30,7 @@ class Rule(NamedTuple):
 
     grads is the flat gradient, or a slot for each thread; squares [update jobs] is what the gradient's norm is made of. The
     gradient may come in `n_shares` shares, one for each block of rows, that lie share_size numbers apart from `shares` on.
+    row_squares [rows of all weights] takes Σ w² of each row, before the step, if `penalised`.
     """
 
     code: Any
@@ -41,6 +42,8 @@ class Rule(NamedTuple):
     shares: Any
     n_shares: Any
     share_size: Any
+    row_squares: Any
+    penalised: Any
 
 
 class Rows(NamedTuple):
@@ -58,7 +61,7 @@ class Rows(NamedTuple):
 
 I64, BOOL, KEY = types.int64, types.boolean, types.uint64
 INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
-RATES = types.UniTuple(types.float64, 3)
+RATES = types.UniTuple(types.float64, 5)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 
 
@@ -75,7 +78,7 @@ def net_type(element: types.Type) -> types.Type:
 def rule_type(element: types.Type) -> types.Type:
     """`Rule` as Numba sees it."""
     floats = types.CPointer(element)
-    return _named(Rule, I64, NUMBERS, floats, floats, floats, NUMBERS, floats, I64, I64)
+    return _named(Rule, I64, NUMBERS, floats, floats, floats, NUMBERS, floats, I64, I64, NUMBERS, BOOL)
 
 
 def rows_type(element: types.Type) -> types.Type:
