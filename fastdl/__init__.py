@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastdl.activations import LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
+    from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.model import MLP, load
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
@@ -35,6 +36,8 @@ __all__ = [
     "History",
     "InputError",
     "LeakyReLU",
+    "MLPClassifier",
+    "MLPRegressor",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -52,6 +55,7 @@ _MODULES = {
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
+    "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.model": ["MLP", "load"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
