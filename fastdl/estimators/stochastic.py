@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastdl.engine import Training
 from fastdl.estimators.network import Network
-from fastdl.estimators.solvers import Solver, solver_of
+from fastdl.estimators.solvers import Solver
 from fastdl.estimators.stopping import Validation, Watch
 from fastdl.training.callbacks import EpochResult
 
