@@ -17,7 +17,7 @@ import fastdl_kernels as fk
 from fastdl import checks
 from fastdl.engine import layout, prediction, prepare, steps
 from fastdl.engine.dropout import UNITS
-from fastdl.engine.pace import Pace, threads_for
+from fastdl.engine.pace import Pace, most_threads, threads_for
 from fastdl.engine.training import Training
 from fastdl.engine.workspace import aligned_zeros, row_stride
 from fastdl.outputs import OUTPUTS
@@ -26,7 +26,7 @@ from fastdl_kernels.serial import LOSSES, TILE_ROWS
 if TYPE_CHECKING:
     from fastdl.model import MLP
 
-__all__ = ["Engine", "Training", "aligned_zeros"]
+__all__ = ["Engine", "Training", "aligned_zeros", "most_threads"]
 
 # Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
 CHUNK_ROWS = 192

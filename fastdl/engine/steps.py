@@ -46,9 +46,9 @@ from fastdl.engine.layout import (
     ROWS,
     SCALE,
     SLOT_ROUND,
-    STEPS_DONE,
     STEP_COLUMNS,
     STEP_L2,
+    STEPS_DONE,
     STRIDE,
     TOTAL,
     UPDATE,
@@ -171,9 +171,9 @@ def work(
     """What one thread of the team does: `n_batches` steps from `batch` on.
 
     `chains` is into how many blocks of rows a batch is cut that go through all layers; 0: one layer after the other.
-    rates [batches of the epoch, STEP_COLUMNS] are the settings of steps; order [n_rows] says which of the `data` make up the batches, which
-    `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the losses of the
-    blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
+    rates [batches of the epoch, STEP_COLUMNS] are the settings of its steps; order [n_rows] says which of the `data` make up
+    the batches, which `batches` has `places` for. outputs and d_outputs hold a[l] and d_z[l] of all layers; parts [blocks] the
+    losses of the blocks of rows. clock [threads, CLOCK_COLUMNS] is kept if `clocked`.
     """
     rank, size = check_in(state, wanted)
     if rank < 0:

@@ -20,10 +20,11 @@ from fastdl.estimators.parameters import STOCHASTIC_SOLVERS, our_activation
 from fastdl.estimators.solvers import solver_of
 from fastdl.estimators.stochastic import Data, Steps
 from fastdl.estimators.stopping import Validation, Watch
+from fastdl.estimators.threads import allowed_threads
 
 _OUT_ACTIVATIONS = {"softmax": "softmax", "sigmoid": "logistic", "linear": "identity"}
 # What a pickle or a copy does without: it is made again when it is needed.
-_UNKEPT = ("_network", "_steps")
+_UNKEPT = ("_network",)
 
 
 class BaseMLP(BaseEstimator, ABC):
@@ -34,6 +35,9 @@ class BaseMLP(BaseEstimator, ABC):
     """
 
     _score_name = ""
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
 
     @abstractmethod
     def _targets(self, y: NDArray, incremental: bool) -> NDArray:
@@ -52,8 +56,9 @@ class BaseMLP(BaseEstimator, ABC):
     ) -> Any:  # fmt: skip
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         hidden = _sizes(self.hidden_layer_sizes)
+        self._check_combinations(X_val)
         if (X_val is None) != (y_val is None):
-            raise ValueError(
+            raise InputError(
                 "X_val, y_val: expected both or none, got one of them; pass fit(X, y, X_val=..., y_val=...)"
             )
         if not first:
@@ -86,10 +91,12 @@ class BaseMLP(BaseEstimator, ABC):
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         steps: Steps | None = self.__dict__.get("_steps")
-        if not incremental or steps is None or steps.network is not network:
-            steps = self._steps = Steps(network, solver_of(self))
-        if not hasattr(self, "loss_curve_"):  # the last fit was another solver's
+        if not incremental or steps is None:
+            steps = self._steps = Steps(solver_of(self))
+        if not hasattr(self, "loss_curve_"):  # a first fit, or the last one was another solver's
             Watch.begin(self, self.early_stopping or X_val is not None)
+        if self.best_loss_ is None and not self.early_stopping:
+            self.best_loss_ = np.inf
         validation = None
         if X_val is not None:
             rows, labels = self._check_X_y(inputs.match_names(self, X_val), y_val)
@@ -102,7 +109,7 @@ class BaseMLP(BaseEstimator, ABC):
             data, validation = self._split(data)
         if validation is not None and self.validation_scores_ is None:
             self.validation_scores_, self.best_validation_score_ = [], -np.inf
-        stochastic.run(self, steps, data, validation, incremental)
+        stochastic.run(self, network, steps, data, validation, incremental)
 
     def _split(self, data: Data) -> tuple[Data, Validation]:
         """(rows to learn from, rows to judge by): the same as scikit-learn draws."""
@@ -140,7 +147,7 @@ class BaseMLP(BaseEstimator, ABC):
             return None
         weight: NDArray[np.float64] = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         if not weight.any():
-            raise ValueError("sample_weight: expected at least one weight other than 0, got only zeros")
+            raise InputError("sample_weight: expected at least one weight other than 0, got only zeros")
         return weight
 
     @property
@@ -160,7 +167,7 @@ class BaseMLP(BaseEstimator, ABC):
             dtype = self.coefs_[0].dtype
             present = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
             if present != layers:
-                raise ValueError(
+                raise InputError(
                     f"hidden_layer_sizes: expected the layers of the last fit, {list(present)} with inputs and outputs, since "
                     f"training goes on from there, got {list(layers)}; set warm_start=False to begin anew"
                 )
@@ -208,10 +215,37 @@ class BaseMLP(BaseEstimator, ABC):
         network = self._present()
         if "feature_names_in_" not in self.__dict__ and inputs.ready(X, network.shape.layers[0], network.dtype):
             try:
-                return network.engine.forward(X)
+                return network.engine.forward(X, self.n_threads)
             except InputError:
                 pass  # it is not finite: the long way says so in scikit-learn's words
-        return network.engine.forward(inputs.for_prediction(self, X, network.dtype))
+        rows = inputs.for_prediction(self, X, network.dtype)
+        return network.engine.forward(rows, allowed_threads(self.n_threads))
+
+    def _check_combinations(self, X_val: Any) -> None:
+        """InputError about what is set and would do nothing."""
+        given = {
+            "dropout": bool(np.any(self.dropout)),
+            "schedule": self.schedule is not None,
+            "clip_norm": self.clip_norm is not None,
+            "callbacks": bool(self.callbacks),
+            "X_val": X_val is not None,
+        }
+        for name, is_given in given.items():
+            if is_given and not self._is_stochastic:
+                raise InputError(
+                    f"{name}: expected solver 'adam' or 'sgd', or an optimizer, got solver='lbfgs', which knows no epochs; "
+                    f"leave {name} out or choose another solver"
+                )
+        if (
+            self.schedule is not None
+            and self.optimizer is None
+            and self.solver == "sgd"
+            and self.learning_rate != "constant"
+        ):
+            raise InputError(
+                f"schedule: expected learning_rate='constant' beside it, got {self.learning_rate!r}; only one of them can say "
+                f"how the rate changes"
+            )
 
     def _check_solver(self) -> bool:
         if not self._is_stochastic:

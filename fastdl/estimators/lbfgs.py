@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastdl.estimators.network import Network
 from fastdl.estimators.stochastic import Data
+from fastdl.estimators.threads import allowed_threads
 
 # Since then `iprint` does nothing and is deprecated.
 _QUIET_SINCE = (1, 15)
@@ -66,7 +67,7 @@ class Objective:
 
 def run(estimator: Any, network: Network, data: Data) -> None:
     """Minimise until the gradient's largest number is below `tol`, or for `max_iter` iterations or `max_fun` evaluations."""
-    objective = Objective(network, data, float(estimator.alpha), estimator.n_threads)
+    objective = Objective(network, data, float(estimator.alpha), allowed_threads(estimator.n_threads))
     options = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
     if tuple(int(part) for part in scipy.__version__.split(".")[:2]) < _QUIET_SINCE:
         options["iprint"] = 1 if estimator.verbose else -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils import check_X_y
 from sklearn.utils.class_weight import compute_sample_weight
@@ -77,6 +77,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ValueError, TypeError : parameters or data that cannot be used, in scikit-learn's words
     """
 
+    loss = "log_loss"
     _parameter_constraints = CLASSIFIER_CONSTRAINTS
     _score_name = "accuracy"
 
@@ -156,11 +157,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return self._fit(X, y, sample_weight, True)
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Labels [N], or [N, L] for a multilabel problem."""
         network, labels = self._present(), self._labels
         if (
             labels.kind == "multiclass"
+            and self.n_threads == "auto"
             and "feature_names_in_" not in self.__dict__
             and inputs.ready(X, network.shape.layers[0], network.dtype)
         ):
@@ -170,7 +172,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 pass  # it is not finite: the long way says so in scikit-learn's words
         return labels.decode(self._raw(X))
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Probabilities of the classes [N, C], in the order of `classes_`; of each label [N, L] for a multilabel problem."""
         raw = self._raw(X)
         probabilities = self._present().engine.probabilities(raw)
@@ -178,7 +180,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return np.concatenate([1 - probabilities, probabilities], axis=1)
         return probabilities
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+    def predict_log_proba(self, X: Any) -> NDArray[np.floating]:
         """The logarithms of `predict_proba`."""
         probabilities = self.predict_proba(X)
         return np.log(probabilities, out=probabilities)
@@ -217,7 +219,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.class_weight is None:
             return weight
         if incremental and isinstance(self.class_weight, str):
-            raise ValueError(
+            raise InputError(
                 "class_weight='balanced' is not supported for partial_fit: the shares of the classes are those of all data. "
                 "Pass a dictionary of weights, such as sklearn.utils.class_weight.compute_class_weight gives."
             )
@@ -309,7 +311,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """Learn from one epoch over these rows, going on from where the last call ended, optimizer included."""
         return self._fit(X, y, sample_weight, True)
 
-    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
+    def predict(self, X: Any) -> NDArray[np.floating]:
         """The predicted numbers [N], or [N, O] for several outputs."""
         raw = self._raw(X)
         if self.loss == "poisson":
@@ -324,7 +326,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _targets(self, y: NDArray, incremental: bool) -> NDArray:
         if self.loss == "poisson" and (y < 0).any():
-            raise ValueError(f"y: expected numbers of 0 or more for loss='poisson', got {y.min()}")
+            raise InputError(f"y: expected numbers of 0 or more for loss='poisson', got {y.min()}")
         return np.asarray(y[:, None] if y.ndim == 1 else y, np.float64)
 
     def _constant(self, y: NDArray) -> NDArray[np.float64] | None:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from fastdl.engine import Training
+from fastdl.errors import InputError
 from fastdl.estimators.network import Network
 from fastdl.estimators.solvers import Solver
 from fastdl.estimators.stopping import Validation, Watch
+from fastdl.estimators.threads import allowed_threads
 from fastdl.training.callbacks import EpochResult
 
 
@@ -36,46 +38,63 @@ class Data:
 
 
 class Steps:
-    """A solver with its optimizer's states, on one network: it outlives a call of `partial_fit`."""
+    """A solver with its optimizer's states: it outlives a call of `partial_fit`, and goes into a pickle."""
 
-    def __init__(self, network: Network, solver: Solver) -> None:
-        self.network = network
+    def __init__(self, solver: Solver) -> None:
         self.solver = solver
-        self.training: Training | None = None
+        self._training: Training | None = None
+        self._kept: tuple[int, list[NDArray]] | None = None
+        """Steps done and states, while there is no training."""
 
-    def prepare(self, estimator: Any, batch_size: int, dropout: list[float], seed: int) -> Training:
-        """The engine's workspaces for this batch size; the optimizer's states go on."""
-        before = self.training
-        if before is None or before.batch_size != batch_size:
-            self.training = self.network.training(
-                self.solver.optimizer,
-                batch_size,
-                estimator.n_threads,
-                estimator.clip_norm or 0.0,
-                dropout,
-                seed,
-                estimator.alpha > 0,
-            )
-            if before is not None:
-                self.training.steps_done = before.steps_done
-                self.training.states = before.states
-        assert self.training is not None
-        return self.training
+    def on(self, network: Network, estimator: Any, batch_size: int, dropout: list[float], seed: int) -> Training:
+        """The engine's workspaces for this network and batch size; the optimizer's states go on."""
+        present = self._training
+        if (
+            present is not None
+            and present.engine is network.engine
+            and present.batch_size == batch_size
+            and not dropout
+        ):
+            return present
+        kept = self._state()
+        training = network.training(
+            self.solver.optimizer,
+            batch_size,
+            allowed_threads(estimator.n_threads),
+            estimator.clip_norm or 0.0,
+            dropout,
+            seed,
+            estimator.alpha > 0,
+        )
+        if kept is not None:
+            training.steps_done = kept[0]
+            training.states = [np.require(state, network.dtype, ["C", "A", "W"]) for state in kept[1]]
+        self._training, self._kept = training, None
+        return training
+
+    def _state(self) -> tuple[int, list[NDArray]] | None:
+        return self._kept if self._training is None else (self._training.steps_done, self._training.states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"solver": self.solver, "_training": None, "_kept": self._state()}
 
 
-def run(estimator: Any, steps: Steps, data: Data, validation: Validation | None, incremental: bool) -> None:
+def run(
+    estimator: Any, network: Network, steps: Steps, data: Data, validation: Validation | None, incremental: bool
+) -> None:
     """Train for `max_iter` epochs or until they get no better; one epoch if `incremental`."""
     n_rows = len(data.x)
     batch_size = _batch_size(estimator, n_rows)
-    dropout = _dropout(estimator.dropout, len(steps.network.shape.activations))
+    dropout = _dropout(estimator.dropout, len(network.shape.activations))
     random = estimator._random_state
     # Drawn only where it is used, so that everything else draws the same numbers as scikit-learn.
     seed = int(random.randint(np.iinfo(np.int32).max)) if dropout else 0
-    training = steps.prepare(estimator, batch_size, dropout, seed)
+    training = steps.on(network, estimator, batch_size, dropout, seed)
     epochs = 1 if incremental else estimator.max_iter
     loop = _Loop(estimator, steps.solver, training, data, epochs)
     callbacks = list(estimator.callbacks or ())
     watch = Watch(estimator)
+    threads = allowed_threads(estimator.n_threads)
     order = np.arange(n_rows)
     estimator.n_iter_ = 0
     for callback in callbacks:
@@ -95,8 +114,8 @@ def run(estimator: Any, steps: Steps, data: Data, validation: Validation | None,
             estimator.loss_curve_.append(loss)
             if estimator.verbose:
                 print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
-            score = None if validation is None else validation.score(steps.network, estimator.n_threads, loss)
-            watch.look(steps.network, score)
+            score = None if validation is None else validation.score(network, threads, loss)
+            watch.look(network, score)
             metrics = {} if score is None else {estimator._score_name: score}
             for callback in callbacks:
                 callback.on_epoch_end(EpochResult(epoch, epochs, loss, None, metrics, seconds, n_rows))
@@ -117,7 +136,7 @@ def run(estimator: Any, steps: Steps, data: Data, validation: Validation | None,
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
     if watch.best is not None:
-        steps.network.model.parameters[:] = watch.best
+        network.model.parameters[:] = watch.best
 
 
 class _Loop:
@@ -182,12 +201,14 @@ def _batch_size(estimator: Any, n_rows: int) -> int:
 def _dropout(given: Any, n_hidden: int) -> list[float]:
     """One rate per hidden layer, or nothing where nothing is dropped."""
     rates = [float(given)] * n_hidden if np.ndim(given) == 0 else [float(rate) for rate in given]
+    if np.ndim(given) == 0 and given and not n_hidden:
+        raise InputError("dropout: expected hidden layers to drop outputs of, got hidden_layer_sizes=(); leave it out")
     if len(rates) != n_hidden:
-        raise ValueError(
+        raise InputError(
             f"dropout: expected one rate, or {n_hidden} (one per hidden layer), got {len(rates)}: {given!r}"
         )
     if any(not 0 <= rate < 1 for rate in rates):
-        raise ValueError(f"dropout: expected rates in [0, 1), such as 0.2, got {given!r}")
+        raise InputError(f"dropout: expected rates in [0, 1), such as 0.2, got {given!r}")
     return rates if any(rates) else []
 
 
