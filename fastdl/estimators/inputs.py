@@ -72,9 +72,9 @@ def check_width(estimator: Any, array: NDArray) -> None:
 
 def names_of(X: Any) -> NDArray[np.object_] | None:
     """The names of the columns of a data frame (pandas, polars) or of an Arrow table; None if there are none of text."""
-    names = getattr(X, "columns", None)
+    names = getattr(X, "column_names", None)  # Arrow, whose `columns` are the numbers
     if names is None:
-        names = getattr(X, "column_names", None)
+        names = getattr(X, "columns", None)
     if names is None or callable(names) or not hasattr(X, "shape"):
         return None
     names = list(names)

@@ -68,7 +68,8 @@ class Steps:
         )
         if kept is not None:
             training.steps_done = kept[0]
-            training.states = [np.require(state, network.dtype, ["C", "A", "W"]) for state in kept[1]]
+            for own, state in zip(training.states, kept[1]):
+                own[:] = state
         self._training, self._kept = training, None
         return training
 
