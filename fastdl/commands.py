@@ -187,7 +187,10 @@ def assess(model: MLP, X: NDArray, y: NDArray) -> dict[str, float]:
     """The metrics of a model on X and y, and the mean loss."""
     targets = model.prepare_targets(y, len(X))
     raw = model.forward(X)
-    return {**metrics.evaluate(model, raw, targets), "loss": Engine(model.architecture, model.parameters).mean_loss(raw, targets)}
+    return {
+        **metrics.evaluate(model, raw, targets),
+        "loss": Engine(model.architecture, model.parameters).mean_loss(raw, targets),
+    }
 
 
 def inspect(model_path: str, output: Console) -> None:

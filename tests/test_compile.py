@@ -98,7 +98,9 @@ def test_no_second_process_of_an_application(monkeypatch, executable, frozen, ca
     assert prepare._can_start_python() == can
 
 
-@pytest.mark.parametrize("reason", ["no right to start it", "one core", "no interpreter", "frozen", "embedded", "cached"])
+@pytest.mark.parametrize(
+    "reason", ["no right to start it", "one core", "no interpreter", "frozen", "embedded", "cached"]
+)
 def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch, reason):
     started = []
 

@@ -68,7 +68,9 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     if linked_product.is_cached(element) or usable_cores() < 2 or not _can_start_python():
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half({dtype.name!r})"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half({dtype.name!r})"
+    )
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)

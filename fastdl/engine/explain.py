@@ -108,7 +108,11 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
             ("gather", structs.GATHER),
         )
     }
-    flop = 2 * session.settings.batch_size * (3 * session.architecture.work_per_row - network.layers[0] * network.layers[1])
+    flop = (
+        2
+        * session.settings.batch_size
+        * (3 * session.architecture.work_per_row - network.layers[0] * network.layers[1])
+    )
     return Explanation(
         threads=threads,
         reason=_reason(session, asked, tried),

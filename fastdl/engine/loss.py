@@ -21,7 +21,6 @@ from fastdl_kernels.serial import (
 )
 from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, restore_mode
 
-
 NO_LABELS = np.zeros(0, np.int64)
 
 

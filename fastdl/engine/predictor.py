@@ -149,7 +149,11 @@ class Predictor:
         architecture = layout.architecture
         self._layout, self._parameters = layout, parameters
         self._plan = layout.plan(1)
-        self._n_inputs, self._n_outputs, self._dtype = architecture.layers[0], architecture.layers[-1], architecture.dtype
+        self._n_inputs, self._n_outputs, self._dtype = (
+            architecture.layers[0],
+            architecture.layers[-1],
+            architecture.dtype,
+        )
         self._shape = (architecture.n_parameters,)
         self._widest = max(layout.strides[1:])
         self._work_per_row = architecture.work_per_row
@@ -200,7 +204,11 @@ class Predictor:
         if self._chunks is not None:
             return self._chunks
         for_prediction(self._dtype)
-        matrix, vector, classes = numba.typeof(self._no_raw), numba.typeof(self._layout.alphas), numba.typeof(NO_CLASSES)
+        matrix, vector, classes = (
+            numba.typeof(self._no_raw),
+            numba.typeof(self._layout.alphas),
+            numba.typeof(NO_CLASSES),
+        )
         plan, work = numba.typeof(self._plan), numba.typeof(np.empty((1, 2, 0), self._dtype))
         count = numba.typeof(1)
         self._chunks = predict_chunks.compile((count, count, plan, vector, vector, matrix, work, matrix, classes))
