@@ -40,7 +40,6 @@ from fastdl.engine.layout import (
 from fastdl.engine.views import BLOCK, I64, INTS, KEY, NUMBERS, RATES, net_of, net_type, plan_of, rows_type, rule_type
 from fastdl_kernels.serial import (
     IDENTITY,
-    SOFTMAX_CROSS_ENTROPY,
     TILE_ROWS,
     Operand,
     Target,
@@ -53,12 +52,11 @@ from fastdl_kernels.serial import (
     mix,
     momentum_range,
     noinline,
-    pair_loss_rows,
     product_job,
     rmsprop_range,
     sgd_range,
-    softmax_cross_entropy_rows,
 )
+from fastdl_kernels.serial import loss_rows as row_losses
 from fastdl_kernels.simd import (
     broadcast,
     fma,
@@ -337,8 +335,7 @@ def loss_rows(loss, first, last, n, divisor, outputs, batch, d_outputs, parts):
     weights = batch.weights if batch.n_weights else null(scale)
     for start in range(first, last, TILE_ROWS):
         stop = min(last, start + TILE_ROWS)
-        if loss == SOFTMAX_CROSS_ENTROPY:
-            part = softmax_cross_entropy_rows(outputs, batch.labels, weights, start, stop, n, scale, d_outputs)
-        else:
-            part = pair_loss_rows(loss, outputs, batch.targets, weights, start, stop, n, scale, d_outputs)
+        part = row_losses(
+            loss, outputs, batch.labels, batch.targets, weights, null(scale), start, stop, n, scale, d_outputs
+        )  # fmt: skip
         parts[start // TILE_ROWS] = part
