@@ -27,7 +27,6 @@ FASTDL_ROOMS = {
         "network",
         "activations",
         "losses",
-        "outputs",
         "optimizers",
         "schedules",
         "scaling",

@@ -178,7 +178,7 @@ import fastdl, numba, numpy as np
 from numba.core import event
 from numba.core.dispatcher import Dispatcher
 from fastdl.optimizers import OPTIMIZERS
-from fastdl.outputs import OUTPUTS
+from fastdl.losses import OUTPUTS
 from fastdl_kernels import ACTIVATIONS
 from problems import make_data
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine.boundary import check
-from fastdl.engine.compile import for_activations, for_prediction
+from fastdl.engine.compile import for_network, for_prediction
 from fastdl.engine.forward import forward
 from fastdl.engine.plan import Layout
 from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
@@ -205,7 +205,7 @@ class Predictor:
         if self._chunks is not None:
             return self._chunks
         for_prediction(self._dtype)
-        for_activations(self._layout.architecture)
+        for_network(self._layout.architecture)
         matrix, vector, classes = (
             numba.typeof(self._no_raw),
             numba.typeof(self._layout.alphas),
