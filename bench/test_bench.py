@@ -1,17 +1,16 @@
-"""Every benchmark once, on small shapes: `pytest bench`. With `--benchmark-enable` the peers' times are shown as well."""
+"""What `scripts/bench` runs, every part once on small shapes. The benchmarks of pytest-benchmark are in test_speed.py."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import fastdl_kernels
 from fastdl_bench import __main__ as command
 from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, tables, training
-from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, WORKLOADS, KernelCase, Workload
+from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, SMALL_KERNELS, WORKLOADS, KernelCase, Workload
 from fastdl_bench.guard import Plan
 from fastdl_bench.peers import kernels_fastdl, kernels_numpy
 from fastdl_bench.problems import error, expected, inputs
@@ -23,8 +22,6 @@ from fastdl_kernels.kernel import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Effort(rounds=2, seconds=0.001, check_steps=2, epoch_flop=0)
-SMALL_SHAPES = {3: (7, 30, 17), 2: (32, 10), 1: (1000,)}
-SMALL_KERNELS = [KernelCase(op, SMALL_SHAPES[len(o.shapes[0])]) for op, o in OPERATIONS.items()]
 # Compilers of other libraries take their time: one workload has them all, the others those that start at once.
 LIGHT = ["fastdl", *(name for name in ("sklearn", "numpy") if training.LIBRARIES[name].available)]
 ALL = [n for n, library in training.LIBRARIES.items() if library.available and n != "torch-compiled"]
@@ -43,20 +40,19 @@ def kernel_peers():
 
 
 @pytest.mark.parametrize(("name", "names"), [("tiny", LIGHT), ("digits", ALL), ("matrix", LIGHT)])
-def test_training(benchmark: Any, training_peers: dict[str, Peer], name: str, names: list[str]) -> None:
-    result = benchmark.pedantic(training.measure, (WORKLOADS[name], names, training_peers, 1, TINY, print), rounds=1)
+def test_training_of_all_peers(training_peers: dict[str, Peer], name: str, names: list[str]) -> None:
+    result = training.measure(WORKLOADS[name], names, training_peers, 1, TINY, print)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
     for measured in result["results"].values():
         assert measured["seconds_per_step"]["min"] > 0
         assert measured["version"]
-    benchmark.extra_info.update({n: r["seconds_per_step"]["median"] for n, r in result["results"].items()})
 
 
-@pytest.mark.parametrize("case", SMALL_KERNELS, ids=lambda case: case.name)
-def test_kernel(benchmark: Any, kernel_peers: dict[str, Peer], case: KernelCase) -> None:
+@pytest.mark.parametrize("name", SMALL_KERNELS)
+def test_kernel_of_all_peers(kernel_peers: dict[str, Peer], name: str) -> None:
     names = kernels.available(list(kernels.LIBRARIES))
-    result = benchmark.pedantic(kernels.measure, (case, names, kernel_peers, 1, TINY), rounds=1)
+    result = kernels.measure(KernelCase.of(name), names, kernel_peers, 1, TINY)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
     assert result["flop_per_second"]["max"] > 0
@@ -234,8 +230,8 @@ def test_names_of_the_guard() -> None:
 
 
 def test_a_wrong_result_has_no_time() -> None:
-    arrays = inputs(SMALL_KERNELS[0])
-    right = expected(SMALL_KERNELS[0], arrays)
+    case = KernelCase.of(SMALL_KERNELS[0])
+    right = expected(case, inputs(case))
     wrong = {"out": right["out"].copy()}
     wrong["out"][0, 0] += 1
     assert error(wrong, right) > 0.01
