@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastdl_kernels
 from fastdl_bench import __main__ as command
-from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, tables, training
+from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, statistics, tables, training
 from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, SMALL_KERNELS, WORKLOADS, KernelCase, Workload
 from fastdl_bench.guard import Plan
 from fastdl_bench.peers import kernels_fastdl, kernels_numpy
@@ -105,7 +106,7 @@ def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:
     baseline = schema.read(ROOT / "bench" / "baseline.json")
     path = tmp_path / "x.json"
     for change, message in (
-        ({"schema": 1}, "expected schema 2, got 1; it was written by another version"),
+        ({"schema": 1}, "expected schema 3, got 1; it was written by another version"),
         ({"kind": "guard"}, "expected a result of kind benchmark, got 'guard'"),
         ({"threads": "two"}, "threads is 'two', not integer"),
         ({"machine": {}}, "machine.cpu is missing"),
@@ -261,6 +262,58 @@ def test_flop_of_a_step() -> None:
     assert Workload("w", (3, 4, 5), 2, 2).flop == 2 * (2 * 2 * 3 * 4 + 3 * 2 * 4 * 5)
 
 
+def test_the_baseline_can_be_read_in_a_diff() -> None:
+    """A line for each result: no samples, and what is written is what is read."""
+    text = (ROOT / "bench" / "baseline.json").read_text()
+    baseline = json.loads(text)
+    assert schema.problems(baseline) == []
+    assert schema.text(schema.compact(baseline)) == text
+    assert "samples" not in text
+    assert len(text.splitlines()) <= 500
+    for item in baseline["kernels"]:
+        for name, result in item["results"].items():
+            (line,) = [line for line in text.splitlines() if f'"{name}": {json.dumps(result)}' in line]
+            assert line.startswith("    ")
+
+
+def test_compact_results() -> None:
+    """Samples go, intervals stay, and numbers have six digits."""
+    result = {
+        "a": [{"seconds": statistics.summary([1.0, 2.0, 1 / 3]), "results": {}}],
+        "n": 12345678,
+        "t": "x",
+        "no": None,
+    }
+    found = schema.compact(result)
+    assert found == {
+        "a": [{"seconds": {"median": 1.0, "low": 0.333333, "high": 2.0, "min": 0.333333}, "results": {}}],
+        "n": 12345678, "t": "x", "no": None,
+    }  # fmt: skip
+    assert json.loads(schema.text(found)) == found
+
+
+@pytest.mark.parametrize("change", [{"low": None}, {"samples": "many"}, {"of_the_future": 1}])
+def test_times_that_are_not_as_described(change: dict) -> None:
+    result = schema.read(ROOT / "bench" / "baseline.json")
+    times = result["training"][0]["results"]["fastdl"]["seconds_per_step"]
+    times |= {"samples": [1.0, 2.0]}
+    assert schema.problems(result) == []
+    times |= change
+    (problem,) = schema.problems(result)
+    assert problem.startswith("training[0].results.fastdl.seconds_per_step is ")
+
+
+def test_interval_of_samples() -> None:
+    """The median's 95 % bootstrap interval: 1.96 x 1.2533 sigma / sqrt(n) for normal samples."""
+    found = statistics.interval(np.random.default_rng(0).normal(5, 1, 400))
+    assert found["low"] < found["median"] < found["high"]
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * 1.2533 / 20, rel=0.35)
+    assert (
+        statistics.summary([3.0, 1.0, 2.0]).items() >= {"median": 2.0, "min": 1.0, "samples": [3.0, 1.0, 2.0]}.items()
+    )
+    assert statistics.rates([3.0, 1.0, 2.0])["max"] == 3.0
+
+
 def test_ratio_of_paired_rounds() -> None:
     result = ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert result == {"median": 2.0, "low": 2.0, "high": 2.0}
@@ -280,7 +333,7 @@ def test_only_picks_by_name() -> None:
 
 
 def test_tables_between_markers(tmp_path: Path) -> None:
-    measured = {"median": 2e-5, "min": 2e-5, "samples": [2e-5]}
+    measured = statistics.summary([2e-5])
     against = {"median": 1.0, "low": 1.0, "high": 1.0}
     result = {"label": "fastdl", "seconds_per_step": measured, "gflops": 1.0, "against_fastdl": against}
     result |= {"epochs_per_round": 1, "loss_difference": 0.0}
