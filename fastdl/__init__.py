@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastdl._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import LeakyReLU
@@ -17,11 +19,9 @@ if TYPE_CHECKING:
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
     from fastdl.training.callbacks import Callback, EpochResult
-    from fastdl.training.early_stopping import EarlyStopping
+    from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MLP",
@@ -39,6 +39,7 @@ __all__ = [
     "ModelFileError",
     "Momentum",
     "RMSProp",
+    "ReduceOnPlateau",
     "Scaling",
     "Trainer",
     "load",
@@ -55,7 +56,7 @@ _MODULES = {
     "fastdl.model": ["MLP", "load"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
-    "fastdl.training.early_stopping": ["EarlyStopping"],
+    "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trainer": ["Trainer"],
 }
