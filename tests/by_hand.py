@@ -33,29 +33,25 @@ class Settings:
 
 
 class ByHand:
-    """Counts and optimizer states of a trainer, kept beside it.
+    """Counts and optimizer states of a trainer, kept beside it; a trainer with another model begins with another ByHand.
 
     epochs, steps : done so far, over all calls of fit
+    updates : steps since the optimizer's states were zeros, by which Adam corrects its bias
     states : the optimizer's; None where only the trainer knows them (it has trained in float32, or with dropout)
     """
 
     def __init__(self) -> None:
-        self.epochs = self.steps = 0
-        self._of: type[Optimizer] | None = None
+        self.epochs = self.steps = self.updates = 0
+        self._names: tuple[str, ...] | None = None
         self.states: list[np.ndarray] | None = None
 
-    def forget(self) -> None:
-        """The states are the trainer's secret from now on."""
-        self.states = None
+    def _begin(self, optimizer: Optimizer, size: int) -> None:
+        """States are kept while their names are the same, as Adam's and AdamW's; others are zeros again."""
+        if optimizer.states != self._names or not optimizer.states:
+            self.states, self.updates = [np.zeros(size) for _ in optimizer.states], 0
+        self._names = optimizer.states
 
-    def _begin(self, settings: Settings, size: int) -> None:
-        """States of zeros for another class of optimizer; with which number of steps Adam then begins is left open."""
-        kind = type(settings.optimizer)
-        if kind is not self._of or kind.n_states == 0:
-            known = self.steps == 0 or not issubclass(kind, fastdl.Adam)
-            self.states = [np.zeros(size)] * kind.n_states if known else None
-        self._of = kind
-
+    @np.errstate(over="ignore", invalid="ignore")  # with a huge rate
     def fit(
         self, model: fastdl.MLP, start: np.ndarray, settings: Settings, data: tuple, done: int
     ) -> tuple[list[np.ndarray], list[float]] | None:
@@ -63,14 +59,15 @@ class ByHand:
 
         data : (X, y, weights or None) as they were given to fit. None where it cannot be computed here.
         """
-        self._begin(settings, start.size)
+        self._begin(settings.optimizer, start.size)
         X, y = model.prepare_inputs(data[0]), model.prepare_targets(data[1], len(data[0]))
         n_batches = -(-len(X) // settings.batch_size)
-        first, epoch = self.steps, self.epochs
+        first, epoch, updates = self.steps, self.epochs, self.updates
         self.steps += done * n_batches
+        self.updates += done * n_batches
         self.epochs += done
         if model.dtype != np.float64 or settings.dropout or self.states is None:
-            if done and type(settings.optimizer).n_states:
+            if done:
                 self.states = None
             return None
         w = None if data[2] is None else data[2] / data[2].mean()
@@ -95,8 +92,8 @@ class ByHand:
                 if settings.clip_norm is not None and norm > settings.clip_norm:
                     g = g * (settings.clip_norm / norm)
                 hyper["lr"] = rates[k]
-                step = first + e * n_batches + k + 1
-                theta, self.states = reference.OPTIMIZERS[settings.optimizer.name](theta, g, self.states, step, **hyper)
+                count = updates + e * n_batches + k + 1
+                theta, self.states = reference.OPTIMIZERS[settings.optimizer.name](theta, g, self.states, count, **hyper)
             found.append(theta)
             losses.append(total / len(X))
         return found, losses
