@@ -12,7 +12,7 @@ from fastdl._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdl import schedules
-    from fastdl.activations import LeakyReLU
+    from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.model import MLP, load
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.training.trainer import Trainer
 
 __all__ = [
+    "ELU",
     "MLP",
     "SGD",
     "Adam",
@@ -49,7 +50,7 @@ __all__ = [
 
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
-    "fastdl.activations": ["LeakyReLU"],
+    "fastdl.activations": ["ELU", "LeakyReLU"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],

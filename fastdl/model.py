@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, frames, initialisation, network
-from fastdl.activations import Activation, ActivationLike, LeakyReLU, resolve
+from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.files import native
@@ -39,12 +39,13 @@ class MLP:
     Parameters
     ----------
     layers : sizes of all layers, inputs first and outputs last: [64, 128, 10]; [64, 10] is a linear model
-    activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity") or `LeakyReLU(alpha)` for all hidden
-        layers, or a list with one per hidden layer
+    activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "elu", "selu", "softplus", "gelu", "silu",
+        "mish") or an instance, `LeakyReLU(alpha)` or `ELU(alpha)`, for all hidden layers, or a list with one per hidden layer
     output : "linear" (regression), "sigmoid" (one binary label, or several independent ones), "softmax" (classes)
     seed : of the initial weights
     dtype : "float32" or "float64", of parameters and arithmetic
-    init : "auto" (He for the ReLU family, Glorot otherwise), "he", "glorot", or the normal weights' deviation
+    init : "auto" (He for the ReLU family, LeCun for SELU, Glorot otherwise), "he", "lecun", "glorot", or the deviation of
+        normal weights
 
     Attributes
     ----------
@@ -101,9 +102,9 @@ class MLP:
         self._allocate()
         pairs = list(zip(self.layers[:-1], self.layers[1:]))
         rng = np.random.default_rng(self.seed)
-        rectifiers = [a.is_rectifier for a in self.activations] + [False]
-        for weight, (fan_in, fan_out), rectifier in zip(self.weights, pairs, rectifiers):
-            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, rectifier))
+        usual = [*(a.init for a in self.activations), "glorot"]
+        for weight, (fan_in, fan_out), scheme in zip(self.weights, pairs, usual):
+            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, scheme))
 
     def _allocate(self, values: NDArray | None = None) -> None:
         """The flat buffer, in memory of the model's own, with `values` or zeros; its views, and the engine on it."""
@@ -141,7 +142,7 @@ class MLP:
         name = OUTPUTS[self.output].loss
         return Architecture(
             self.layers,
-            tuple(Unit(a.code, a.alpha) for a in self.activations),
+            tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations),
             LossTerm(LOSSES[name], self.output == "softmax", name == "squared_error"),
             self.dtype,
         )
@@ -294,10 +295,7 @@ class MLP:
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
-        units = [
-            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"])
-            for a in description["activations"]
-        ]
+        units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         model = cls(description["layers"], units, description["output"], description["seed"], description["dtype"])
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(

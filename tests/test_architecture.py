@@ -42,8 +42,8 @@ KERNEL_ROOMS = {
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments"],
     "how it is fast": ["tile_body", "tile", "packing", "matmul", "team"],
-    "activations": ["activations"],
-    "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "regions", "peak", "random_bits", "ticks"],
+    "activations": ["activations", "curves"],
+    "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
 }
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]
 # Rooms of fastdl that may import fastdl_kernels.

@@ -102,7 +102,7 @@ def test_slow_steps_give_the_same_bits(rng, monkeypatch):
     X, y = rng.normal(size=(40, 6)), rng.integers(0, 3, 40)
     results = []
     for limit in (10**12, 0):
-        monkeypatch.setattr("fastdl.engine.training.SLOW_STEP", limit)
+        monkeypatch.setattr("fastdl.engine.session.SLOW_STEP", limit)
         model = fastdl.MLP([6, 20, 3])
         fastdl.Trainer(model, batch_size=7, epochs=3).fit(X, y)
         results.append(model.parameters)

@@ -79,3 +79,12 @@ def test_every_kernel_without_anything_else_installed(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ran 13\n"
+
+
+def test_without_the_compiler_one_sentence():
+    environment = {**os.environ, "PYTHONPATH": str(KERNELS), "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastdl_kernels"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "ImportError: fastdl_kernels is compiled by Numba, and NUMBA_DISABLE_JIT=1 turns that off" in done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import callback, postpone_interrupt
+from fastdl_kernels._signals import callback, interrupt_later
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.serial import entry, jit
 from fastdl_kernels.team import atomic_add, atomic_load, give_way
@@ -99,7 +99,7 @@ def test_an_interrupt_that_is_postponed_waits_for_the_end_of_the_callback(interr
 
     @callback
     def long():
-        postpone_interrupt()
+        interrupt_later()
         time.sleep(0.3)
         ended.append(True)
 

@@ -7,32 +7,21 @@ from numpy.typing import NDArray
 
 from fastdl.errors import EngineError
 
-Wanted = tuple[str, NDArray, np.dtype, tuple[int, ...]]
-"""What an array is called, the array, and the dtype and shape that it must have."""
-
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 
-def check(wanted: tuple[Wanted, ...]) -> None:
-    """Raise EngineError unless each array has its dtype and shape, and is C-contiguous, aligned and writable.
+def check(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Raise EngineError unless the array has this dtype and shape, and is C-contiguous, aligned and writable.
 
-    0.2 us an array. The values of an order are the caller's duty; a label that is no class makes the loss NaN.
+    It takes 0.2 us. The values of an order are the caller's duty; a label that is no class makes the loss NaN.
     """
-    for name, array, dtype, shape in wanted:
-        if array.dtype != dtype or array.shape != shape or not array.flags.carray:
-            raise _error(name, array, dtype, shape)
+    if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype) or not array.flags.carray:
+        raise _error(name, array, dtype, shape)
 
 
-def check_rows(name: str, array: NDArray, dtype: np.dtype, columns: int) -> None:
-    """The same for any number of rows."""
-    if array.ndim != 2 or array.shape[1] != columns or array.dtype != dtype or not array.flags.carray:
-        raise _error(name, array, dtype, (len(array) if array.ndim else 0, columns))
-
-
-def check_length(name: str, array: NDArray, length: int) -> None:
-    """Raise EngineError unless the array has at least so many entries."""
-    if len(array) < length:
-        raise EngineError(f"this is a fault of fastdl, please report it: {name} has {len(array)} entries of {length}")
+def fault(what: str) -> EngineError:
+    """The exception for something that no caller of fastdl can have done wrong."""
+    return EngineError(f"this is a fault of fastdl, please report it: {what}")
 
 
 def _error(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) -> EngineError:
@@ -42,7 +31,4 @@ def _error(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) -
         ("read-only", array.flags.writeable),
     ) if not good]  # fmt: skip
     got = ", ".join([f"{array.dtype} of shape {array.shape}", *lacks])
-    return EngineError(
-        f"this is a fault of fastdl, please report it: {name} should be {dtype} of shape {shape}, C-contiguous, aligned "
-        f"and writable, and is {got}"
-    )
+    return fault(f"{name} should be {dtype} of shape {shape}, C-contiguous, aligned and writable, and is {got}")

@@ -6,6 +6,7 @@ Numba compiles one function at a time, so that a second process does half of the
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clippe
 HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
+# python, python3.11, python3.13t, pythonw.exe, ...
+_PYTHON = re.compile(r"python[0-9.]*[a-z]?(\.exe)?", re.IGNORECASE)
 _ready: set[Type] = set()
 
 
@@ -60,10 +63,17 @@ def for_training(dtype: np.dtype) -> Iterator[None]:
     _ready.add(element)
 
 
+def _can_start_python() -> bool:
+    """Whether `sys.executable` is a Python: of a frozen application or of a program that embeds one, it is that program."""
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return False
+    return bool(_PYTHON.fullmatch(re.split(r"[/\\]", sys.executable)[-1]))
+
+
 @contextlib.contextmanager
 def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     """A process that compiles for the cache while the body does the same; its end is waited for."""
-    if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
+    if linked_product.is_cached(element) or usable_cores() < 2 or not _can_start_python():
         yield
         return
     code = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
-from fastdl.engine.boundary import INT64, check, check_rows
-from fastdl.engine.loss import first_bad_label, split_targets, total_loss
+from fastdl.engine.boundary import INT64, check, fault
+from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session, Settings
-from fastdl.errors import EngineError
 from fastdl.network import Architecture, views
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
@@ -42,6 +42,13 @@ class Engine:
         self._layout = Layout(architecture)
         self._predictor = Predictor(self._layout, parameters)
 
+    def prepare(self) -> None:
+        """Have the compiled code ready that predictions and losses would wait for at first."""
+        self._predictor.prepare()
+        dtype = self.architecture.dtype
+        raw = np.zeros((0, 1), dtype)
+        total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
+
     def forward(self, x: NDArray, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
         raw, finite = self._predictor.outputs(x, n_threads)
@@ -59,7 +66,7 @@ class Engine:
     def _not_finite(self, x: NDArray, name: str) -> None:
         if self._refuse is not None:
             self._refuse(x, name)
-        raise EngineError(f"this is a fault of fastdl, please report it: {name} was to be finite, and is not")
+        raise fault(f"{name} holds numbers that are not finite, and was not refused")
 
     def probabilities(self, raw: NDArray) -> NDArray:
         """The probabilities that raw outputs stand for: softmax where the loss takes labels, else sigmoid of each."""
@@ -79,15 +86,13 @@ class Engine:
         self._predictor.prepare()
         a, dtype = self.architecture, self.architecture.dtype
         labels, targets, weights = split_targets(a.loss, y, weight, dtype)
-        check_rows("raw outputs", raw, dtype, a.layers[-1])
-        takes_labels = a.loss.takes_labels
-        check(
-            (
-                ("labels", labels, INT64, (len(raw) if takes_labels else 0,)),
-                ("targets", targets, dtype, (0, 0) if takes_labels else raw.shape),
-                ("weights", weights, dtype, (0 if weight is None else len(raw),)),
-            )
-        )
+        check("raw outputs", raw, dtype, (len(raw), a.layers[-1]))
+        if a.loss.takes_labels:
+            check("labels", labels, INT64, (len(raw),))
+        else:
+            check("targets", targets, dtype, raw.shape)
+        if weight is not None:
+            check("weights", weight, dtype, (len(raw),))
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
         scratch = np.empty((rows, raw.shape[1]), dtype)
         total = 0.0
@@ -96,7 +101,7 @@ class Engine:
             total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
         bad = first_bad_label(labels, a.layers[-1]) if total != total else None
         if bad is not None:
-            raise EngineError(f"this is a fault of fastdl, please report it: {bad}")
+            raise fault(bad)
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(

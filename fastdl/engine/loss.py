@@ -24,12 +24,19 @@ from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, re
 NO_LABELS = np.zeros(0, np.int64)
 
 
+def empty_targets(dtype: np.dtype) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+    """(labels, targets, weights) of no rows."""
+    return NO_LABELS, np.zeros((0, 0), dtype), np.zeros(0, dtype)
+
+
 def split_targets(
     term: LossTerm, y: NDArray, weight: NDArray | None, dtype: np.dtype
 ) -> tuple[NDArray[np.int64], NDArray, NDArray]:
     """(labels, targets, weights) as compiled code takes them: what a loss does not use is empty."""
-    weights = np.zeros(0, dtype) if weight is None else weight
-    return (y, np.zeros((0, 0), dtype), weights) if term.takes_labels else (NO_LABELS, y, weights)
+    labels, targets, weights = empty_targets(dtype)
+    if weight is not None:
+        weights = weight
+    return (y, targets, weights) if term.takes_labels else (labels, y, weights)
 
 
 def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:

@@ -7,12 +7,14 @@ through for NaN and infinity, and classes are picked from raw outputs in the cac
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine.boundary import check, check_rows
-from fastdl.engine.compile import for_prediction
+from fastdl.engine.boundary import check
+from fastdl.engine.compile import for_activations, for_prediction
 from fastdl.engine.forward import forward
 from fastdl.engine.plan import Layout
 from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
@@ -157,7 +159,7 @@ class Predictor:
         self._widest = max(layout.strides[1:])
         self._work_per_row = architecture.work_per_row
         self._no_raw = np.empty((0, 0), self._dtype)
-        self._prepared = False
+        self._chunks: Callable[..., bool] | None = None
         self._pace = Pace()  # in rounds of a chunk for each thread
 
     def outputs(self, x: NDArray, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
@@ -172,13 +174,14 @@ class Predictor:
 
     def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
         """Fill `raw`, or `classes` where it is not empty."""
-        self.prepare()
-        check_rows("x", x, self._dtype, self._n_inputs)
-        check((("parameters", self._parameters, self._dtype, self._shape),))
-        rows, arguments = len(x), (self._plan, self._layout.alphas, self._parameters)
+        predict = self._chunks or self.prepare()
+        rows = len(x)
+        check("x", x, self._dtype, (rows, self._n_inputs))
+        check("parameters", self._parameters, self._dtype, self._shape)
+        arguments = self._plan, self._layout.alphas, self._parameters
         if rows <= CHUNK_ROWS:  # a short way: a single row takes a few microseconds in all
             work = np.empty((1, 2, max(1, rows) * self._widest), self._dtype)
-            return bool(predict_chunks(1, max(1, rows), *arguments, x, work, raw, classes))
+            return predict(1, max(1, rows), *arguments, x, work, raw, classes)
         threads = min(threads_for(rows * self._work_per_row, n_threads), -(-rows // CHUNK_ROWS))
         # Equal chunks, as many for each thread.
         rounds = -(-rows // (threads * CHUNK_ROWS))
@@ -189,13 +192,26 @@ class Predictor:
             count = self._pace.count
             part = slice(done, done + count * threads * chunk)
             start = time.perf_counter()
-            finite = predict_chunks(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
+            finite = predict(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
             self._pace.took(count, time.perf_counter() - start)
             done = part.stop
-        return bool(finite)
+        return finite
 
-    def prepare(self) -> None:
-        """Have the compiled code ready."""
-        if not self._prepared:
-            for_prediction(self._dtype)
-            self._prepared = True
+    def prepare(self) -> Callable[..., bool]:
+        """Have the compiled code ready, and return what native calls go to.
+
+        It is called as it is: Numba's look at the types of all arguments takes as long as the check does.
+        """
+        if self._chunks is not None:
+            return self._chunks
+        for_prediction(self._dtype)
+        for_activations(self._layout.architecture)
+        matrix, vector, classes = (
+            numba.typeof(self._no_raw),
+            numba.typeof(self._layout.alphas),
+            numba.typeof(NO_CLASSES),
+        )
+        plan, work = numba.typeof(self._plan), numba.typeof(np.empty((1, 2, 0), self._dtype))
+        count = numba.typeof(1)
+        self._chunks = predict_chunks.compile((count, count, plan, vector, vector, matrix, work, matrix, classes))
+        return self._chunks

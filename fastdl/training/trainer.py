@@ -150,6 +150,9 @@ class Trainer(Settings):
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
+        session.prepare()
+        if validation is not None:
+            model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
         self._stopped = False

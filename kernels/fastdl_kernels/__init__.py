@@ -3,6 +3,14 @@
 Choose Numba's threading layer, if not by the environment, before this import: it starts Numba's threads.
 """
 
+import numba
+
+if numba.config.DISABLE_JIT:
+    raise ImportError(
+        "fastdl_kernels is compiled by Numba, and NUMBA_DISABLE_JIT=1 turns that off: unset it before the import "
+        "(your own functions can be tried uncompiled by their attribute py_func)"
+    )
+
 from fastdl_kernels._jit import load_cached
 from fastdl_kernels.activations import (
     ACTIVATIONS,

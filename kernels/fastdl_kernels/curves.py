@@ -9,8 +9,8 @@ from __future__ import annotations
 from fastdl_kernels._jit import jit
 from fastdl_kernels.simd import absolute, exp, fma, like, maximum, minimum, select, sigmoid, tanh
 from fastdl_kernels.simd.special import (
-    exponent_limit,
     expm1_below_0,
+    exponent_limit,
     log1p_to_1,
     normal_limit,
     normal_tail,

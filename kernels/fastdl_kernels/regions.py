@@ -22,7 +22,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import callback, compile_for_c, parallel_jit, postpone_interrupt
+from fastdl_kernels._jit import compile_for_c, parallel_jit
+from fastdl_kernels._signals import callback, interrupt_later
 
 forked = False
 """True in a child of fork: everything runs on the calling thread."""
@@ -85,7 +86,7 @@ def _first(n: int, address: int, data: int) -> None:
         _on_this_thread(n, address, data)
         return
     except KeyboardInterrupt:
-        postpone_interrupt()
+        interrupt_later()
         _on_this_thread(n, address, data)
         return
     _compiled = _CRegion(function.address)
