@@ -93,7 +93,9 @@ class ByHand:
                     g = g * (settings.clip_norm / norm)
                 hyper["lr"] = rates[k]
                 count = updates + e * n_batches + k + 1
-                theta, self.states = reference.OPTIMIZERS[settings.optimizer.name](theta, g, self.states, count, **hyper)
+                theta, self.states = reference.OPTIMIZERS[settings.optimizer.name](
+                    theta, g, self.states, count, **hyper
+                )
             found.append(theta)
             losses.append(total / len(X))
         return found, losses

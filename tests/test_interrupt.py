@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment_of, program
 
 import fastdl
 from fastdl.engine import interrupt
-
-ROOT = Path(__file__).resolve().parent.parent
-
-PROGRAM = """
-import signal
-import numpy as np
-import fastdl
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
-
-class Shout(fastdl.Callback):
-    def on_train_begin(self, epochs, rows):
-        print("begun", flush=True)
-
-class Quiet(fastdl.Callback):
-    pass
-
-layers, rows, batch, validation = {layers}, {rows}, {batch}, {validation}
-rng = np.random.default_rng(0)
-X, y = rng.standard_normal((rows, layers[0]), np.float32), rng.integers(0, layers[-1], rows)
-model = fastdl.MLP(layers)
-small = np.ones((4, 4)), [0, 1, 0, 1]
-fastdl.Trainer(fastdl.MLP([4, 3, 2]), epochs=1, batch_size=2).fit(*small, validation_data=small)  # compiles
-trainer = fastdl.Trainer(model, batch_size=batch, epochs=10**6, callbacks=[Shout()], clip_norm={clip})
-try:
-    trainer.fit(X, y, validation_data=(np.repeat(X, validation, 0), np.repeat(y, validation)) if validation else None)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-assert np.isfinite(model.parameters).all()
-assert model.predict(X[:3]).shape == (3,)
-trainer.epochs, trainer.callbacks = 1, [Quiet()]
-if {again}:
-    assert len(trainer.fit(X, y)) == 1
-    assert np.isfinite(model.parameters).all()
-print("usable", flush=True)
-"""
 
 CASES = {
     "small-steps": {"layers": [8, 16, 3], "rows": 640, "batch": 32, "again": True},
@@ -64,11 +29,8 @@ CASES = {
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_control_c(case, delay):
     """The process gets SIGINT when the training begins, or in the middle of it."""
-    code = PROGRAM.format(**{"validation": 0, "clip": None, **CASES[case]})
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, program("interrupted_training"), json.dumps(CASES[case])]
+    child = subprocess.Popen(command, env=environment_of(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert child.stdout.readline() == "begun\n"
         threading.Event().wait(delay)

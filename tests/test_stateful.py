@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import io
 import os
-import pickle
 import tempfile
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
 from by_hand import ByHand, Settings, epochs_until_stopped, validation_values
+from copying import COPIES
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -66,7 +63,7 @@ OPTIMIZERS = (
 
 CHANGES = st.one_of(
     st.tuples(st.just("optimizer"), st.sampled_from(OPTIMIZERS)),
-    st.tuples(st.just("batch_size"), st.sampled_from([1, 2, 3, 5, 8, 13, 40])),
+    st.tuples(st.just("batch_size"), st.sampled_from([1, 2, 3, 5, 8, 40])),
     st.tuples(st.just("epochs"), st.integers(1, 4)),
     st.tuples(st.just("l2"), st.sampled_from([0.0, 0.01, 0.1])),
     st.tuples(st.just("clip_norm"), st.sampled_from([None, 0.05, 1.0])),
@@ -83,42 +80,6 @@ CHANGES = st.one_of(
         st.sampled_from([None, None, 1, fastdl.EarlyStopping(1, "loss"), fastdl.EarlyStopping(2, restore_best=False)]),
     ),
 )
-
-
-def _in_process(data):
-    return pickle.loads(data)
-
-
-def _out_of_band(thing):
-    """Protocol 5, with the arrays beside the pickle, in memory that may not be written."""
-    buffers = []
-    data = pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)
-    return pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
-
-
-def _by_joblib(thing):
-    file = io.BytesIO()
-    joblib.dump(thing, file)
-    file.seek(0)
-    return joblib.load(file)
-
-
-def _mapped(thing):
-    """Through a file that joblib maps into memory that may not be written."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "thing")
-        joblib.dump(thing, path)
-        return joblib.load(path, mmap_mode="r")
-
-
-COPIES = {
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    **{f"pickle {k}": functools.partial(lambda k, thing: _in_process(pickle.dumps(thing, k)), k) for k in (2, 3, 4, 5)},
-    "pickle 5, out of band": _out_of_band,
-    "joblib": _by_joblib,
-    "joblib, mapped": _mapped,
-}
 
 
 class Recorder(fastdl.Callback):
@@ -157,16 +118,16 @@ def data_for(model, rows, seed, weighted):
     return X, y, 0.1 + rng.random(rows) if weighted else None
 
 
-ROWS = st.sampled_from([1, 2, 7, 8, 13, 21, 40])
+ROWS = st.sampled_from([8, 13, 21, 40, 7, 2])
 DATA = st.tuples(ROWS, st.integers(0, 3), st.booleans())  # rows, seed, weights?
 
 
 class Training(RuleBasedStateMachine):
     """Three trainers, the settings that they were given, and the oracle."""
 
-    @initialize(index=st.integers(0, len(MODELS) - 1))
-    def begin(self, index):
-        self.settings = Settings()
+    @initialize(index=st.integers(0, len(MODELS) - 1), optimizer=st.sampled_from(OPTIMIZERS))
+    def begin(self, index, optimizer):
+        self.settings = Settings(optimizer, batch_size=5)
         self.threads = list(THREADS)
         self._begin([make(index) for _ in THREADS])
 
@@ -179,13 +140,14 @@ class Training(RuleBasedStateMachine):
 
     # --- steps ---
 
-    @rule(change=CHANGES)
-    def change(self, change):
-        """A setting, by assignment."""
-        name, value = change
-        setattr(self.settings, name, value)
-        for trainer in self.trainers:
-            setattr(trainer, name, value)
+    @rule(changes=st.lists(CHANGES, min_size=1, max_size=3), data=DATA, validation=st.none() | DATA)
+    def change_settings_and_fit(self, changes, data, validation):
+        """By assignment."""
+        for name, value in changes:
+            setattr(self.settings, name, value)
+            for trainer in self.trainers:
+                setattr(trainer, name, value)
+        self._fit(data, validation)
 
     @rule(by=st.integers(1, 2))
     def turn_threads(self, by):
@@ -333,7 +295,7 @@ class Training(RuleBasedStateMachine):
         assert len(recorded) == len(history)
         self._check_history(history, validation)
         learned = self.by_hand.fit(trainer.model, start, settings, data_for(trainer.model, *data), len(history))
-        assert trainer.epochs_done == self.by_hand.epochs
+        assert (trainer.epochs_done, trainer.steps_done) == (self.by_hand.epochs, self.by_hand.steps)
         if learned is not None and not may_diverge:
             np.testing.assert_allclose(recorded, learned[0], rtol=1e-6, atol=1e-8)
             np.testing.assert_allclose(history.loss, learned[1], rtol=1e-8)
@@ -372,7 +334,7 @@ class Training(RuleBasedStateMachine):
         first = trainers[0]
         for trainer in trainers[1:]:
             np.testing.assert_array_equal(trainer.model.parameters, first.model.parameters)
-            assert trainer.epochs_done == first.epochs_done
+            assert (trainer.epochs_done, trainer.steps_done) == (first.epochs_done, first.steps_done)
             for name in ("loss", "val_loss", "metrics", "best_epoch"):
                 assert getattr(trainer.history, name) == getattr(first.history, name), name
 
