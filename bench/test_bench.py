@@ -70,7 +70,7 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     short = command.Level((), TINY, TINY, 1, 1, Plan())
     monkeypatch.setitem(command.LEVELS, "quick", short)
     small = {"training": ["tiny"], "kernels": ["linear_forward/7x30x17"], "accuracy": ["digits"], "latency": ["row"],
-             "memory": ["tiny"], "startup": ["forward"]}  # fmt: skip
+             "memory": ["tiny"], "startup": ["forward"], "estimators": ["row-regression"]}  # fmt: skip
     monkeypatch.setattr(command, "PARTS", small)
     monkeypatch.setattr(command, "QUICK_KERNELS", small["kernels"])
     monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
@@ -82,7 +82,7 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (path,) = tmp_path.glob("*.json")
     result = schema.read(path)
     assert schema.problems(result) == []
-    assert {*small, "roofline"} - {"memory"} <= set(result)
+    assert {*small, "roofline"} - {"memory", "estimators"} <= set(result)
     assert {p.name for p in tmp_path.iterdir()} >= {"training.png", "roofline.png", "roofline.svg"}
     digits = result["accuracy"][0]["results"]["fastdl"]
     assert digits["accuracy"] >= 0.97
@@ -98,6 +98,12 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (path,) = tmp_path.glob("*.json")
     needed = schema.read(path)["memory"][0]["results"]["fastdl"]
     assert needed["peak_bytes"] >= needed["imported_bytes"] > 0
+
+    path.unlink()
+    assert command.main(["--quick", "--only", "estimators", "--threads", "1", "--peers", "none"]) == 0
+    assert "predict 1 row, 30-100-1" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    assert schema.problems(schema.read(path)) == []
 
 
 def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:

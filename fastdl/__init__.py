@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
+    from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.model import MLP, load
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
@@ -36,6 +37,8 @@ __all__ = [
     "History",
     "InputError",
     "LeakyReLU",
+    "MLPClassifier",
+    "MLPRegressor",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -54,6 +57,7 @@ _MODULES = {
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
+    "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.model": ["MLP", "load"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],

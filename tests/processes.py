@@ -1,4 +1,4 @@
-"""Fresh interpreters for tests: the programs that they run are in tests/programs."""
+"""Programs of tests/programs in processes of their own, and the threading layers that this machine can load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "programs"
 KERNELS = ROOT / "kernels"
-"""The folder to import `fastdl_kernels` from."""
+LIBRARY = (ROOT, KERNELS)
+"""Folders to import `fastdl` and `fastdl_kernels` from."""
 
 
 def program(name: str) -> str:
@@ -19,14 +20,14 @@ def program(name: str) -> str:
     return str(PROGRAMS / f"{name}.py")
 
 
-def environment_of(paths: Sequence[Path] = (ROOT, KERNELS), **changes: str) -> dict[str, str]:
+def environment_of(paths: Sequence[Path] = LIBRARY, **changes: str) -> dict[str, str]:
     """This process's environment, with these folders to import from, and changes."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **changes}
 
 
 def start(
     *arguments: str,
-    paths: Sequence[Path] = (ROOT, KERNELS),
+    paths: Sequence[Path] = LIBRARY,
     cwd: Path | None = None,
     timeout: float | None = None,
     **changes: str,
@@ -41,5 +42,23 @@ def start(
 def run(*arguments: str, **options) -> str:
     """The standard output of an interpreter that ends well; options are those of `start`."""
     done = start(*arguments, **options)
-    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr}"
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-4000:]}"
     return done.stdout
+
+
+def run_program(name, *arguments, paths=(*LIBRARY, ROOT / "tests"), cwd=None, **environment):
+    """Run a program with these folders on its path; it must say that it is fine, and nothing else."""
+    assert run("-W", "error", str(PROGRAMS / name), *arguments, paths=paths, cwd=cwd, **environment) == "fine\n"
+
+
+def layers():
+    """The threading layers of Numba's that can be loaded here."""
+    modules = {"omp": "omppool", "tbb": "tbbpool"}
+    return [
+        "workqueue",
+        *(
+            layer
+            for layer, module in modules.items()
+            if start("-c", f"from numba.np.ufunc import {module}").returncode == 0
+        ),
+    ]

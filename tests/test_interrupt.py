@@ -24,13 +24,17 @@ CASES = {
 }
 
 
+def start(name, *arguments):
+    command = [sys.executable, program(name), *arguments]
+    return subprocess.Popen(command, env=environment_of(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_control_c(case, delay):
     """The process gets SIGINT when the training begins, or in the middle of it."""
-    command = [sys.executable, program("interrupted_training"), json.dumps(CASES[case])]
-    child = subprocess.Popen(command, env=environment_of(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = start("interrupted_training", json.dumps(CASES[case]))
     try:
         assert child.stdout.readline() == "begun\n"
         threading.Event().wait(delay)
@@ -39,6 +43,56 @@ def test_control_c(case, delay):
     finally:
         child.kill()
     assert (child.returncode, out) == (0, "interrupted\nusable\n"), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses setitimer")
+@pytest.mark.parametrize("case", CASES)
+def test_a_timeout_of_the_callers_own(case):
+    """TimeoutError, raised by a handler of SIGALRM, is the class that futures use for "not yet" from Python 3.11 on."""
+    child = start("interrupted_training", json.dumps({**CASES[case], "alarm": 0.6}))
+    try:
+        out, err = child.communicate(timeout=600)
+    finally:
+        child.kill()
+    assert (child.returncode, out) == (0, "begun\ninterrupted\nusable\n"), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT and SIGALRM")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_signals_while_something_is_compiled(seed):
+    """Some 40 signals at random moments: each handler's exception comes out."""
+    child = start("signals_while_compiling", str(seed), "60")
+    out, err = child.communicate(timeout=600)
+    assert child.returncode == 0, out + err
+    assert int(out) >= 5
+
+
+@pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt, ValueError, SystemExit])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_handler_raises_comes_out_when_the_call_has_stopped(error, twice):
+    """The first one does; the call is told to stop, and is waited for."""
+    stopped, seen = threading.Event(), []
+    main = threading.main_thread().ident
+
+    def handler(number, frame):
+        raise error if not seen or error is KeyboardInterrupt else OSError
+
+    def call():
+        signal.pthread_kill(main, signal.SIGUSR1)
+        assert stopped.wait(60)
+        if twice:
+            seen.append(1)
+            signal.pthread_kill(main, signal.SIGUSR1)
+            threading.Event().wait(0.3)
+        seen.append("ended")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(error):
+            interrupt.run_interruptibly(call, stopped.set)
+        assert seen[-1] == "ended"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_error_on_the_other_thread_is_raised_here():

@@ -132,6 +132,15 @@ BENCHMARK: dict[str, tuple[str, str]] = {
         },
     ),
     **_item(
+        "estimators?",
+        {
+            "name": (TEXT, "`digits`, `regression`, `images`, `row` or `row-regression`"),
+            "epochs": (INTEGER, "epochs of a fit"),
+            **_LEFT_OUT,
+        },
+        {**_WHO, "seconds": (TIMES, "seconds of a call of fit, or of predict with one row"), **_AGAINST},
+    ),
+    **_item(
         "memory?",
         {
             "name": (TEXT, "the workload"),

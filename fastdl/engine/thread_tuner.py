@@ -126,7 +126,8 @@ class ThreadTuner:
         return taken / done
 
 
-def _most_threads() -> int:
+def most_threads() -> int:
+    """How many threads there are for a training: usable cores, within Numba's limit."""
     return min(usable_cores(), numba.config.NUMBA_NUM_THREADS)
 
 
@@ -137,7 +138,7 @@ def threads_for(work: int, n_threads: int | str = "auto", phases: int = 1) -> in
     if isinstance(n_threads, int):
         return n_threads
     busy = work // (phases * WORK_PER_PHASE)
-    return 1 if busy < 2 else min(_most_threads(), busy)
+    return 1 if busy < 2 else min(most_threads(), busy)
 
 
 def tuner_for(work: int, n_threads: int | str, phases: int) -> ThreadTuner:
@@ -145,7 +146,7 @@ def tuner_for(work: int, n_threads: int | str, phases: int) -> ThreadTuner:
     first = threads_for(work, n_threads, phases)
     counts = {first}
     if not isinstance(n_threads, int) and not regions.forked:
-        most, busy = _most_threads(), work / (phases * WORK_PER_PHASE)
+        most, busy = most_threads(), work / (phases * WORK_PER_PHASE)
         counts |= {
             n for n in ({1 << k for k in range(most.bit_length())} | {most}) if n <= most and _may_be(n, first, busy)
         }

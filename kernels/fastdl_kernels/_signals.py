@@ -26,8 +26,8 @@ def handlers_later(function: Callable[..., _Result], *args: Any) -> _Result:
     global _aside
     if _aside or threading.current_thread() is not threading.main_thread():
         return function(*args)
-    noted: list[int] = []
-    handlers: dict[int, Any] = {}
+    noted: list[Any] = []
+    handlers: dict[Any, Any] = {}
     try:
         _aside = True
         for number in signal.valid_signals():
@@ -61,7 +61,7 @@ def interrupt_later(number: int = signal.SIGINT) -> None:
     threading.Thread(target=_wait_and_interrupt, args=(number,), daemon=True).start()
 
 
-def _wait_and_interrupt(number: int) -> None:
+def _wait_and_interrupt(number: Any) -> None:
     quiet = 0
     while quiet < 2:
         time.sleep(0.01)

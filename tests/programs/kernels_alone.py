@@ -1,6 +1,4 @@
-"""Every public kernel, while nothing can be imported but what `fastdl_kernels` says that it needs."""
-
-from __future__ import annotations
+"""Every public kernel in a process that can import nothing but numba, llvmlite, numpy and psutil."""
 
 import importlib.abc
 import sys
@@ -30,7 +28,7 @@ class Block(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Block())
 
-import numpy as np  # noqa: E402 (what these two import is what is tested)
+import numpy as np  # noqa: E402
 
 import fastdl_kernels as fk  # noqa: E402
 
@@ -74,4 +72,4 @@ public = {name for name in fk.__all__ if callable(getattr(fk, name))}
 assert called == public, called ^ public
 loaded = {name.partition(".")[0] for name in sys.modules} & BLOCKED
 assert not loaded, loaded
-print("ran", len(called))
+print("fine")
