@@ -164,7 +164,7 @@ def test_a_fresh_process(environment):
 
 
 def test_one_training_compiles_all_that_any_training_needs():
-    """Architecture, activation, loss, optimizer, weights and penalty are data, not types.
+    """Architecture, optimizer, weights and penalty are data, not types; so are activation and loss once each has been used.
 
     Counted in a fresh process, as functions compiled and as versions loaded from the cache.
     """
