@@ -14,10 +14,12 @@ CACHE_LINE = 64  # bytes
 
 
 class Unit(NamedTuple):
-    """An activation as compiled code takes it: its code, and its parameter (0 where it has none)."""
+    """An activation as compiled code takes it: its code, its parameter (0 where it has none), and whether its derivative
+    needs z = x @ W + b, which then has a place in a training's memory."""
 
     code: int
     alpha: float = 0.0
+    keeps_z: bool = False
 
 
 class LossTerm(NamedTuple):

@@ -23,6 +23,7 @@ class Layout:
     """What is the same in all workspaces of an architecture.
 
     strides : how far rows are apart, of the inputs and of each layer's outputs; raw outputs have no gaps
+    kept : how far rows of the kept z of each layer are apart, 0 where it is not kept
     alphas [layers] : the parameter of each layer's activation
     loss : (code, 1 if its mean is taken over outputs as well, its parameters)
     """
@@ -31,12 +32,17 @@ class Layout:
         layers, dtype = architecture.layers, architecture.dtype
         self.architecture = architecture
         self.strides = [*(row_stride(n, dtype) for n in layers[:-1]), layers[-1]]
+        keeps = [*(unit.keeps_z for unit in architecture.hidden), False]
+        self.kept = [stride if keep else 0 for stride, keep in zip(self.strides[1:], keeps, strict=True)]
         self.alphas = np.array([unit.alpha for unit in architecture.hidden] + [0.0], dtype)
         term = architecture.loss
         self.loss = term.code, int(term.per_output), np.array(term.parameters, np.float64)
 
-    def plan(self, rows: int) -> NDArray[np.int64]:
-        """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it."""
+    def plan(self, rows: int, trains: bool = True) -> NDArray[np.int64]:
+        """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
+
+        Only what `trains` keeps z.
+        """
         layers, codes = self.architecture.layers, [unit.code for unit in self.architecture.hidden]
         plan = np.zeros((len(layers) - 1, structs.PLAN_COLUMNS), np.int64)
         plan[:, structs.N_IN], plan[:, structs.N_OUT] = layers[:-1], layers[1:]
@@ -44,5 +50,7 @@ class Layout:
         plan[:, structs.ACTIVATION] = [*codes, IDENTITY]
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
-        plan[:, structs.Z] = -1  # no derivative of these activations needs it
+        # Behind the outputs of all layers.
+        places = (sum(self.strides[1:]) + np.cumsum([0, *self.kept[:-1]])) * rows
+        plan[:, structs.Z] = np.where(np.array(self.kept) * trains > 0, places, -1)
         return plan

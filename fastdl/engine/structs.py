@@ -15,9 +15,9 @@ from fastdl_kernels.serial import TILE_ROWS, jit
 from fastdl_kernels.simd import pointer
 
 # Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
-# outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
-# way for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
-# its weights is cut into UPDATES jobs of UPDATE_ROWS rows.
+# outputs start in their buffer and STRIDE how far their rows are apart; Z is where, in the same buffer and with the same
+# stride, z = x @ W + b is kept for an activation whose derivative needs it; -1 if it is not. DROP is the dropout rate in units
+# of 2^-32. The update of the layer's weights is cut into UPDATES jobs of UPDATE_ROWS rows.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
 PLAN_COLUMNS = 11
 
@@ -125,7 +125,8 @@ class Update(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Workspaces of a step: a[l] and d_z[l] of all layers, and the losses of blocks of TILE_ROWS rows."""
+    """Workspaces of a step: a[l] (and the z[l] that are kept) and d_z[l] of all layers, and the losses of blocks of TILE_ROWS
+    rows."""
 
     outputs: Any
     d_outputs: Any

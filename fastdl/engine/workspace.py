@@ -61,10 +61,11 @@ class Workspace:
         clocked: bool,
     ) -> None:
         architecture, dtype = layout.architecture, layout.architecture.dtype
-        widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
+        width, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
+        kept = sum(layout.kept)
         self.batch_size, self.layout = batch_size, layout
         most_rows = job_rows.py_func(dtype.itemsize) - TILE_ROWS
-        fused = (n_parameters + 2 * min(batch_size, most_rows) * widths) * dtype.itemsize <= FUSED_BYTES
+        fused = (n_parameters + min(batch_size, most_rows) * (2 * width + kept)) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
         n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
@@ -84,8 +85,8 @@ class Workspace:
         size = -(-n_parameters // structs.SLOT_ROUND) * structs.SLOT_ROUND
         self.partial = aligned_zeros(n_partial * size, dtype).reshape(n_partial, size)
         self.ticks = np.zeros((self.tuner.counts[-1] if clocked else 0, structs.TICK_COLUMNS), np.int64)
-        self.outputs = aligned_zeros(batch_size * widths, dtype)
-        self.d_outputs = aligned_zeros(batch_size * widths, dtype)
+        self.outputs = aligned_zeros(batch_size * (width + kept), dtype)
+        self.d_outputs = aligned_zeros(batch_size * width, dtype)
         self.losses = np.zeros(-(-batch_size // TILE_ROWS))
         self.state = np.zeros(STATE_SIZE, np.int64)
         self.result = np.zeros(structs.RESULT_SIZE)
