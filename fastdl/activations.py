@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from fastdl.checks import is_real
 from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
-from fastdl_kernels import ACTIVATIONS
+from fastdl_kernels.activations import SPECS
+
+ACTIVATIONS: dict[str, int] = {name: spec.code for name, spec in SPECS.items() if spec.derivative_from == "out"}
+"""Those that the engine trains: it takes derivatives from outputs, and keeps no z for the others."""
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation by name, with the slope `alpha` that only leaky ReLU reads."""
+    """An activation by name, with the parameter `alpha` of those that have one; NaN becomes the usual one."""
 
     name: str
-    alpha: float = 0.0
+    alpha: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.alpha):
+            parameter = SPECS[self.name].alpha
+            object.__setattr__(self, "alpha", 0.0 if parameter is None else parameter.default)
 
     @property
     def code(self) -> int:
@@ -49,7 +57,7 @@ class LeakyReLU(Activation):
 
 
 ActivationLike = str | Activation
-"""A name from `fastdl_kernels.ACTIVATIONS` or an instance such as `LeakyReLU(0.1)`."""
+"""A name from ACTIVATIONS or an instance such as `LeakyReLU(0.1)`."""
 
 
 def resolve(activation: ActivationLike | Sequence[ActivationLike], n_hidden: int) -> list[Activation]:

@@ -125,7 +125,7 @@ def _rebuild(description: dict[str, Any], parameters: bytes) -> MLP:
     model = MLP(
         description["layers"],
         [
-            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"])
+            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"], a["alpha"])
             for a in description["activations"]
         ],
         description["output"],

@@ -179,7 +179,7 @@ from numba.core import event
 from numba.core.dispatcher import Dispatcher
 from fastdl.optimizers import OPTIMIZERS
 from fastdl.outputs import OUTPUTS
-from fastdl_kernels import ACTIVATIONS
+from fastdl.activations import ACTIVATIONS
 from problems import make_data
 
 def overloads():

@@ -10,6 +10,7 @@ from problems import TASKS, make_data, make_model
 import fastdl
 import fastdl_kernels as fk
 from fastdl import schedules
+from fastdl.activations import ACTIVATIONS
 from fastdl.outputs import OUTPUTS
 
 pytestmark = pytest.mark.usefixtures("torch", "one_thread")
@@ -87,7 +88,7 @@ def peer_loss(model, parameters, X, y):
 
 
 @every_dtype
-@pytest.mark.parametrize("activation", fk.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("task", TASKS)
 def test_network(rng, dtype, activation, task):
     output, n_out = TASKS[task]
