@@ -9,6 +9,7 @@ from fastdl_bench.cases import KernelCase
 
 Arrays = dict[str, NDArray]
 
+DELTA = 1.0
 LR, BETA1, BETA2, EPS, STEP, DECAY = 1e-3, 0.9, 0.999, 1e-8, 10, 0.01
 TOLERANCE = 1e-5  # greatest error, relative to the greatest result, times the root of the length of the sums
 
@@ -31,7 +32,7 @@ def inputs(case: KernelCase) -> Arrays:
     def normal(*shape: int) -> NDArray[np.float32]:
         return rng.standard_normal(shape, np.float32)
 
-    if case.op in ("linear_forward", "linear_backward"):
+    if case.is_product:
         b, i, o = case.shape
         arrays = {"x": normal(b, i), "weight": normal(i, o), "bias": normal(o)}
         if case.op == "linear_backward":
@@ -45,7 +46,13 @@ def inputs(case: KernelCase) -> Arrays:
             return {"logits": logits, "labels": rng.integers(0, n, b)}
         if case.op == "sigmoid_cross_entropy":
             return {"logits": logits, "targets": rng.integers(0, 2, (b, n)).astype(np.float32)}
-        return {"predictions": logits, "targets": normal(b, n)} if case.op == "squared_error" else {"logits": logits}
+        if case.op == "poisson_loss":
+            return {"log_rates": logits, "targets": rng.poisson(1.0, (b, n)).astype(np.float32)}
+        if case.op == "quantile_loss":
+            return {"predictions": logits, "targets": normal(b, n), "q": rng.uniform(0.1, 0.9, n).astype(np.float32)}
+        if case.op in ("squared_error", "absolute_error", "huber_loss"):
+            return {"predictions": logits, "targets": normal(b, n)}
+        return {"logits": logits}
     (p,) = case.shape
     arrays = {"params": normal(p), "grads": normal(p)}
     for name in STATE[case.op]:
@@ -58,6 +65,9 @@ def expected(case: KernelCase, a: Arrays) -> Arrays:
     a = {name: array if array.dtype == np.int64 else array.astype(np.float64) for name, array in a.items()}
     if case.op == "linear_forward":
         return {"out": np.maximum(a["x"] @ a["weight"] + a["bias"], 0)}
+    if case.op == "linear_forward_keep":
+        z = a["x"] @ a["weight"] + a["bias"]
+        return {"z": z, "out": z / (1 + np.exp(-z))}
     if case.op == "linear_backward":
         d_z = a["d_out"] * (a["out"] > 0)
         return {"d_x": d_z @ a["weight"].T, "d_weight": a["x"].T @ d_z, "d_bias": d_z.sum(axis=0)}
@@ -82,9 +92,23 @@ def expected(case: KernelCase, a: Arrays) -> Arrays:
 
 def _expected_rows(case: KernelCase, a: Arrays) -> Arrays:
     """The results of softmax and of the losses."""
-    if case.op == "squared_error":
-        difference = a["predictions"] - a["targets"]
-        return {"loss": (difference**2).mean(), "d_predictions": 2 * difference / difference.size}
+    if case.op == "poisson_loss":
+        z, t = a["log_rates"], a["targets"]
+        loss = (np.exp(z) - t * z + t * np.log(np.maximum(t, 1)) - t).mean()
+        return {"loss": loss, "d_log_rates": (np.exp(z) - t) / z.size}
+    if "predictions" in a:
+        e = a["predictions"] - a["targets"]
+        if case.op == "squared_error":
+            terms, slopes = e**2, 2 * e
+        elif case.op == "absolute_error":
+            terms, slopes = np.abs(e), np.sign(e)
+        elif case.op == "huber_loss":
+            slopes = np.clip(e, -DELTA, DELTA)
+            terms = slopes * (e - slopes / 2)
+        else:
+            slopes = np.where(e > 0, 1 - a["q"], -a["q"])
+            terms = slopes * e
+        return {"loss": terms.mean(), "d_predictions": slopes / e.size}
     z = a["logits"]
     n_rows = len(z)
     if case.op == "sigmoid_cross_entropy":

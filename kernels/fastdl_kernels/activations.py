@@ -2,7 +2,7 @@
 
 A spec is all that has to be written for a new activation: kernels, argument checks, tables and tests read the registry.
 Functions of vectors take alpha as a vector. `IN_REGISTERS` and `DERIVATIVES_IN_REGISTERS` are applied by the register tiles
-themselves (`tile_body`), all others to the tile while it is in the first cache, by a function that is compiled when an
+themselves (`tile_body`), all others to the tile while it is in L1, by a function that is compiled when an
 activation is first used.
 """
 

@@ -10,12 +10,19 @@ import numpy as np
 
 import fastdl_kernels as fk
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STATE, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STATE, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
     out = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
     return lambda: fk.linear_forward(a["x"], a["weight"], a["bias"], fk.RELU, 0.0, out), lambda: {"out": out}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    z = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
+    out = np.empty_like(z)
+    arguments = (a["x"], a["weight"], a["bias"], fk.SILU, 0.0, z, out)
+    return lambda: fk.linear_forward_keep(*arguments), lambda: {"z": z, "out": out}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -35,14 +42,15 @@ def _rows(kernel: Callable[..., None]) -> Operation:
     return operation
 
 
-def _loss(kernel: Callable[..., float], outputs: str, targets: str) -> Operation:
-    """A loss of `outputs` and `targets`, and its gradient."""
+def _loss(kernel: Callable[..., float], outputs: str, targets: str, *parameters: float | str) -> Operation:
+    """A loss of `outputs` and `targets`, and its gradient; parameters are numbers or names of arrays."""
 
     def operation(a: Arrays) -> Timed:
         gradient, loss = np.empty_like(a[outputs]), np.empty(())
+        given = [a[p] if isinstance(p, str) else p for p in parameters]
 
         def call() -> None:
-            loss[()] = kernel(a[outputs], a[targets], gradient)
+            loss[()] = kernel(a[outputs], a[targets], *given, gradient)
 
         return call, lambda: {"loss": loss, f"d_{outputs}": gradient}
 
@@ -62,11 +70,16 @@ def _step(kernel: Callable[..., None], op: str, *numbers: float) -> Operation:
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": _rows(fk.softmax),
     "log_softmax": _rows(fk.log_softmax),
     "softmax_cross_entropy": _loss(fk.softmax_cross_entropy, "logits", "labels"),
     "sigmoid_cross_entropy": _loss(fk.sigmoid_cross_entropy, "logits", "targets"),
     "squared_error": _loss(fk.squared_error, "predictions", "targets"),
+    "absolute_error": _loss(fk.absolute_error, "predictions", "targets"),
+    "huber_loss": _loss(fk.huber_loss, "predictions", "targets", DELTA),
+    "quantile_loss": _loss(fk.quantile_loss, "predictions", "targets", "q"),
+    "poisson_loss": _loss(fk.poisson_loss, "log_rates", "targets"),
     "sgd_step": _step(fk.sgd_step, "sgd_step", LR),
     "momentum_step": _step(fk.momentum_step, "momentum_step", LR, BETA1),
     "nesterov_step": _step(fk.nesterov_step, "nesterov_step", LR, BETA1),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -81,6 +84,70 @@ def sigmoid_cross_entropy(a: Arrays) -> Timed:
         np.multiply(d_logits, np.float32(1 / len(z)), out=d_logits)
 
     return call, lambda: {"loss": loss, "d_logits": d_logits}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    z = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
+    out = np.empty_like(z)
+
+    def call() -> None:
+        np.matmul(a["x"], a["weight"], out=z)
+        np.add(z, a["bias"], out=z)
+        np.negative(z, out=out)
+        np.exp(out, out=out)
+        np.add(out, 1, out=out)
+        np.divide(z, out, out=out)
+
+    return call, lambda: {"z": z, "out": out}
+
+
+def _error(slopes_and_loss: Callable[[NDArray, NDArray, Arrays], float]) -> Operation:
+    """A loss of the error p - t: the function overwrites the second array by its slopes and returns the sum of its terms."""
+
+    def operation(a: Arrays) -> Timed:
+        p, t = a["predictions"], a["targets"]
+        e, slopes, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+        def call() -> None:
+            np.subtract(p, t, out=e)
+            loss[()] = slopes_and_loss(e, slopes, a) / p.size
+            np.divide(slopes, np.float32(p.size), out=slopes)
+
+        return call, lambda: {"loss": loss, "d_predictions": slopes}
+
+    return operation
+
+
+def _absolute(e: NDArray, slopes: NDArray, a: Arrays) -> float:
+    np.sign(e, out=slopes)
+    return float(np.vdot(e, slopes))
+
+
+def _huber(e: NDArray, slopes: NDArray, a: Arrays) -> float:
+    np.clip(e, -DELTA, DELTA, out=slopes)
+    return float(np.vdot(e, slopes) - np.vdot(slopes, slopes) / 2)
+
+
+def _quantile(e: NDArray, slopes: NDArray, a: Arrays) -> float:
+    np.copyto(slopes, -a["q"])
+    np.add(slopes, 1, out=slopes, where=e > 0)
+    return float(np.vdot(e, slopes))
+
+
+def poisson_loss(a: Arrays) -> Timed:
+    z, t = a["log_rates"], a["targets"]
+    d_log_rates, scratch, loss = np.empty_like(z), np.empty_like(z), np.empty(())
+
+    def call() -> None:
+        np.exp(z, out=d_log_rates)
+        total = d_log_rates.sum(dtype=np.float64) - np.vdot(t, z) - t.sum(dtype=np.float64)
+        np.maximum(t, 1, out=scratch)
+        np.log(scratch, out=scratch)
+        loss[()] = (total + np.vdot(t, scratch)) / z.size
+        np.subtract(d_log_rates, t, out=d_log_rates)
+        np.divide(d_log_rates, np.float32(z.size), out=d_log_rates)
+
+    return call, lambda: {"loss": loss, "d_log_rates": d_log_rates}
 
 
 def squared_error(a: Arrays) -> Timed:
@@ -194,11 +261,16 @@ def _adam(decay: float = 0.0) -> Operation:
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "softmax_cross_entropy": softmax_cross_entropy,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "squared_error": squared_error,
+    "absolute_error": _error(_absolute),
+    "huber_loss": _error(_huber),
+    "quantile_loss": _error(_quantile),
+    "poisson_loss": poisson_loss,
     "sgd_step": sgd_step,
     "momentum_step": _momentum(nesterov=False),
     "nesterov_step": _momentum(nesterov=True),

@@ -9,13 +9,24 @@ import torch
 from torch.nn import functional
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
     x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
     out = torch.empty(x.shape[0], weight.shape[1])
     return lambda: torch.addmm(bias, x, weight, out=out).relu_(), lambda: {"out": out.numpy()}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
+    z, found = torch.empty(x.shape[0], weight.shape[1]), {}
+
+    def call() -> None:
+        torch.addmm(bias, x, weight, out=z)
+        found["out"] = functional.silu(z)
+
+    return call, lambda: {"z": z.numpy(), "out": found["out"].numpy()}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -58,6 +69,20 @@ def _loss(outputs: str, targets: str, loss_of: Callable[..., torch.Tensor]) -> O
         return call, lambda: {name: tensor.detach().numpy() for name, tensor in found.items()}
 
     return operation
+
+
+def quantile_loss(a: Arrays) -> Timed:
+    q = torch.from_numpy(a["q"])
+
+    def pinball(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        e = p - t
+        return torch.maximum((1 - q) * e, -q * e).mean()
+
+    return _loss("predictions", "targets", pinball)(a)
+
+
+def _poisson_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return functional.poisson_nll_loss(z, t) + (torch.xlogy(t, t) - t).mean()
 
 
 def _sigmoid_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -115,11 +140,16 @@ def _adam(kind: Callable[..., torch.optim.Optimizer], **options: float) -> Opera
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "softmax_cross_entropy": _loss("logits", "labels", functional.cross_entropy),
     "sigmoid_cross_entropy": _loss("logits", "targets", _sigmoid_loss),
     "squared_error": _loss("predictions", "targets", functional.mse_loss),
+    "absolute_error": _loss("predictions", "targets", functional.l1_loss),
+    "huber_loss": _loss("predictions", "targets", lambda p, t: functional.huber_loss(p, t, delta=DELTA)),
+    "quantile_loss": quantile_loss,
+    "poisson_loss": _loss("log_rates", "targets", _poisson_loss),
     "sgd_step": sgd_step,
     "momentum_step": _momentum(nesterov=False),
     "nesterov_step": _momentum(nesterov=True),
