@@ -156,11 +156,21 @@ OPERATIONS: dict[str, Operation] = {
         lambda b, i, o: 4 * b * i * o,
         lambda b, i, o: 4 * (2 * b * i + 2 * i * o + o + 2 * b * o),
     ),
+    "linear_forward_keep": Operation(
+        QUICK_LINEAR,
+        QUICK_LINEAR[2:3],
+        lambda b, i, o: 2 * b * i * o,
+        lambda b, i, o: 4 * (b * i + i * o + o + 2 * b * o),
+    ),
     "softmax": _rows(25, 2),
     "log_softmax": _rows(25, 2),
     "softmax_cross_entropy": _rows(27, 2),
     "sigmoid_cross_entropy": _rows(45, 3),
     "squared_error": _rows(4, 3),
+    "absolute_error": _rows(4, 3),
+    "huber_loss": _rows(6, 3),
+    "quantile_loss": _rows(5, 3),
+    "poisson_loss": _rows(60, 3),
     "sgd_step": _buffers(2, 3),
     "momentum_step": _buffers(5, 5),
     "nesterov_step": _buffers(7, 5, quick=1),
@@ -202,7 +212,7 @@ class KernelCase:
     @property
     def is_product(self) -> bool:
         """Whether it is a matrix product: arithmetic is what counts, and sums are long."""
-        return self.op in ("linear_forward", "linear_backward")
+        return self.op.startswith("linear_")
 
 
 KERNEL_CASES: dict[str, KernelCase] = {
