@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdl_bench.cases import KernelCase
-from fastdl_bench.protocol import Peer, PeerError, Program, closing_all
+from fastdl_bench.protocol import Peer, PeerError, Program, by_turns, closing_all
 from fastdl_bench.statistics import rates, ratio, share, summary
 from fastdl_bench.training import Effort, Say, version_of
 
@@ -57,9 +57,9 @@ def rounds(
     peers[ROOFLINE].request("setup", SECONDS, size=max(256, streamed))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     limits: list[dict[str, Any]] = []
-    for k in range(effort.rounds):
-        for name, count in list(calls.items())[:: 1 if k % 2 == 0 else -1]:
-            seconds[name].append(peers[name].request("run", SECONDS, calls=count)["seconds"] / count)
+    for order in by_turns(calls, effort.rounds):
+        for name in order:
+            seconds[name].append(peers[name].request("run", SECONDS, calls=calls[name])["seconds"] / calls[name])
         limits.append(peers[ROOFLINE].request("run", SECONDS, seconds=effort.seconds))
     return seconds, limits
 
