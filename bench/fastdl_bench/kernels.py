@@ -22,7 +22,7 @@ LIBRARIES: dict[str, tuple[str, str, str]] = {
 }
 ROOFLINE = "roofline"
 SECONDS = 60.0  # limit of one request
-STREAMS, CACHED = 10_000_000, 10_000  # numbers in each of the 4 streams: 160 MB, and 160 KB, which second caches hold
+STREAMS, CACHED = 10_000_000, 10_000  # numbers in each of the 4 streams: 160 MB, and 160 KB, which L2 holds
 
 
 def available(names: Sequence[str]) -> list[str]:
@@ -115,7 +115,7 @@ def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], thre
 
 
 def measure_roofline(peer: Peer, threads: int, effort: Effort) -> dict[str, Any]:
-    """The processor's limits for so many threads: multiply-adds, memory (far larger than caches) and the second cache."""
+    """The processor's limits for so many threads: multiply-adds, memory (far larger than caches) and L2."""
     result: dict[str, Any] = {"threads": threads}
     for key, size in (("memory_bytes_per_second", STREAMS), ("cache_bytes_per_second", CACHED)):
         peer.request("setup", SECONDS, size=size)
