@@ -11,7 +11,7 @@ from typing import Any
 import numba
 
 from fastdl_bench.kernels import ROOFLINE, SECONDS, calls_for
-from fastdl_bench.protocol import Peer, Program, Run, closing_all
+from fastdl_bench.protocol import Peer, Program, Run, by_turns, closing_all
 from fastdl_bench.statistics import ratio
 from fastdl_bench.training import Effort
 
@@ -94,8 +94,8 @@ class Session:
         sides["numpy"].request("setup", seconds, **setup)
         counts = {name: _count(side, unit, self.effort.seconds, seconds) for name, side in sides.items()}
         taken: dict[str, list[float]] = {name: [] for name in sides}
-        for k in range(self.effort.rounds):
-            for name in list(sides)[:: 1 if k % 2 == 0 else -1]:
+        for order in by_turns(sides, self.effort.rounds):
+            for name in order:
                 answer = sides[name].request("run", seconds, **{unit: counts[name]})
                 taken[name].append(answer["seconds"] / counts[name])
         return ratio(taken["numpy"], taken["fastdl"])

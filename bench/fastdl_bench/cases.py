@@ -158,7 +158,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "linear_forward_keep": Operation(
         QUICK_LINEAR,
-        QUICK_LINEAR[2:],
+        QUICK_LINEAR[2:3],
         lambda b, i, o: 2 * b * i * o,
         lambda b, i, o: 4 * (b * i + i * o + o + 2 * b * o),
     ),

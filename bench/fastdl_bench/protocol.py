@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,6 +233,14 @@ class Peer:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()
+
+
+def by_turns(names: Iterable[str], rounds: int) -> Iterator[list[str]]:
+    """The names for each round, in one order and the other by turns: what drifts meets all of them alike."""
+    order = list(names)
+    for _ in range(rounds):
+        yield order
+        order = order[::-1]
 
 
 @contextlib.contextmanager

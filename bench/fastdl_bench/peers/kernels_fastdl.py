@@ -18,18 +18,19 @@ def linear_forward(a: Arrays) -> Timed:
     return lambda: fk.linear_forward(a["x"], a["weight"], a["bias"], fk.RELU, 0.0, out), lambda: {"out": out}
 
 
-def linear_forward_keep(a: Arrays) -> Timed:
-    z = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
-    out = np.empty_like(z)
-    arguments = (a["x"], a["weight"], a["bias"], fk.SILU, 0.0, z, out)
-    return lambda: fk.linear_forward_keep(*arguments), lambda: {"z": z, "out": out}
-
-
 def linear_backward(a: Arrays) -> Timed:
     d_x, d_weight = np.empty_like(a["x"]), np.empty_like(a["weight"])
     d_bias = np.empty(d_weight.shape[1], np.float32)
     arguments = (a["x"], a["weight"], a["out"], a["d_out"], fk.RELU, 0.0, d_x, d_weight, d_bias)
     return lambda: fk.linear_backward(*arguments), lambda: {"d_x": d_x, "d_weight": d_weight, "d_bias": d_bias}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    """With SiLU, one of those that need z."""
+    out = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
+    z = np.empty_like(out)
+    arguments = (a["x"], a["weight"], a["bias"], fk.SILU, 0.0, z, out)
+    return lambda: fk.linear_forward_keep(*arguments), lambda: {"z": z, "out": out}
 
 
 def _rows(kernel: Callable[..., None]) -> Operation:
@@ -42,15 +43,17 @@ def _rows(kernel: Callable[..., None]) -> Operation:
     return operation
 
 
-def _loss(kernel: Callable[..., float], outputs: str, targets: str, *parameters: float | str) -> Operation:
-    """A loss of `outputs` and `targets`, and its gradient; parameters are numbers or names of arrays."""
+def _loss(name: str, outputs: str, targets: str, *numbers: float) -> Operation:
+    """A loss of `outputs` and `targets`, and its gradient. Looked up when it is set up: an older version may not have it."""
 
     def operation(a: Arrays) -> Timed:
+        kernel = getattr(fk, name)
         gradient, loss = np.empty_like(a[outputs]), np.empty(())
-        given = [a[p] if isinstance(p, str) else p for p in parameters]
+        more = (a["q"],) if "q" in a else numbers
+        arguments = (a[outputs], a[targets], *more, gradient)
 
         def call() -> None:
-            loss[()] = kernel(a[outputs], a[targets], *given, gradient)
+            loss[()] = kernel(*arguments)
 
         return call, lambda: {"loss": loss, f"d_{outputs}": gradient}
 
@@ -73,13 +76,13 @@ OPERATIONS: dict[str, Operation] = {
     "linear_forward_keep": linear_forward_keep,
     "softmax": _rows(fk.softmax),
     "log_softmax": _rows(fk.log_softmax),
-    "softmax_cross_entropy": _loss(fk.softmax_cross_entropy, "logits", "labels"),
-    "sigmoid_cross_entropy": _loss(fk.sigmoid_cross_entropy, "logits", "targets"),
-    "squared_error": _loss(fk.squared_error, "predictions", "targets"),
-    "absolute_error": _loss(fk.absolute_error, "predictions", "targets"),
-    "huber_loss": _loss(fk.huber_loss, "predictions", "targets", DELTA),
-    "quantile_loss": _loss(fk.quantile_loss, "predictions", "targets", "q"),
-    "poisson_loss": _loss(fk.poisson_loss, "log_rates", "targets"),
+    "softmax_cross_entropy": _loss("softmax_cross_entropy", "logits", "labels"),
+    "sigmoid_cross_entropy": _loss("sigmoid_cross_entropy", "logits", "targets"),
+    "squared_error": _loss("squared_error", "predictions", "targets"),
+    "absolute_error": _loss("absolute_error", "predictions", "targets"),
+    "huber_loss": _loss("huber_loss", "predictions", "targets", DELTA),
+    "quantile_loss": _loss("quantile_loss", "predictions", "targets"),
+    "poisson_loss": _loss("poisson_loss", "log_rates", "targets"),
     "sgd_step": _step(fk.sgd_step, "sgd_step", LR),
     "momentum_step": _step(fk.momentum_step, "momentum_step", LR, BETA1),
     "nesterov_step": _step(fk.nesterov_step, "nesterov_step", LR, BETA1),

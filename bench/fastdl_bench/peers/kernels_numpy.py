@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
 from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STEP, Arrays
@@ -21,6 +18,22 @@ def linear_forward(a: Arrays) -> Timed:
         np.maximum(out, 0, out=out)
 
     return call, lambda: {"out": out}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    x, weight, bias = a["x"], a["weight"], a["bias"]
+    z = np.empty((x.shape[0], weight.shape[1]), np.float32)
+    out = np.empty_like(z)
+
+    def call() -> None:
+        np.matmul(x, weight, out=z)
+        np.add(z, bias, out=z)
+        np.negative(z, out=out)
+        np.exp(out, out=out)
+        np.add(out, 1, out=out)
+        np.divide(z, out, out=out)
+
+    return call, lambda: {"z": z, "out": out}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -86,70 +99,6 @@ def sigmoid_cross_entropy(a: Arrays) -> Timed:
     return call, lambda: {"loss": loss, "d_logits": d_logits}
 
 
-def linear_forward_keep(a: Arrays) -> Timed:
-    z = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
-    out = np.empty_like(z)
-
-    def call() -> None:
-        np.matmul(a["x"], a["weight"], out=z)
-        np.add(z, a["bias"], out=z)
-        np.negative(z, out=out)
-        np.exp(out, out=out)
-        np.add(out, 1, out=out)
-        np.divide(z, out, out=out)
-
-    return call, lambda: {"z": z, "out": out}
-
-
-def _error(slopes_and_loss: Callable[[NDArray, NDArray, Arrays], float]) -> Operation:
-    """A loss of the error p - t: the function overwrites the second array by its slopes and returns the sum of its terms."""
-
-    def operation(a: Arrays) -> Timed:
-        p, t = a["predictions"], a["targets"]
-        e, slopes, loss = np.empty_like(p), np.empty_like(p), np.empty(())
-
-        def call() -> None:
-            np.subtract(p, t, out=e)
-            loss[()] = slopes_and_loss(e, slopes, a) / p.size
-            np.divide(slopes, np.float32(p.size), out=slopes)
-
-        return call, lambda: {"loss": loss, "d_predictions": slopes}
-
-    return operation
-
-
-def _absolute(e: NDArray, slopes: NDArray, a: Arrays) -> float:
-    np.sign(e, out=slopes)
-    return float(np.vdot(e, slopes))
-
-
-def _huber(e: NDArray, slopes: NDArray, a: Arrays) -> float:
-    np.clip(e, -DELTA, DELTA, out=slopes)
-    return float(np.vdot(e, slopes) - np.vdot(slopes, slopes) / 2)
-
-
-def _quantile(e: NDArray, slopes: NDArray, a: Arrays) -> float:
-    np.copyto(slopes, -a["q"])
-    np.add(slopes, 1, out=slopes, where=e > 0)
-    return float(np.vdot(e, slopes))
-
-
-def poisson_loss(a: Arrays) -> Timed:
-    z, t = a["log_rates"], a["targets"]
-    d_log_rates, scratch, loss = np.empty_like(z), np.empty_like(z), np.empty(())
-
-    def call() -> None:
-        np.exp(z, out=d_log_rates)
-        total = d_log_rates.sum(dtype=np.float64) - np.vdot(t, z) - t.sum(dtype=np.float64)
-        np.maximum(t, 1, out=scratch)
-        np.log(scratch, out=scratch)
-        loss[()] = (total + np.vdot(t, scratch)) / z.size
-        np.subtract(d_log_rates, t, out=d_log_rates)
-        np.divide(d_log_rates, np.float32(z.size), out=d_log_rates)
-
-    return call, lambda: {"loss": loss, "d_log_rates": d_log_rates}
-
-
 def squared_error(a: Arrays) -> Timed:
     p, t = a["predictions"], a["targets"]
     d_predictions, loss = np.empty_like(p), np.empty(())
@@ -160,6 +109,64 @@ def squared_error(a: Arrays) -> Timed:
         np.multiply(d_predictions, np.float32(2 / p.size), out=d_predictions)
 
     return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def absolute_error(a: Arrays) -> Timed:
+    p, t = a["predictions"], a["targets"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.sign(e, out=d_predictions)
+        loss[()] = np.vdot(e, d_predictions) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def huber_loss(a: Arrays) -> Timed:
+    p, t = a["predictions"], a["targets"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.clip(e, -DELTA, DELTA, out=d_predictions)
+        # With c the limited error: c (e - c / 2) is e^2 / 2 within the limits, and delta (|e| - delta / 2) beyond them.
+        loss[()] = (np.vdot(d_predictions, e) - np.vdot(d_predictions, d_predictions) / 2) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def quantile_loss(a: Arrays) -> Timed:
+    p, t, q = a["predictions"], a["targets"], a["q"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.heaviside(e, q, out=d_predictions)  # at 0 the gradient is 0
+        np.subtract(d_predictions, q, out=d_predictions)
+        loss[()] = np.vdot(e, d_predictions) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def poisson_loss(a: Arrays) -> Timed:
+    z, t = a["log_rates"], a["targets"]
+    d_log_rates, scratch, loss = np.empty_like(z), np.empty_like(z), np.empty(())
+
+    def call() -> None:
+        np.exp(z, out=d_log_rates)
+        np.maximum(t, 1, out=scratch)  # t log t is 0 where t is 0
+        np.log(scratch, out=scratch)
+        np.subtract(scratch, z, out=scratch)
+        total = np.vdot(t, scratch) + d_log_rates.sum(dtype=np.float64) - t.sum(dtype=np.float64)
+        loss[()] = total / z.size
+        np.subtract(d_log_rates, t, out=d_log_rates)
+        np.multiply(d_log_rates, np.float32(1 / z.size), out=d_log_rates)
+
+    return call, lambda: {"loss": loss, "d_log_rates": d_log_rates}
 
 
 def softmax_cross_entropy(a: Arrays) -> Timed:
@@ -267,9 +274,9 @@ OPERATIONS: dict[str, Operation] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "squared_error": squared_error,
-    "absolute_error": _error(_absolute),
-    "huber_loss": _error(_huber),
-    "quantile_loss": _error(_quantile),
+    "absolute_error": absolute_error,
+    "huber_loss": huber_loss,
+    "quantile_loss": quantile_loss,
     "poisson_loss": poisson_loss,
     "sgd_step": sgd_step,
     "momentum_step": _momentum(nesterov=False),

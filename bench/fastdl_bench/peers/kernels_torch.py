@@ -20,13 +20,14 @@ def linear_forward(a: Arrays) -> Timed:
 
 def linear_forward_keep(a: Arrays) -> Timed:
     x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
-    z, found = torch.empty(x.shape[0], weight.shape[1]), {}
+    z = torch.empty(x.shape[0], weight.shape[1])
+    out = torch.empty_like(z)
 
     def call() -> None:
         torch.addmm(bias, x, weight, out=z)
-        found["out"] = functional.silu(z)
+        torch.ops.aten.silu.out(z, out=out)
 
-    return call, lambda: {"z": z.numpy(), "out": found["out"].numpy()}
+    return call, lambda: {"z": z.numpy(), "out": out.numpy()}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -71,22 +72,26 @@ def _loss(outputs: str, targets: str, loss_of: Callable[..., torch.Tensor]) -> O
     return operation
 
 
+def _sigmoid_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
+
+
 def quantile_loss(a: Arrays) -> Timed:
     q = torch.from_numpy(a["q"])
 
-    def pinball(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        e = p - t
-        return torch.maximum((1 - q) * e, -q * e).mean()
+    def loss_of(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        e = t - p
+        return torch.maximum(q * e, (q - 1) * e).mean()
 
-    return _loss("predictions", "targets", pinball)(a)
+    return _loss("predictions", "targets", loss_of)(a)
+
+
+def _huber_loss(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return functional.huber_loss(p, t, delta=DELTA)
 
 
 def _poisson_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return functional.poisson_nll_loss(z, t) + (torch.xlogy(t, t) - t).mean()
-
-
-def _sigmoid_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    return functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
 
 
 def sgd_step(a: Arrays) -> Timed:
@@ -147,7 +152,7 @@ OPERATIONS: dict[str, Operation] = {
     "sigmoid_cross_entropy": _loss("logits", "targets", _sigmoid_loss),
     "squared_error": _loss("predictions", "targets", functional.mse_loss),
     "absolute_error": _loss("predictions", "targets", functional.l1_loss),
-    "huber_loss": _loss("predictions", "targets", lambda p, t: functional.huber_loss(p, t, delta=DELTA)),
+    "huber_loss": _loss("predictions", "targets", _huber_loss),
     "quantile_loss": quantile_loss,
     "poisson_loss": _loss("log_rates", "targets", _poisson_loss),
     "sgd_step": sgd_step,
