@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("sklearn")
 
 import sklearn.neural_network as theirs
-from fastdl_bench.scores import DATA_SETS, SOLVERS, scores
 
 import fastdl as ours
+from fastdl_bench.scores import DATA_SETS, SOLVERS, scores
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -55,8 +55,9 @@ def setup(request: dict[str, Any]) -> Run:
     if sys.argv[1] == "trainer":
         train: Any = with_trainer
     else:
-        import fastdl
         import sklearn.neural_network
+
+        import fastdl
 
         train = with_estimator(fastdl if sys.argv[1] == "fastdl" else sklearn.neural_network)
     x, y = case.data()
