@@ -16,12 +16,12 @@ from problems import make_data
 
 import fastdl
 import fastdl_kernels as fk
-from fastdl.engine import training
+from fastdl.engine import workspace
 from fastdl.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parent.parent
 # layers, activation, output, rows, batch size: from one that no second thread helps with to one that is split; with a
-# last batch that has fewer rows than a tile, too; and one whose blocks of rows take shares of the gradient, in the last batch
+# last batch that has fewer rows than a tile, too; and one whose blocks of rows take partial gradients, in the last batch
 # most of them without rows
 CASES = {
     "tiny": ([8, 32, 2], "tanh", "linear", 100, 7),
@@ -29,7 +29,7 @@ CASES = {
     "labels": ([30, 65, 33, 5], "sigmoid", "sigmoid", 150, 50),
     "rest": ([6, 12, 3], "relu", "softmax", 45, 40),
     "wide": ([200, 300, 250, 10], "leaky_relu", "softmax", 600, 256),
-    "shares": ([5, 20, 9, 3], "tanh", "softmax", 2205, 1100),
+    "partial": ([5, 20, 9, 3], "tanh", "softmax", 2205, 1100),
 }
 
 
@@ -62,7 +62,7 @@ def test_trainer_threads(case, n_threads):
 
 
 class Wheel:
-    """In the place of `pace.Chooser`: another number of threads for each call, of one to three steps."""
+    """In the place of a `ThreadTuner`: another number of threads for each call, of one to three steps."""
 
     def __init__(self):
         self.counts, self.choice, self.steps = [1, 2, 3, 8], 2, 1
@@ -76,21 +76,21 @@ class Wheel:
 def test_threads_that_change_in_the_middle_of_an_epoch(monkeypatch, case, options):
     """As they do when a number of threads is tried."""
     want = train(case, n_threads=1, **options)
-    monkeypatch.setattr(training, "chooser_for", lambda *_: Wheel())
+    monkeypatch.setattr(workspace, "tuner_for", lambda *_: Wheel())
     assert train(case, **options) == want
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "shares"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "partial"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.25}, {"clip_norm": 0.1}], ids=["plain", "dropout", "clipped"])
 def test_rows_through_all_layers_or_layer_by_layer(monkeypatch, case, dtype, options):
     """How a step is cut into phases is a matter of speed alone; also for networks that are too large for the one way.
 
-    Where blocks of rows take shares of the gradient, the sum over the rows runs in blocks.
+    Where blocks of rows take partial gradients, the sum over the rows runs in blocks.
     """
     digests = set()
     for most in (0, 2**40):
-        monkeypatch.setattr(training, "CHAIN_BYTES", most)
+        monkeypatch.setattr(workspace, "FUSED_BYTES", most)
         digests |= {train(case, dtype=dtype, n_threads=n, **options) for n in (1, 2, 3)}
     assert len(digests) == 1
 

@@ -32,7 +32,6 @@ from fastdl.cli.options import (
     thread_count,
 )
 from fastdl.cli.progress import Progress
-from fastdl.engine import Engine
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP, load
@@ -190,7 +189,7 @@ def assess(model: MLP, X: NDArray, y: NDArray) -> dict[str, float]:
     """The metrics of a model on X and y, and the mean loss."""
     targets = model.prepare_targets(y, len(X))
     raw = model.forward(X)
-    return {**metrics.evaluate(model, raw, targets), "loss": Engine(model).mean_loss(raw, targets)}
+    return {**metrics.evaluate(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
 
 
 def inspect(model_path: str, output: Console) -> None:

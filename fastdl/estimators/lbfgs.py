@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
+from fastdl.engine import Settings
 from fastdl.estimators.network import Network
 from fastdl.estimators.stochastic import Data
 from fastdl.estimators.threads import allowed_threads
@@ -39,18 +40,18 @@ class Objective:
             self._constant = float(np.average(data.constant, weights=data.weight))
         if data.weight is not None:
             self._weight = (data.weight * (len(data.x) / total)).astype(model.dtype)
-        self._training = network.training(None, len(data.x), n_threads)
+        self._session = network.session(Settings(len(data.x), n_threads=n_threads))
         self._order = np.arange(len(data.x))
-        self._settings = self._training.settings(np.zeros(1), 0.0, 0.0, self._outputs / 2.0 if squared else 1.0)
+        self._table = self._session.step_table(np.zeros(1), 0.0, 0.0, self._outputs / 2.0 if squared else 1.0)
 
     def __call__(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Loss and gradient; the network's parameters become theta."""
         model = self._network.model
         model.parameters[:] = theta
         data = self._data
-        loss, bad = self._training.epoch(data.x, data.y, self._weight, self._order, self._settings)
+        loss, bad = self._session.epoch(data.x, data.y, self._weight, self._order, self._table)
         # The gradient of a loss that is not finite was never computed.
-        gradient = np.array(self._training.gradient, np.float64) if bad < 0 else np.full(theta.shape, np.nan)
+        gradient = np.array(self._session.gradient, np.float64) if bad < 0 else np.full(theta.shape, np.nan)
         for d_weight, weight in zip(model.views(gradient)[0], model.weights):
             d_weight += self._l2 * weight
         return loss + self._constant + self._penalty(), gradient

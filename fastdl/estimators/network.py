@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.activations import Activation
-from fastdl.engine import Engine, Training
+from fastdl.engine import Session, Settings
 from fastdl.model import MLP
-from fastdl.optimizers import Optimizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Network:
         self.shape = shape
         more: dict[str, Any] = {"loss": shape.loss} if shape.loss == "poisson" else {}
         self.model = MLP(list(shape.layers), list(shape.activations), shape.output, dtype=shape.dtype, **more)
-        self.engine = Engine(self.model)
+        self.engine = self.model.engine
         self.coefs: list[NDArray] = list(self.model.weights)
         self.intercepts: list[NDArray] = list(self.model.biases)
 
@@ -81,20 +80,9 @@ class Network:
         """Whether every parameter is."""
         return bool(np.isfinite(self.model.parameters).all())
 
-    def training(
-        self,
-        optimizer: Optimizer | None,
-        batch_size: int,
-        n_threads: int | str,
-        clip_norm: float = 0.0,
-        dropout: Sequence[float] = (),
-        seed: int = 0,
-        penalised: bool = False,
-    ) -> Training:
+    def session(self, settings: Settings) -> Session:
         """What runs mini-batches on this network."""
-        return Training(
-            self.engine, optimizer, 0.0, batch_size, n_threads, clip_norm, dropout, seed, penalised=penalised
-        )  # fmt: skip
+        return Session(self.model.architecture, self.model.parameters, settings)
 
 
 Progress = Callable[[int], None]

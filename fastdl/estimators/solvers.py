@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine import Training
+from fastdl.engine import Session
 from fastdl.optimizers import SGD, Adam, Momentum, Optimizer
 from fastdl.schedules import Schedule
 
@@ -35,10 +35,10 @@ class Solver:
         """The engine's eps of these steps; None is the optimizer's own."""
         return None
 
-    def epoch_ends(self, samples: int, training: Training) -> None:
+    def epoch_ends(self, samples: int, session: Session) -> None:
         """An epoch is over, and `samples` rows have been seen in all."""
 
-    def stops(self, message: str, verbose: Any, training: Training) -> bool:
+    def stops(self, message: str, verbose: Any, session: Session) -> bool:
         """Whether training ends now that it does not get better; `message` says so."""
         if verbose:
             print(message + " Stopping.")
@@ -88,25 +88,25 @@ class SGDSolver(Solver):
         rates = super().rates(first, count, span) if self.schedule is not None else np.full(count, self.learning_rate)
         return rates / self._rest
 
-    def epoch_ends(self, samples: int, training: Training) -> None:
+    def epoch_ends(self, samples: int, session: Session) -> None:
         """The next epoch's rate."""
         if self._kind == "invscaling":
-            self._change(self.optimizer.lr / (samples + 1) ** self._power_t, training)
+            self._change(self.optimizer.lr / (samples + 1) ** self._power_t, session)
 
-    def stops(self, message: str, verbose: Any, training: Training) -> bool:
+    def stops(self, message: str, verbose: Any, session: Session) -> bool:
         """With "adaptive", only once the rate is 1e-6 or less; until then it is divided by 5."""
         if self._kind != "adaptive":
-            return super().stops(message, verbose, training)
+            return super().stops(message, verbose, session)
         if self.learning_rate <= 1e-6:
-            return super().stops(message + " Learning rate too small.", verbose, training)
-        self._change(self.learning_rate / 5.0, training)
+            return super().stops(message + " Learning rate too small.", verbose, session)
+        self._change(self.learning_rate / 5.0, session)
         if verbose:
             print(message + f" Setting learning rate to {self.learning_rate:f}")
         return False
 
-    def _change(self, rate: float, training: Training) -> None:
+    def _change(self, rate: float, session: Session) -> None:
         if self.schedule is None:
-            training.states[0] *= self.learning_rate / rate
+            session.states[0] *= self.learning_rate / rate
         self.learning_rate = rate
 
 

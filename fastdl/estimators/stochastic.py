@@ -8,6 +8,7 @@ The order of the rows, the penalty of each batch and the loss of an epoch are sc
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
@@ -18,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from fastdl.engine import Training
+from fastdl.engine import Session, Settings, State
 from fastdl.errors import InputError
 from fastdl.estimators.network import Network
 from fastdl.estimators.solvers import Solver
 from fastdl.estimators.stopping import Validation, Watch
 from fastdl.estimators.threads import allowed_threads
-from fastdl.training.callbacks import EpochResult
+from fastdl.training.callbacks import EpochResult, Hooks, check_callbacks
+from fastdl.training.history import History
 
 
 @dataclass
@@ -42,42 +44,47 @@ class Steps:
 
     def __init__(self, solver: Solver) -> None:
         self.solver = solver
-        self._training: Training | None = None
-        self._kept: tuple[int, list[NDArray]] | None = None
-        """Steps done and states, while there is no training."""
+        self._session: Session | None = None
+        self._kept: State | None = None  # while there is no session
 
-    def on(self, network: Network, estimator: Any, batch_size: int, dropout: list[float], seed: int) -> Training:
-        """The engine's workspaces for this network and batch size; the optimizer's states go on."""
-        present = self._training
-        if (
-            present is not None
-            and present.engine is network.engine
-            and present.batch_size == batch_size
-            and not dropout
-        ):
-            return present
-        kept = self._state()
-        training = network.training(
-            self.solver.optimizer,
+    def on(self, network: Network, estimator: Any, batch_size: int, dropout: list[float], seed: int) -> Session:
+        """The engine's session for this network and these settings; the optimizer's states go on."""
+        settings = Settings(
             batch_size,
-            allowed_threads(estimator.n_threads),
-            estimator.clip_norm or 0.0,
-            dropout,
-            seed,
-            estimator.alpha > 0,
+            self.solver.optimizer,
+            clip_norm=estimator.clip_norm or 0.0,
+            dropout=tuple(dropout),
+            seed=seed,
+            n_threads=allowed_threads(estimator.n_threads),
+            penalised=estimator.alpha > 0,
         )
+        if self._session is not None and self._session.parameters is network.model.parameters:
+            self._session.apply(settings)
+            return self._session
+        kept, session = self._state(), network.session(settings)
         if kept is not None:
-            training.steps_done = kept[0]
-            for own, state in zip(training.states, kept[1]):
-                own[:] = state
-        self._training, self._kept = training, None
-        return training
+            session.resume(kept)
+        self._session, self._kept = session, None
+        return session
 
-    def _state(self) -> tuple[int, list[NDArray]] | None:
-        return self._kept if self._training is None else (self._training.steps_done, self._training.states)
+    def _state(self) -> State | None:
+        return self._kept if self._session is None else self._session.state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"solver": self.solver, "_training": None, "_kept": self._state()}
+        return {"solver": self.solver, "_session": None, "_kept": self._state()}
+
+
+class Fit:
+    """What callbacks see as their `trainer`: model and history of the fit under way, the rate's factor, and how to stop it."""
+
+    def __init__(self, network: Network) -> None:
+        self.model, self.history = network.model, History()
+        self.rate_factor = 1.0
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End the training after the epoch under way."""
+        self.stopped = True
 
 
 def run(
@@ -90,24 +97,24 @@ def run(
     random = estimator._random_state
     # Drawn only where it is used, so that everything else draws the same numbers as scikit-learn.
     seed = int(random.randint(np.iinfo(np.int32).max)) if dropout else 0
-    training = steps.on(network, estimator, batch_size, dropout, seed)
+    session = steps.on(network, estimator, batch_size, dropout, seed)
     epochs = 1 if incremental else estimator.max_iter
-    loop = _Loop(estimator, steps.solver, training, data, epochs)
-    callbacks = list(estimator.callbacks or ())
+    loop = _Loop(estimator, steps.solver, session, data, epochs)
+    fit = Fit(network)
+    hooks = Hooks(fit, check_callbacks(list(estimator.callbacks or ())))
     watch = Watch(estimator)
     threads = allowed_threads(estimator.n_threads)
     order = np.arange(n_rows)
     estimator.n_iter_ = 0
-    for callback in callbacks:
-        callback.on_train_begin(epochs, n_rows)
     try:
+        hooks.call("on_train_begin", epochs, n_rows)
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             if estimator.shuffle:
                 places = np.arange(n_rows)
                 random.shuffle(places)
                 order = order[places]
-            loss = loop.epoch(order, epoch, callbacks)
+            loss = loop.epoch(order, epoch, fit.rate_factor, hooks)
             seconds = time.perf_counter() - start
             estimator.n_iter_ += 1
             estimator.loss_ = loss
@@ -118,24 +125,29 @@ def run(
             score = None if validation is None else validation.score(network, threads, loss)
             watch.look(network, score)
             metrics = {} if score is None else {estimator._score_name: score}
-            for callback in callbacks:
-                callback.on_epoch_end(EpochResult(epoch, epochs, loss, None, metrics, seconds, n_rows))
-            steps.solver.epoch_ends(estimator.t_, training)
+            fit.history.add(loss, None, metrics, seconds)
+            hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, None, metrics, seconds, n_rows))
+            steps.solver.epoch_ends(estimator.t_, session)
             if not math.isfinite(loss):
                 _diverged(estimator, watch)
                 break
             if watch.message:
-                if steps.solver.stops(watch.message, estimator.verbose, training):
+                if steps.solver.stops(watch.message, estimator.verbose, session):
                     break
                 estimator._no_improvement_count = 0
+            if fit.stopped:
+                break
             if not incremental and epoch == epochs:
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
                     stacklevel=5,
                 )
+        hooks.call("on_train_end")
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
+    finally:
+        hooks.close()
     if watch.best is not None:
         network.model.parameters[:] = watch.best
 
@@ -143,46 +155,42 @@ def run(
 class _Loop:
     """What does not change from epoch to epoch, worked out once."""
 
-    def __init__(self, estimator: Any, solver: Solver, training: Training, data: Data, epochs: int) -> None:
-        self._solver, self._training, self._data = solver, training, data
-        network = training.engine.model
-        n_rows, size = len(data.x), training.batch_size
+    def __init__(self, estimator: Any, solver: Solver, session: Session, data: Data, epochs: int) -> None:
+        self._solver, self._session, self._data = solver, session, data
+        n_rows, size = len(data.x), session.settings.batch_size
         self._starts = np.arange(0, n_rows, size)
         self._rows = np.minimum(size, n_rows - self._starts).astype(np.float64)
         self._alpha = float(estimator.alpha)
         # The gradient of scikit-learn's squared error is (p - y) / rows, its loss Σ (p - y)² / (2 rows outputs); the engine
         # has 2 (p - y) / (rows outputs) and Σ (p - y)² / (rows outputs).
-        squared = network.output == "linear" and estimator.loss == "squared_error"
-        self._outputs = float(network.layers[-1]) if squared else 1.0
+        squared = estimator.loss == "squared_error"
+        self._outputs = float(session.architecture.layers[-1]) if squared else 1.0
         self._scale = self._outputs / 2.0 if squared else 1.0
-        self._weight = None if data.weight is None else data.weight.astype(network.dtype)
+        self._weight = None if data.weight is None else data.weight.astype(session.architecture.dtype)
         # A batch of all rows is read as it stands.
         self._whole = np.arange(n_rows) if n_rows <= size else None
-        self._span = training.steps_done, training.steps_done + epochs * len(self._starts)
+        self._span = session.steps_done, session.steps_done + epochs * len(self._starts)
 
-    def epoch(self, order: NDArray[np.int64], epoch: int, callbacks: list[Any]) -> float:
+    def epoch(self, order: NDArray[np.int64], epoch: int, rate_factor: float, hooks: Hooks) -> float:
         """One epoch; returns its loss, penalty included."""
-        training, data = self._training, self._data
+        session, data = self._session, self._data
         if self._whole is not None:
             order = self._whole
-        first, count = training.steps_done, len(self._starts)
+        first, count = session.steps_done, len(self._starts)
         sums, scale, constant = self._rows, np.full(count, self._scale), data.constant
         if data.weight is not None:
             sums = np.add.reduceat(data.weight[order], self._starts)
             # A batch whose weights are all 0 teaches nothing.
             scale = np.divide(self._scale * self._rows, sums, out=np.zeros(count), where=sums != 0)
         l2 = np.divide(self._alpha, sums, out=np.zeros(count), where=sums != 0)
-        rates = self._solver.rates(first, count, self._span)
-        table = training.settings(rates, l2, self._solver.eps(first, count), scale)
+        rates = rate_factor * self._solver.rates(first, count, self._span)
+        table = session.step_table(rates, l2, self._solver.eps(first, count), scale)
 
-        def progress(rows: int) -> None:
-            for callback in callbacks:
-                callback.on_progress(epoch, rows)
-
-        loss, bad = training.epoch(data.x, data.y, self._weight, order, table, progress if callbacks else None)
+        progress = functools.partial(hooks.call, "on_progress", epoch)
+        loss, bad = session.epoch(data.x, data.y, self._weight, order, table, progress)
         if bad >= 0:
             return loss
-        loss = loss / self._outputs + training.penalty
+        loss = loss / self._outputs + session.penalty
         if constant is not None:
             rest = constant[order] if data.weight is None else constant[order] * data.weight[order]
             loss += float(np.add.reduceat(rest, self._starts) @ (self._rows / sums)) / len(order)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
-import functools
 import inspect
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from numba.core.typing.ctypes_utils import to_ctypes
 from numba.extending import intrinsic
 
 from fastdl_kernels._cache import KernelCache, build_id
+from fastdl_kernels._signals import callback, handlers_later, interrupt_later
 
 # Only contraction (a * b + c in one rounding). "reassoc" would undo the range reductions of `simd` (Numba sets the flag
 # on every instruction of a function, those of intrinsics included) and let the order of a sum differ between a loop's
@@ -31,7 +28,14 @@ from fastdl_kernels._cache import KernelCache, build_id
 FASTMATH = frozenset({"contract", "nsz"})
 
 
-class _Internal(CPUDispatcher):
+class _Compiled(CPUDispatcher):
+    """A function whose compilation no signal interrupts."""
+
+    def compile(self, sig: Any) -> Any:
+        return handlers_later(super().compile, sig)
+
+
+class _Internal(_Compiled):
     """A function for compiled code only: it has no wrapper for Python, and a call from there must not try one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,6 +47,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
         function
     )
     if not numba.config.DISABLE_JIT:
+        dispatcher.__class__ = _Compiled
         dispatcher._cache = KernelCache(function)
     return dispatcher
 
@@ -110,7 +115,7 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     options = {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True}
     compiled = CFunc(function, (arguments, types.void), {}, options)
     compiled._cache = KernelCache(function)
-    compiled.compile()
+    handlers_later(compiled.compile)
     return compiled
 
 
@@ -120,40 +125,6 @@ def native_address(compiled: CFunc) -> int:
     The wrapper copies all arguments once more: 3 % of a step of a tiny network.
     """
     return compiled._library.get_pointer_to_function(compiled.native_name.removeprefix("cfunc."))
-
-
-_callbacks = 0  # that the main thread is inside of
-
-
-def _interrupt_later() -> None:
-    quiet = 0
-    while quiet < 2:
-        time.sleep(0.01)
-        quiet = 0 if _callbacks else quiet + 1
-    _thread.interrupt_main()
-
-
-def postpone_interrupt() -> None:
-    """Have KeyboardInterrupt raised as soon as the main thread has left all callbacks."""
-    threading.Thread(target=_interrupt_later, daemon=True).start()
-
-
-def callback(function: Callable[..., None]) -> Callable[..., None]:
-    """The function as compiled code may call it through ctypes, which would swallow a KeyboardInterrupt."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any) -> None:
-        global _callbacks
-        on_main = threading.current_thread() is threading.main_thread()
-        _callbacks += on_main
-        try:
-            function(*args)
-        except KeyboardInterrupt:
-            postpone_interrupt()
-        finally:
-            _callbacks -= on_main
-
-    return guarded
 
 
 _lazy: list[tuple[Linked, types.Type]] = []
@@ -180,8 +151,9 @@ class Linked:
     ----------
     function : returns nothing
     signature_of : element type -> Numba types of the arguments
-    lazily : for arguments that are numbers and pointers only. The slot starts as a trampoline that compiles the function
-        (or loads it from the cache) on its first call. Otherwise `ensure` must come before any call.
+    lazily : for arguments that are numbers, pointers and tuples of them. The slot starts as a trampoline that compiles the
+        function (or loads it from the cache) on its first call. Otherwise `ensure` must come before any call.
+    at_first_call : as `lazily`, but the function is not made ready with its callers either: for what few of them ever call
     """
 
     def __init__(
@@ -189,6 +161,7 @@ class Linked:
         function: Callable[..., Any],
         signature_of: Callable[[types.Type], tuple[types.Type, ...]],
         lazily: bool = False,
+        at_first_call: bool = False,
     ) -> None:
         self.function = function
         self.signature_of = signature_of
@@ -202,20 +175,21 @@ class Linked:
             slot = self._slots[element] = ctypes.c_void_p()
             if lazily:
                 _lazy.append((self, element))
+            if lazily or at_first_call:
                 trampoline = self._trampoline(element)
                 self._trampolines.append(trampoline)
                 slot.value = ctypes.cast(trampoline, ctypes.c_void_p).value
             binding.add_symbol(self._symbol(element), ctypes.addressof(slot))
 
     def _trampoline(self, element: types.Type) -> Any:
-        numbers = [to_ctypes(ty) for ty in self.signature_of(element)]
+        numbers = [to_ctypes(leaf) for ty in self.signature_of(element) for leaf in _leaves(ty)]
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, *numbers)
 
         def trampoline(*args: Any) -> None:
             try:
                 self.ensure(element)
             except KeyboardInterrupt:
-                postpone_interrupt()
+                interrupt_later()
                 self.ensure(element)
             prototype(native_address(self._compiled[element]))(*args)
 
@@ -250,6 +224,16 @@ class Linked:
         context.call_conv.call_function(builder, builder.load(slot), types.none, signature_, args)
 
 
+def named_type(kind: type, *members: types.Type) -> types.Type:
+    """A NamedTuple as Numba sees it, for `linked`."""
+    return types.BaseTuple.from_types(members, kind)
+
+
+def _leaves(ty: types.Type) -> list[types.Type]:
+    """The numbers and pointers of an argument, one after the other, as compiled code passes a tuple."""
+    return [leaf for member in ty.types for leaf in _leaves(member)] if isinstance(ty, types.BaseTuple) else [ty]
+
+
 def _element_in(ty: types.Type) -> types.Type | None:
     """The type of the floats that an argument points to, or that one of its members does."""
     if isinstance(ty, types.CPointer) and ty.dtype in (types.float32, types.float64):
@@ -259,15 +243,16 @@ def _element_in(ty: types.Type) -> types.Type | None:
 
 
 def linked(
-    signature_of: Callable[[types.Type], tuple[types.Type, ...]], lazily: bool = False
+    signature_of: Callable[[types.Type], tuple[types.Type, ...]], lazily: bool = False, at_first_call: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function of compiled code, some of whose arguments point to floats, to be called by address.
 
-    Unless it is `lazily` made ready, callers must have called `ensure` of the result's attribute `linked`: see `Linked`.
+    Unless it is made ready `lazily` or `at_first_call`, callers must have called `ensure` of the result's attribute `linked`:
+    see `Linked`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        target = Linked(function, signature_of, lazily)
+        target = Linked(function, signature_of, lazily, at_first_call)
 
         def call(typingctx: Any, *args: Any) -> Any:
             element = next((element for element in map(_element_in, args) if element), None)

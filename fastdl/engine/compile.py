@@ -6,6 +6,7 @@ Numba compiles one function at a time, so that a second process does half of the
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,24 +15,35 @@ import numpy as np
 from numba.core.types import Type
 from numba.np.numpy_support import from_dtype
 
-from fastdl.engine import phases, steps
-from fastdl_kernels.serial import Linked, linked_product, usable_cores
+from fastdl.engine.backward import add_partial, backward
+from fastdl.engine.forward import forward
+from fastdl.engine.gather import gather
+from fastdl.engine.loss import loss_rows
+from fastdl.engine.step import work
+from fastdl.engine.update import clipped_update, update_block
+from fastdl.network import Architecture
+from fastdl_kernels.serial import BLOCKS, IN_REGISTERS, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
-_MINE: list[Linked] = [
-    f.linked for f in (steps.work, phases.update, phases.add_share, phases.clipped_update, phases.gather)
-]
-_HELPERS: list[Linked] = [
-    linked_product, *(f.linked for f in (phases.forward, phases.backward, phases.loss_rows))
-]  # fmt: skip
+MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
+HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
+# python, python3.11, python3.13t, pythonw.exe, ...
+_PYTHON = re.compile(r"python[0-9.]*[a-z]?(\.exe)?", re.IGNORECASE)
 _ready: set[Type] = set()
+
+
+def for_activations(architecture: Architecture) -> None:
+    """Make ready what the network's activations call, as far as they are not in the register tiles."""
+    for unit in architecture.hidden:
+        if unit.code not in IN_REGISTERS:
+            BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
 
 
 def for_prediction(dtype: np.dtype) -> None:
     """Make ready what a forward pass and a mean loss call."""
-    for unit in (phases.forward, phases.loss_rows):
+    for unit in (forward, loss_rows):
         unit.linked.ensure(from_dtype(dtype))
 
 
@@ -43,21 +55,30 @@ def for_training(dtype: np.dtype) -> Iterator[None]:
         yield
         return
     with _helper(dtype, element):
-        for unit in _MINE:
+        for unit in MINE:
             unit.ensure(element)
         yield
-    for unit in _HELPERS:
+    for unit in HELPERS:
         unit.ensure(element)
     _ready.add(element)
+
+
+def _can_start_python() -> bool:
+    """Whether `sys.executable` is a Python: of a frozen application or of a program that embeds one, it is that program."""
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return False
+    return bool(_PYTHON.fullmatch(re.split(r"[/\\]", sys.executable)[-1]))
 
 
 @contextlib.contextmanager
 def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     """A process that compiles for the cache while the body does the same; its end is waited for."""
-    if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
+    if linked_product.is_cached(element) or usable_cores() < 2 or not _can_start_python():
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import prepare; prepare.compile_half({dtype.name!r})"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half({dtype.name!r})"
+    )
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
@@ -73,16 +94,3 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
         linked_product.awaited = False
         process.kill()
         process.wait()
-
-
-def compile_half(name: str) -> None:
-    """What the second process does: its half, and prediction."""
-    from fastdl.engine import Engine
-    from fastdl.model import MLP
-
-    element = from_dtype(np.dtype(name))
-    for unit in _HELPERS:
-        unit.ensure(element)
-    engine = Engine(MLP([1, 1, 2], dtype=name))
-    raw = engine.forward(np.zeros((1, 1), name))
-    engine.mean_loss(raw, np.zeros(1, np.int64))
