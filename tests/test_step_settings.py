@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl.engine import Engine, Training
+from fastdl.engine import Session, Settings
 
 ROWS, BATCH = 70, 32  # the last batch is shorter
 
@@ -23,11 +23,12 @@ def run(table=None, optimizer=None, output="softmax", threads=1, clip=0.0, dtype
     """(parameters after an epoch, its loss, its penalty)"""
     model, X, y = model_and_data(output, dtype)
     optimizer = optimizer or fastdl.SGD(0.1)
-    training = Training(Engine(model), optimizer, 0.0, BATCH, threads, clip, penalised=True)
+    given = Settings(BATCH, optimizer, clip_norm=clip, n_threads=threads, penalised=True)
+    session = Session(model.architecture, model.parameters, given)
     rates = np.full(3, optimizer.lr)
-    loss, bad = training.epoch(X, y, None, np.arange(ROWS), training.settings(rates, **settings))
+    loss, bad = session.epoch(X, y, None, np.arange(ROWS), session.step_table(rates, **settings))
     assert bad == -1
-    return model.parameters.copy(), loss, training.penalty
+    return model.parameters.copy(), loss, session.penalty
 
 
 def by_hand(l2, scale, output="softmax"):
