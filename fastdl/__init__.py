@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
+    from fastdl.losses import CrossEntropy, Huber, Quantile
     from fastdl.model import MLP, load
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
@@ -31,10 +32,12 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
     "EpochResult",
     "History",
+    "Huber",
     "InputError",
     "LeakyReLU",
     "MLPClassifier",
@@ -42,6 +45,7 @@ __all__ = [
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
+    "Quantile",
     "RMSProp",
     "ReduceOnPlateau",
     "Scaling",
@@ -58,6 +62,7 @@ _MODULES = {
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
+    "fastdl.losses": ["CrossEntropy", "Huber", "Quantile"],
     "fastdl.model": ["MLP", "load"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],

@@ -27,6 +27,8 @@ def evaluate(model: MLP, raw: NDArray, y: NDArray, weight: NDArray | None = None
         return {"accuracy": float(np.average(((raw > 0) == (y > 0.5)).mean(axis=1), weights=weight))}
     predictions: NDArray[np.floating] = raw.astype(np.float64)
     targets: NDArray[np.floating] = y.astype(np.float64)
+    if model.loss.is_log_link:
+        predictions = np.exp(predictions)
     if model.scaling is not None:
         predictions, targets = model.scaling.untargets(predictions), model.scaling.untargets(targets)
     w = np.ones(len(targets)) if weight is None else weight.astype(np.float64)

@@ -135,7 +135,10 @@ def results(case, memory):
 
 def main(first, count):
     faulthandler.enable()
-    for dtype in ("float32", "float64"):  # compiled before the modules' NumPy is replaced, which compiled code refers to
+    for dtype in (
+        "float32",
+        "float64",
+    ):  # compiled before the modules' NumPy is replaced, which compiled code refers to
         model = fastdl.MLP([2, 2], dtype=dtype)
         Session(model.architecture, model.parameters, Settings(1)).prepare()
         Engine(model.architecture, model.parameters).prepare()

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit, types
+from processes import program, run
 
 from fastdl.engine import compile as prepare
 from fastdl_kernels.serial import linked
 from fastdl_kernels.simd import pointer
 
-ROOT = Path(__file__).resolve().parent.parent
-
-PROGRAM = """
-import hashlib, json
-import numpy as np
-from numba.core import types
-import fastdl
-from fastdl.engine import compile as prepare, step
-
-x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
-model = fastdl.MLP([3, 5, 2])
-fastdl.Trainer(model, batch_size=6, epochs=2).fit(x, np.arange(20) % 2)
-print(json.dumps({
-    "mine": [unit.ensure(types.float32) for unit in prepare.MINE],
-    "helpers": [unit.ensure(types.float32) for unit in prepare.HELPERS],
-    "signatures": len(step.train_batches.signatures),
-    "bits": hashlib.sha256(model.parameters.tobytes()).hexdigest(),
-}))
-"""
-
 
 def train(cache):
-    env = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(cache),
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], env=env, cwd=cache, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(run("-W", "error", program("first_training"), cwd=cache, NUMBA_CACHE_DIR=str(cache)))
 
 
 @pytest.fixture

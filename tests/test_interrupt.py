@@ -8,17 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment_of, program
 
 import fastdl
 from fastdl.engine import interrupt
-
-ROOT = Path(__file__).resolve().parent.parent
-
-PROGRAMS = ROOT / "tests" / "programs"
 
 CASES = {
     "small-steps": {"layers": [8, 16, 3], "rows": 640, "batch": 32, "again": True},
@@ -28,10 +24,9 @@ CASES = {
 }
 
 
-def start(program, *arguments):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    command = [sys.executable, str(PROGRAMS / program), *arguments]
-    return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(name, *arguments):
+    command = [sys.executable, program(name), *arguments]
+    return subprocess.Popen(command, env=environment_of(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -39,7 +34,7 @@ def start(program, *arguments):
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_control_c(case, delay):
     """The process gets SIGINT when the training begins, or in the middle of it."""
-    child = start("interrupted_training.py", json.dumps(CASES[case]))
+    child = start("interrupted_training", json.dumps(CASES[case]))
     try:
         assert child.stdout.readline() == "begun\n"
         threading.Event().wait(delay)
@@ -54,7 +49,7 @@ def test_control_c(case, delay):
 @pytest.mark.parametrize("case", CASES)
 def test_a_timeout_of_the_callers_own(case):
     """TimeoutError, raised by a handler of SIGALRM, is the class that futures use for "not yet" from Python 3.11 on."""
-    child = start("interrupted_training.py", json.dumps({**CASES[case], "alarm": 0.6}))
+    child = start("interrupted_training", json.dumps({**CASES[case], "alarm": 0.6}))
     try:
         out, err = child.communicate(timeout=600)
     finally:
@@ -66,7 +61,7 @@ def test_a_timeout_of_the_callers_own(case):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_signals_while_something_is_compiled(seed):
     """Some 40 signals at random moments: each handler's exception comes out."""
-    child = start("signals_while_compiling.py", str(seed), "60")
+    child = start("signals_while_compiling", str(seed), "60")
     out, err = child.communicate(timeout=600)
     assert child.returncode == 0, out + err
     assert int(out) >= 5

@@ -13,16 +13,22 @@ from numba.core.errors import TypingError
 from processes import layers, run_program
 
 import fastdl_kernels as fk
+from fastdl_kernels.activations import SPECS
 
 # What a user can read in the README: written down here once more, so that a rule that got lost is noticed.
 OUTPUTS = {
+    "absolute_error": {"d_predictions"},
     "adam_step": {"params", "m", "v"},
     "adamw_step": {"params", "m", "v"},
+    "huber_loss": {"d_predictions"},
     "linear_backward": {"d_x", "d_weight", "d_bias"},
     "linear_forward": {"out"},
+    "linear_forward_keep": {"z", "out"},
     "log_softmax": {"out"},
     "momentum_step": {"params", "velocity"},
     "nesterov_step": {"params", "velocity"},
+    "poisson_loss": {"d_log_rates"},
+    "quantile_loss": {"d_predictions"},
     "rmsprop_step": {"params", "mean_square"},
     "sgd_step": {"params"},
     "sigmoid_cross_entropy": {"d_logits"},
@@ -195,6 +201,48 @@ def test_an_activation_that_there_is_not(name, key):
         refused(KERNELS[name], arguments(KERNELS[name]) | {key: wrong}, ValueError, name, key, "relu", str(wrong))
 
 
+@each(lambda kernel: kernel.rules.limits)
+def test_a_number_beyond_its_limits(name, key, compiled):
+    """At the end where it may not be, beyond both, infinite and NaN; from Python and from compiled code."""
+    kernel, limit = KERNELS[name], KERNELS[name].rules.limits[key]
+    wrong = [limit.lowest - 0.5, limit.limit, np.inf, -np.inf, np.nan, *([limit.lowest] if limit.open else [])]
+    for number in wrong:
+        value = np.full(shape_of(kernel, key), number) if key in kernel.rules.shapes else float(number)
+        refused(kernel, arguments(kernel) | {key: value}, ValueError, name, key, limit.meaning)
+        with pytest.raises(ValueError, match=f"^{name}: expected {key}"):
+            compiled(name)(tuple((arguments(kernel) | {key: value}).values()))
+
+
+@each(lambda kernel: {"alpha"} & set(kernel.rules.names))
+def test_an_alpha_beyond_its_limits(name, key):
+    for activation, spec in SPECS.items():
+        for wrong in (-0.5, 1.0, np.inf, np.nan):
+            given = arguments(KERNELS[name]) | {"activation": spec.code, key: wrong}
+            if spec.alpha is None or spec.alpha.lowest <= wrong < spec.alpha.limit:
+                KERNELS[name](**given)
+            else:
+                refused(KERNELS[name], given, ValueError, name, key, activation)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in KERNELS if KERNELS[name].rules.fewest < len(KERNELS[name].rules.names)]
+)
+def test_an_argument_that_is_left_out(name):
+    """Its default, from Python and from compiled code."""
+    kernel, given = KERNELS[name], arguments(KERNELS[name])
+    few = list(given.values())[: kernel.rules.fewest]
+    defaults = [0.0] * (len(given) - len(few))
+    want = kernel(*few, *defaults)
+    assert kernel(*few) == want
+    assert numba.njit(lambda args: kernel(*args))(tuple(few)) == want
+
+
+def test_counts_below_0():
+    given = arguments(fk.poisson_loss)
+    given["targets"][-1, -1] = -1e-3
+    refused(fk.poisson_loss, given, ValueError, "poisson_loss", "targets")
+
+
 @each(lambda kernel: {"step"} & set(kernel.rules.names))
 def test_steps_count_from_one(name, key):
     for wrong in (0, -1):
@@ -211,9 +259,10 @@ def test_labels_out_of_range(wrong):
 @every_kernel
 def test_a_wrong_list_of_arguments(name):
     kernel, given = KERNELS[name], arguments(KERNELS[name])
-    values, last = list(given.values()), list(given)[-1]
+    fewest = kernel.rules.fewest
+    values, last = list(given.values()), list(given)[fewest - 1]
     for call, words in [
-        (lambda **_: kernel(*values[:-1]), [str(len(values)), last]),
+        (lambda **_: kernel(*values[: fewest - 1]), [str(len(values)), last]),
         (lambda **_: kernel(*values, 1), [str(len(values)), last]),
         (lambda **_: kernel(), [str(len(values)), last]),
         (lambda **_: kernel(**given, colour=1), ["colour"]),
@@ -253,7 +302,7 @@ def test_wrong_values_in_compiled_code(name, compiled):
     other = next(key for key in arrays_of(kernel) if key != output)
     cases = [arguments(kernel) | {other: np.ones([n + 1 for n in shape_of(kernel, other)])}]
     cases += [overlapping(kernel, output, other, 8)]
-    cases += [arguments(kernel) | {"activation": wrong} for wrong in (-1, 7) if "activation" in kernel.rules.names]
+    cases += [arguments(kernel) | {"activation": wrong} for wrong in (-1, 99) if "activation" in kernel.rules.names]
     cases += [arguments(kernel) | {"labels": np.full(SIZES["B"], 99)} for _ in range("labels" in kernel.rules.names)]
     cases += [arguments(kernel) | {"step": 0} for _ in range("step" in kernel.rules.names)]
     for given in cases:

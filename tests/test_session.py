@@ -33,7 +33,13 @@ def data(rng):
 def epoch(session, data, **changes):
     """One epoch in the order of the rows; arguments may be replaced by name."""
     size = session.settings.batch_size
-    arguments = {"x": data[0], "y": data[1], "weight": None, "order": np.arange(N), "rates": np.full(-(-N // size), 0.01)}
+    arguments = {
+        "x": data[0],
+        "y": data[1],
+        "weight": None,
+        "order": np.arange(N),
+        "rates": np.full(-(-N // size), 0.01),
+    }
     return session.epoch(**{**arguments, **changes})[0]
 
 

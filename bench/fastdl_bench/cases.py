@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+SMALL = 16
+"""The widest layer, and the most rows of a batch, of a network that is only there to be tested."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -64,6 +67,14 @@ class Workload:
     def shortened(self, flop: float, least: int = 2) -> Workload:
         """The same with epochs of at most so many operations, or `least` steps: for quick runs and smoke tests."""
         return replace(self, rows=self.batch * min(self.steps, max(least, int(flop / self.flop))))
+
+    def small(self) -> Workload:
+        """The same kind of network and data, with narrow layers and two steps to an epoch: for tests, not to be measured."""
+        inputs = self.layers[0] if self.source == "digits" else min(self.layers[0], SMALL)
+        layers = (inputs, *(min(n, SMALL) for n in self.layers[1:]))
+        batch = min(self.batch, SMALL)
+        rows = batch if self.full_batch else 2 * batch
+        return replace(self, layers=layers, batch=batch, rows=rows, held_out=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, which `Workload.of` reads."""
@@ -172,6 +183,12 @@ class KernelCase:
         """For example "linear_forward/256x512x512"."""
         return f"{self.op}/{'x'.join(map(str, self.shape))}"
 
+    @classmethod
+    def of(cls, name: str) -> KernelCase:
+        """The case of that name."""
+        op, _, shape = name.partition("/")
+        return cls(op, tuple(map(int, shape.split("x"))))
+
     @property
     def flop(self) -> int:
         """Floating-point operations."""
@@ -192,3 +209,8 @@ KERNEL_CASES: dict[str, KernelCase] = {
     case.name: case for op, o in OPERATIONS.items() for case in (KernelCase(op, shape) for shape in o.shapes)
 }
 QUICK_KERNELS: tuple[str, ...] = tuple(KernelCase(op, shape).name for op, o in OPERATIONS.items() for shape in o.quick)
+_SMALL_SHAPES = {3: (7, 30, 17), 2: (32, 10), 1: (1000,)}
+SMALL_KERNELS: tuple[str, ...] = tuple(
+    KernelCase(op, _SMALL_SHAPES[len(o.shapes[0])]).name for op, o in OPERATIONS.items()
+)
+"""Every kernel once, on a shape that takes microseconds: for tests."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdl_bench.cases import KernelCase
-from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.protocol import Peer, PeerError, Program, closing_all
 from fastdl_bench.statistics import rates, ratio, share, summary
 from fastdl_bench.training import Effort, Say, version_of
 
@@ -30,7 +30,7 @@ def available(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name][0])]
 
 
-def calls_for(peer: Peer, seconds: float) -> int:
+def calls_for(peer: Program, seconds: float) -> int:
     """How many calls take about that long."""
     calls = 1
     while True:

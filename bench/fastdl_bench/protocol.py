@@ -26,7 +26,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -40,6 +40,13 @@ THREAD_VARIABLES = (
 )  # fmt: skip
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Program(Protocol):
+    """What answers requests: a process, or something in this one."""
+
+    def request(self, do: str, timeout: float = 120.0, **values: Any) -> dict[str, Any]:
+        """The answer to one request."""
 
 
 class PeerError(RuntimeError):

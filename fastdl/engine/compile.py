@@ -22,7 +22,7 @@ from fastdl.engine.loss import loss_rows
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, update_block
 from fastdl.network import Architecture
-from fastdl_kernels.serial import BLOCKS, IN_REGISTERS, Linked, linked_product, usable_cores
+from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
@@ -34,11 +34,12 @@ _PYTHON = re.compile(r"python[0-9.]*[a-z]?(\.exe)?", re.IGNORECASE)
 _ready: set[Type] = set()
 
 
-def for_activations(architecture: Architecture) -> None:
-    """Make ready what the network's activations call, as far as they are not in the register tiles."""
+def for_network(architecture: Architecture) -> None:
+    """Make ready what the network's loss calls, and its activations as far as they are not in the register tiles."""
+    LOSS_BODIES[architecture.loss.code].linked.ensure(from_dtype(architecture.dtype))
     for unit in architecture.hidden:
         if unit.code not in IN_REGISTERS:
-            BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
+            ACTIVATION_BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
 
 
 def for_prediction(dtype: np.dtype) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import FLOAT64, INT64, check, fault
-from fastdl.engine.compile import for_activations, for_training
+from fastdl.engine.compile import for_network, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
@@ -301,7 +301,7 @@ class Session:
             arguments = self._arguments(
                 (1, NO_LABELS, *data), tuple(a[None] for a in data), np.zeros((0, structs.STEP_COLUMNS)), 0, 0
             )
-            for_activations(self.architecture)
+            for_network(self.architecture)
             with for_training(dtype):
                 # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
                 compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))

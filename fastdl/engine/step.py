@@ -45,7 +45,6 @@ from fastdl.engine.structs import (
     CLIP,
     I64,
     LAST_LOSS,
-    LOSS,
     LOSS_SUM,
     PENALTY_SUM,
     REPORT,
@@ -62,6 +61,7 @@ from fastdl.engine.structs import (
     Team,
     Update,
     batches_type,
+    loss_type,
     memory_type,
     network_of,
     network_type,
@@ -74,7 +74,7 @@ from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
 
 
 @linked(
-    lambda x: (I64, TEAM, network_type(x), LOSS, update_type(x), batches_type(x), memory_type(x), RUN, REPORT)
+    lambda x: (I64, TEAM, network_type(x), loss_type(x), update_type(x), batches_type(x), memory_type(x), RUN, REPORT)
 )  # fmt: skip
 def work(job, team, network, loss, update, batches, memory, run, report):
     """What one thread of the team does: the steps of a call."""

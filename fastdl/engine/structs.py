@@ -68,7 +68,7 @@ class Network(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss: its code, its own numbers (float64), and whether its mean is over outputs as well as over rows."""
+    """A loss: its code, its own numbers (null: its defaults), and whether its mean is over outputs as well as over rows."""
 
     code: Any
     parameters: Any
@@ -180,7 +180,6 @@ INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
 RATES = types.UniTuple(types.float64, 5)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
-LOSS = types.BaseTuple.from_types((I64, NUMBERS, I64), Loss)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
 
@@ -218,6 +217,11 @@ def update_type(element: types.Type) -> types.Type:
     """`Update`."""
     x = floats(element)
     return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL)
+
+
+def loss_type(element: types.Type) -> types.Type:
+    """`Loss`."""
+    return _named(Loss, I64, floats(element), I64)
 
 
 def memory_type(element: types.Type) -> types.Type:

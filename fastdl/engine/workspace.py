@@ -66,7 +66,8 @@ class Workspace:
         widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
         self.batch_size, self.layout = batch_size, layout
         most_rows = job_rows.py_func(dtype.itemsize) - TILE_ROWS
-        fused = (n_parameters + 2 * min(batch_size, most_rows) * widths) * dtype.itemsize <= FUSED_BYTES
+        numbers = min(batch_size, most_rows) * (widths + layout.numbers_per_row)
+        fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
         n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)

@@ -271,7 +271,11 @@ class Trainer(Settings):
 
     def _warn_of_large_targets(self, targets: NDArray) -> None:
         scaling = self.model.scaling
-        if self.model.output != "linear" or (scaling is not None and scaling.y_mean is not None):
+        if (
+            self.model.output != "linear"
+            or self.model.loss.is_log_link
+            or (scaling is not None and scaling.y_mean is not None)
+        ):
             return
         middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
         if middle > LARGE_TARGETS:

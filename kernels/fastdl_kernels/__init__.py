@@ -27,7 +27,17 @@ from fastdl_kernels.activations import (
     TANH,
 )
 from fastdl_kernels.linear import linear_backward, linear_forward, linear_forward_keep
-from fastdl_kernels.losses import log_softmax, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
+from fastdl_kernels.losses import (
+    absolute_error,
+    huber_loss,
+    log_softmax,
+    poisson_loss,
+    quantile_loss,
+    sigmoid_cross_entropy,
+    softmax,
+    softmax_cross_entropy,
+    squared_error,
+)
 from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nesterov_step, rmsprop_step, sgd_step
 from fastdl_kernels.regions import start_threads
 
@@ -47,14 +57,18 @@ __all__ = [
     "SILU",
     "SOFTPLUS",
     "TANH",
+    "absolute_error",
     "adam_step",
     "adamw_step",
+    "huber_loss",
     "linear_backward",
     "linear_forward",
     "linear_forward_keep",
     "log_softmax",
     "momentum_step",
     "nesterov_step",
+    "poisson_loss",
+    "quantile_loss",
     "rmsprop_step",
     "sgd_step",
     "sigmoid_cross_entropy",

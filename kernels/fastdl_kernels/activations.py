@@ -49,12 +49,13 @@ IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SOFTPLUS, GELU, SILU, MISH
 
 @dataclass(frozen=True)
 class Alpha:
-    """The parameter of an activation: lowest <= alpha < limit."""
+    """The parameter of an activation: lowest <= alpha < limit, or lowest < alpha where that end is `open`."""
 
     meaning: str
     default: float
     lowest: float
     limit: float
+    open: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,16 @@ def call(name, *args):
 for dtype in ("float32", "float64"):
     rng = np.random.default_rng(0)
     x, w, b = (rng.normal(size=s).astype(dtype) for s in ((9, 5), (5, 7), (7,)))
-    out, d_x, d_w, d_b = np.empty((9, 7), dtype), np.empty_like(x), np.empty_like(w), np.empty_like(b)
+    z, out, d_x, d_w, d_b = (
+        np.empty((9, 7), dtype),
+        np.empty((9, 7), dtype),
+        np.empty_like(x),
+        np.empty_like(w),
+        np.empty_like(b),
+    )
     for code in fk.ACTIVATIONS.values():
         call("linear_forward", x, w, b, code, 0.01, out)
+        call("linear_forward_keep", x, w, b, code, 0.01, z, out)
         call("linear_backward", x, w, out, np.ones_like(out), code, 0.01, d_x, d_w, d_b)
         assert all(np.isfinite(a).all() for a in (out, d_x, d_w, d_b))
     call("linear_forward", x, w, b, fk.IDENTITY, 0.0, out)
@@ -58,6 +65,10 @@ for dtype in ("float32", "float64"):
     assert call("softmax_cross_entropy", out, np.arange(9) % 7, p) > 0
     assert call("sigmoid_cross_entropy", out, (out > 0).astype(dtype), p) > 0
     assert call("squared_error", out, out, p) == 0
+    assert call("absolute_error", out, out, p) == 0
+    assert call("huber_loss", out, out, 1.0, p) == 0
+    assert call("quantile_loss", out, out, np.full(7, 0.5, dtype), p) == 0
+    assert call("poisson_loss", out, np.exp(out), p) < 1e-5
     theta, g, m, v = np.zeros(101, dtype), np.ones(101, dtype), np.zeros(101, dtype), np.zeros(101, dtype)
     call("sgd_step", theta, g, 0.5)
     call("momentum_step", theta, g, m, 0.5, 0.0)
