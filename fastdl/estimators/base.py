@@ -61,9 +61,8 @@ class BaseMLP(BaseEstimator, ABC):
             raise InputError(
                 "X_val, y_val: expected both or none, got one of them; pass fit(X, y, X_val=..., y_val=...)"
             )
-        if not first:
-            X = inputs.match_names(self, X)
-        rows, labels = self._check_X_y(X, y)
+        table = inputs.plain(X) if first else inputs.match_names(self, X)
+        rows, labels = self._check_X_y(table, y)
         if first:
             inputs.learn_columns(self, X, rows)
         inputs.check_width(self, rows)
