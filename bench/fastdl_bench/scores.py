@@ -88,8 +88,8 @@ def scores(module: Any, data_set: str, solver: str, seeds: Sequence[int], **para
     description = DATA_SETS[data_set]
     X, y = description.load()
     kind = module.MLPClassifier if description.classes else module.MLPRegressor
-    # Defaults but for the rate of plain descent, which moves little in 200 epochs otherwise.
-    rate = {"learning_rate_init": 0.02} if solver == "sgd" else {}
+    # Defaults but for the rate of plain descent on classes, which moves little in 200 epochs otherwise.
+    rate = {"learning_rate_init": 0.02} if solver == "sgd" and description.classes else {}
     found = []
     for seed in seeds:
         X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=seed)

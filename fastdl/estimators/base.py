@@ -61,9 +61,8 @@ class BaseMLP(BaseEstimator, ABC):
             raise InputError(
                 "X_val, y_val: expected both or none, got one of them; pass fit(X, y, X_val=..., y_val=...)"
             )
-        if not first:
-            X = inputs.match_names(self, X)
-        rows, labels = self._check_X_y(X, y)
+        table = inputs.plain(X) if first else inputs.match_names(self, X)
+        rows, labels = self._check_X_y(table, y)
         if first:
             inputs.learn_columns(self, X, rows)
         inputs.check_width(self, rows)
@@ -74,7 +73,6 @@ class BaseMLP(BaseEstimator, ABC):
         data = Data(_plain(rows, network.dtype), targets, weight)
         if targets.dtype != np.int64:
             data.y = _plain(targets, network.dtype)
-        data.constant = self._constant(data.y)
         self._diverged = False
         if self._is_stochastic:
             self._fit_stochastic(network, data, X_val, y_val, incremental)
@@ -129,16 +127,12 @@ class BaseMLP(BaseEstimator, ABC):
             return None if array is None else array[rows]
 
         return (
-            Data(data.x[train], data.y[train], part(data.weight, train), part(data.constant, train)),
+            Data(data.x[train], data.y[train], part(data.weight, train)),
             Validation(data.x[kept], data.y[kept], part(data.weight, kept)),
         )
 
     def _strata(self, y: NDArray) -> NDArray | None:
         """What a split keeps the shares of."""
-        return None
-
-    def _constant(self, y: NDArray) -> NDArray[np.float64] | None:
-        """What the engine's loss of each row leaves out [N]; None if nothing."""
         return None
 
     def _weights(self, y: NDArray, sample_weight: Any, rows: NDArray, incremental: bool) -> NDArray[np.float64] | None:
@@ -164,7 +158,7 @@ class BaseMLP(BaseEstimator, ABC):
             if not self._is_stochastic and self.dtype is None:
                 dtype = np.dtype(np.float64)  # as SciPy computes
         else:
-            dtype = self.coefs_[0].dtype
+            dtype = np.dtype(self._shape.dtype)
             present = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
             if present != layers:
                 raise InputError(

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from fastdl import frames
+
 _FLOATS = (np.float64, np.float32)
 _SHOWN = 5
 
@@ -71,41 +73,36 @@ def check_width(estimator: Any, array: NDArray) -> None:
 
 
 def names_of(X: Any) -> NDArray[np.object_] | None:
-    """The names of the columns of a data frame (pandas, polars) or of an Arrow table; None if there are none of text."""
-    names = getattr(X, "column_names", None)  # Arrow, whose `columns` are the numbers
-    if names is None:
-        names = getattr(X, "columns", None)
-    if names is None or callable(names) or not hasattr(X, "shape"):
-        return None
-    names = list(names)
-    kinds = sorted({type(name).__qualname__ for name in names})
-    if len(kinds) > 1 and "str" in kinds:
-        raise TypeError(
-            "Feature names are only supported if all input features have string names, but your input has "
-            f"{kinds} as feature name / column name types. If you want feature names to be stored and validated, you must "
-            "convert them all to strings, by using X.columns = X.columns.astype(str) for example. Otherwise you can "
-            "remove feature / column names from your input data, or convert them all to a non-string data type."
-        )
-    return np.asarray(names, dtype=object) if kinds == ["str"] else None
+    """The names of the columns of a data frame (pandas, polars) or of an Arrow table; None if there are none of text.
+
+    TypeError, as in scikit-learn, if only some of them are text.
+    """
+    names = frames.names_of(X)
+    if names is None and hasattr(X, "columns") and hasattr(X, "dtypes"):
+        kinds = sorted({type(name).__qualname__ for name in X.columns})
+        if "str" in kinds and len(kinds) > 1:
+            raise TypeError(
+                "Feature names are only supported if all input features have string names, but your input has "
+                f"{kinds} as feature name / column name types. If you want feature names to be stored and validated, you "
+                "must convert them all to strings, by using X.columns = X.columns.astype(str) for example. Otherwise you "
+                "can remove feature / column names from your input data, or convert them all to a non-string data type."
+            )
+    return None if names is None else np.asarray(names, dtype=object)
 
 
 def match_names(estimator: Any, X: Any) -> Any:
     """X with its columns in the order of those in fit, if they have names: others are an error, none a warning."""
     fitted = getattr(estimator, "feature_names_in_", None)
     names = names_of(X)
-    if fitted is None and names is None:
-        return X
     kind = type(estimator).__name__
-    if fitted is None:
+    if fitted is None and names is not None:
         warnings.warn(f"X has feature names, but {kind} was fitted without feature names", UserWarning, stacklevel=4)
-        return X
-    if names is None:
+    if fitted is not None and names is None:
         warnings.warn(
             f"X does not have valid feature names, but {kind} was fitted with feature names", UserWarning, stacklevel=4
         )
-        return X
-    if len(names) == len(fitted) and (names == fitted).all():
-        return X
+    if fitted is None or names is None:
+        return plain(X)
     unexpected, missing = sorted(set(names) - set(fitted)), sorted(set(fitted) - set(names))
     if unexpected or missing or len(names) != len(fitted):
         message = "The feature names should match those that were passed during fit.\n"
@@ -118,8 +115,12 @@ def match_names(estimator: Any, X: Any) -> Any:
                 sorted({name for name in names if list(names).count(name) > 1})
             )
         raise ValueError(message)
-    wanted = list(fitted)
-    return X.select(wanted) if hasattr(X, "column_names") else X[wanted]
+    return frames.in_order(X, list(fitted))
+
+
+def plain(X: Any) -> Any:
+    """An Arrow table as an array, all else as it is."""
+    return frames.in_order(X, None)
 
 
 def _listed(names: Sequence[str]) -> str:

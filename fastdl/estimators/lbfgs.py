@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastdl.engine import Settings
 from fastdl.estimators.network import Network
-from fastdl.estimators.stochastic import Data
+from fastdl.estimators.stochastic import Data, loss_scales
 from fastdl.estimators.threads import allowed_threads
 
 # Since then `iprint` does nothing and is deprecated.
@@ -31,18 +31,14 @@ class Objective:
         self._network, self._data = network, data
         model = network.model
         total = float(len(data.x)) if data.weight is None else float(data.weight.sum())
-        squared = network.shape.loss == "squared_error"
-        self._outputs = float(model.layers[-1]) if squared else 1.0
+        scale, self._divisor = loss_scales(network.shape.loss, model.layers[-1])
         self._l2 = alpha / total
         self._weight = None
-        self._constant = 0.0
-        if data.constant is not None:
-            self._constant = float(np.average(data.constant, weights=data.weight))
         if data.weight is not None:
             self._weight = (data.weight * (len(data.x) / total)).astype(model.dtype)
         self._session = network.session(Settings(len(data.x), n_threads=n_threads))
         self._order = np.arange(len(data.x))
-        self._table = self._session.step_table(np.zeros(1), 0.0, 0.0, self._outputs / 2.0 if squared else 1.0)
+        self._table = self._session.step_table(np.zeros(1), 0.0, 0.0, scale)
 
     def __call__(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Loss and gradient; the network's parameters become theta."""
@@ -54,7 +50,7 @@ class Objective:
         gradient = np.array(self._session.gradient, np.float64) if bad < 0 else np.full(theta.shape, np.nan)
         for d_weight, weight in zip(model.views(gradient)[0], model.weights):
             d_weight += self._l2 * weight
-        return loss + self._constant + self._penalty(), gradient
+        return loss + self._penalty(), gradient
 
     def _penalty(self) -> float:
         return self._l2 / 2.0 * self._network.square_sum()
@@ -63,7 +59,7 @@ class Objective:
         """Leave the network with the best parameters, and return their loss as scikit-learn reports it."""
         self._network.model.parameters[:] = result.x
         penalty = self._penalty()
-        return (float(result.fun) - penalty) / self._outputs + penalty
+        return (float(result.fun) - penalty) / self._divisor + penalty
 
 
 def run(estimator: Any, network: Network, data: Data) -> None:

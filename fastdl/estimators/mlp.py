@@ -329,12 +329,5 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise InputError(f"y: expected numbers of 0 or more for loss='poisson', got {y.min()}")
         return np.asarray(y[:, None] if y.ndim == 1 else y, np.float64)
 
-    def _constant(self, y: NDArray) -> NDArray[np.float64] | None:
-        if self.loss != "poisson":
-            return None
-        from scipy.special import xlogy
-
-        return (xlogy(y, y) - y).sum(axis=1, dtype=np.float64)
-
     def _output(self, y: NDArray) -> tuple[str, str, int]:
         return "linear", self.loss, y.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,3 @@ class Network:
     def session(self, settings: Settings) -> Session:
         """What runs mini-batches on this network."""
         return Session(self.model.architecture, self.model.parameters, settings)
-
-
-Progress = Callable[[int], None]

@@ -31,12 +31,11 @@ from fastdl.training.history import History
 
 @dataclass
 class Data:
-    """Rows to learn from, as the engine takes them; `constant` [N] is added to their losses."""
+    """Rows to learn from, as the engine takes them."""
 
     x: NDArray
     y: NDArray
     weight: NDArray | None = None
-    constant: NDArray | None = None
 
 
 class Steps:
@@ -161,11 +160,7 @@ class _Loop:
         self._starts = np.arange(0, n_rows, size)
         self._rows = np.minimum(size, n_rows - self._starts).astype(np.float64)
         self._alpha = float(estimator.alpha)
-        # The gradient of scikit-learn's squared error is (p - y) / rows, its loss Σ (p - y)² / (2 rows outputs); the engine
-        # has 2 (p - y) / (rows outputs) and Σ (p - y)² / (rows outputs).
-        squared = estimator.loss == "squared_error"
-        self._outputs = float(session.architecture.layers[-1]) if squared else 1.0
-        self._scale = self._outputs / 2.0 if squared else 1.0
+        self._scale, self._divisor = loss_scales(estimator.loss, session.architecture.layers[-1])
         self._weight = None if data.weight is None else data.weight.astype(session.architecture.dtype)
         # A batch of all rows is read as it stands.
         self._whole = np.arange(n_rows) if n_rows <= size else None
@@ -177,7 +172,7 @@ class _Loop:
         if self._whole is not None:
             order = self._whole
         first, count = session.steps_done, len(self._starts)
-        sums, scale, constant = self._rows, np.full(count, self._scale), data.constant
+        sums, scale = self._rows, np.full(count, self._scale)
         if data.weight is not None:
             sums = np.add.reduceat(data.weight[order], self._starts)
             # A batch whose weights are all 0 teaches nothing.
@@ -190,11 +185,20 @@ class _Loop:
         loss, bad = session.epoch(data.x, data.y, self._weight, order, table, progress)
         if bad >= 0:
             return loss
-        loss = loss / self._outputs + session.penalty
-        if constant is not None:
-            rest = constant[order] if data.weight is None else constant[order] * data.weight[order]
-            loss += float(np.add.reduceat(rest, self._starts) @ (self._rows / sums)) / len(order)
-        return loss
+        return loss / self._divisor + session.penalty
+
+
+def loss_scales(loss: str, n_outputs: int) -> tuple[float, float]:
+    """(what the engine's mean loss is multiplied by, so that its gradient is scikit-learn's; what that is divided by, to be the
+    loss that scikit-learn reports).
+
+    The engine's squared error is the mean of (p - y)² over rows and outputs. scikit-learn's gradient is that of the sum of
+    (p - y)² / 2 over outputs, and the loss it reports their mean. Its Poisson loss is a sum over outputs, and the engine's a
+    mean; cross-entropies are the same.
+    """
+    return {"squared_error": (n_outputs / 2.0, float(n_outputs)), "poisson": (float(n_outputs), 1.0)}.get(
+        loss, (1.0, 1.0)
+    )
 
 
 def _batch_size(estimator: Any, n_rows: int) -> int:

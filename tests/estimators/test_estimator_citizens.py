@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -30,7 +29,6 @@ from fastdl.engine import most_threads
 from fastdl.estimators.threads import allowed_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +152,24 @@ def test_two_cold_workers_at_once(tmp_path):
     assert results[0][0] == results[1][0] != b""
 
 
-def test_scikit_learn_is_loaded_only_when_it_is_used():
-    code = "import sys, fastdl; fastdl.MLP([2, 2]); assert 'sklearn' not in sys.modules; fastdl.MLPClassifier; assert 'sklearn' in sys.modules"
+def run_python(code):
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    )  # fmt: skip
+
+
+def test_scikit_learn_is_loaded_only_when_it_is_used():
+    run_python("""
+import sys, fastdl
+fastdl.MLP([2, 2])
+assert "sklearn" not in sys.modules
+fastdl.MLPClassifier
+assert "sklearn" in sys.modules
+""")
 
 
 def test_without_scikit_learn_one_sentence_says_what_to_install():
-    code = """
+    run_python("""
 import sys
 sys.modules["sklearn"] = None
 import fastdl
@@ -170,10 +177,7 @@ fastdl.MLP
 try:
     from fastdl import MLPRegressor
 except fastdl.MissingExtraError as error:
-    assert "pip install \\"fastdl[sklearn]\\"" in str(error), error
+    assert 'pip install "fastdl[sklearn]"' in str(error), error
 else:
     raise SystemExit("no error")
-"""
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+""")

@@ -170,7 +170,6 @@ def test_dtype(solver, data):
     assert other.coefs_[0].dtype == np.float64
 
 
-@pytest.mark.xfail(strict=True, reason="the Poisson loss is not there yet")
 def test_poisson():
     """The loss, number for number: Σ y log(y / p) - y + p."""
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ import fastdl as ours
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 WEIGHTED = "sample_weight" in inspect.signature(theirs.MLPClassifier.fit).parameters  # from scikit-learn 1.7 on
+POISSON = "loss" in inspect.signature(theirs.MLPRegressor).parameters  # from scikit-learn 1.7 on
 ROWS = 150  # in batches of 32: the last one is shorter, and its penalty divided by fewer rows
 
 
@@ -31,6 +32,7 @@ def problem(kind):
         "multilabel": ("MLPClassifier", X, (score > 0).astype(int)),
         "regression": ("MLPRegressor", X, score[:, 0]),
         "regressions": ("MLPRegressor", X, score),
+        "counts": ("MLPRegressor", X, rng.poisson(np.exp(score / 3))),
     }[kind]
 
 
@@ -218,6 +220,19 @@ def test_sample_weight(kind, solver):
         a.partial_fit(X, y, weight)
         b.partial_fit(X, y, weight)
         assert_same(a, b, X)
+
+
+@pytest.mark.skipif(not POISSON, reason="this scikit-learn's MLP has no Poisson loss")
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_poisson(solver, weighted):
+    """Three outputs, some of whose counts are 0: the loss is their sum."""
+    name, X, y = problem("counts")
+    weight = np.random.default_rng(1).uniform(0.1, 5, ROWS) if weighted else None
+    a, b = both(name, solver=solver, loss="poisson")
+    assert_same(fit(a, X / 5, y, weight), fit(b, X / 5, y, weight), X)
+    a, b = both(name, loss="poisson", early_stopping=True)
+    assert_same(fit(a, X, y, weight), fit(b, X, y, weight), X)
 
 
 @pytest.mark.skipif(not WEIGHTED, reason="this scikit-learn's MLP takes no sample_weight")
