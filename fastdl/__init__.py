@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from fastdl.activations import LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
-    from fastdl.model import MLP, load
+    from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
+    from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
+    from fastdl.tables.model import TableModel, load
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping
     from fastdl.training.history import History
@@ -40,6 +42,9 @@ __all__ = [
     "Momentum",
     "RMSProp",
     "Scaling",
+    "TableModel",
+    "TabularClassifier",
+    "TabularRegressor",
     "Trainer",
     "load",
     "load_digits",
@@ -52,9 +57,11 @@ _MODULES = {
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
-    "fastdl.model": ["MLP", "load"],
+    "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],
+    "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
+    "fastdl.tables.model": ["TableModel", "load"],
     "fastdl.training.early_stopping": ["EarlyStopping"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trainer": ["Trainer"],

@@ -29,6 +29,13 @@ class Scaling:
         targets = np.asarray(y, dtype=np.float64)
         return cls(mean, scale, *_statistics(targets.reshape(len(targets), -1)))
 
+    @classmethod
+    def of_moments(
+        cls, mean: NDArray[np.float64], deviation: NDArray[np.float64], constant: NDArray[np.bool_]
+    ) -> Scaling:
+        """Scaling by means and deviations [I] that were taken elsewhere; `constant` says which features never vary."""
+        return cls(mean, _usable(mean, deviation, constant))
+
     def to_json(self) -> dict[str, list[float] | None]:
         """The statistics as plain values."""
         return {name: None if values is None else values.tolist() for name, values in vars(self).items()}
@@ -61,6 +68,15 @@ def _statistics(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floa
     array = np.asarray(values)
     mean = array.mean(axis=0, dtype=np.float64)
     scale = array.std(axis=0, dtype=np.float64)
-    # A constant column's deviation is rounding noise around 0, relative to the size of its values.
-    constant = scale <= 1e-12 * np.maximum(1.0, np.abs(mean))
-    return mean, np.where(constant, 1.0, scale)
+    return mean, _usable(mean, scale, array.max(axis=0) == array.min(axis=0))
+
+
+def _usable(
+    mean: NDArray[np.float64], deviation: NDArray[np.float64], constant: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The deviations, and 1 where a feature does not vary by more than its numbers are rounded to.
+
+    Numbers such as 1e15 + i vary: they are standardised in float64.
+    """
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(mean)
+    return np.where(constant | (deviation <= rounding), 1.0, deviation)
