@@ -156,11 +156,13 @@ def sniff(path: Path, text: str, encoding: str, wishes: Wishes, notes: Sequence[
             )
     names = _stripped(first) if header else tuple(f"column_{i + 1}" for i in range(len(first)))
     if header and len(first) < width:
-        extra = [record for record in rest if len(record) > len(first)]
-        # A name fewer than cells: those of R have the rows' names in front; others end each line with a separator.
-        trailing = all(not "".join(record[len(first) :]).strip() for record in extra)
+        # A name fewer than cells: other programs end each line with a separator, R has the rows' names in front.
+        longer = [record for record in rest if len(record) > len(first)]
         blank = ("",) * (width - len(first))
-        names = (*names, *blank) if trailing else (*blank, *names) if len(blank) == 1 else names
+        if all(not "".join(record[len(first) :]).strip() for record in longer):
+            names = (*names, *blank)
+        elif len(blank) == 1 and all(len(record) == width for record in rest):
+            names = (*blank, *names)
     skipped = _lines_before(lines, start, titles + bool(header), comments, separator)
     return Dialect(encoding, carriage, separator, names, header, skipped, comments, tuple(said))
 
@@ -254,7 +256,7 @@ def _is_data(first: Sequence[str], rest: Sequence[Sequence[str]], named: Collect
     cells = [cell.strip() for cell in first]
     if not rest or set(cells) & set(named) or not any(map(_is_number, cells)):
         return False
-    seen_again = texts = False
+    seen_again = texts = fractions = False
     for i, cell in enumerate(cells):
         below = [record[i].strip() for record in rest if len(record) > i]
         below = [b for b in below if b not in _NOTHING]
@@ -266,7 +268,8 @@ def _is_data(first: Sequence[str], rest: Sequence[Sequence[str]], named: Collect
             seen_again |= cell in below
         elif _is_number(cell) and below and not numbers:
             return False
-    return seen_again or not texts
+        fractions |= _is_number(cell) and not cell.lstrip("+-").isdigit()  # years are names, 0.25 is none
+    return seen_again or fractions or not texts
 
 
 def separator_of(text: str | None) -> str | None:

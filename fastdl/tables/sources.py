@@ -77,6 +77,8 @@ def open_data(
     """
     if list(files) == ["digits"]:
         return arrays.digits()
+    if "digits" in files and not Path("digits").exists():
+        raise OptionError(f"expected digits alone, got {len(files)}: {' '.join(files)}")
     paths = paths_of(files)
     kinds = [kind_of(path) for path in paths]
     if all(kind in _TABLES for kind in kinds):

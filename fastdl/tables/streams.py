@@ -46,10 +46,10 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
                 file = stack.enter_context(_zstd(path, file))
             elif head.startswith(ZIP):
                 file = stack.enter_context(_member_of_zip(path, stack.enter_context(zipfile.ZipFile(file))))
-            buffered = stack.enter_context(io.BufferedReader(cast(io.RawIOBase, file), 1 << 20))
+            buffered: Any = stack.enter_context(io.BufferedReader(cast(Any, file), 1 << 20))
             # The mark of tar stands in the 258th byte.
             if buffered.peek(512)[257:262] == b"ustar":
-                buffered = stack.enter_context(_member_of_tar(path, buffered))  # type: ignore[assignment]
+                buffered = stack.enter_context(_member_of_tar(path, buffered))
         except _ERRORS as error:
             raise _unreadable(path, error) from error
         yield _Guarded(path, buffered)  # type: ignore[misc]

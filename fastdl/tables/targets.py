@@ -14,7 +14,7 @@ from fastdl.tables import numbers
 from fastdl.tables.kinds.boolean import words_of
 from fastdl.tables.table import Table
 from fastdl.tables.tasks import TargetColumn
-from fastdl.tables.text import MISSING, as_text, cleaned, polars, shown, without
+from fastdl.tables.text import as_text, polars, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,7 +87,7 @@ def _column(
         return table.where(row, name)
 
     if as_classes:
-        return TargetColumn(name, _texts(values, na_values).to_numpy(), where)
+        return TargetColumn(name, as_text(values, na_values).to_numpy(), where)
     if dtype == pl.Boolean:
         return TargetColumn(name, _floats(values.cast(pl.Float64)), where, True)
     if dtype.is_numeric() or dtype == pl.Null:
@@ -98,10 +98,10 @@ def _column(
         raise InputError(
             f"the target {name!r}: expected numbers or classes, got cells of type {dtype}; convert it, or name another"
         )
-    cells = _texts(values, na_values)
+    cells = as_text(values, na_values)
     filled = cells.drop_nulls()
     words = words_of(filled) if len(filled) else None
-    if words is not None and words[0].lower() == "true" and as_classes is None:
+    if words is not None and words[0].lower() == "true" and not as_classes:
         truth = cells.str.to_lowercase() == "true"
         return TargetColumn(name, _floats(truth.cast(pl.Float64)), where, True)
     style = numbers.style_of(filled, decimal)
@@ -122,14 +122,6 @@ def _column(
     return TargetColumn(name, _floats(found), where)
 
 
-def _texts(values: pl.Series, na_values: tuple[str, ...]) -> pl.Series:
-    """The cells as text; where + is a class, - is one as well."""
-    if values.dtype == polars().String and (values.str.strip_chars() == "+").any():
-        bare = values.str.strip_chars()
-        return without(bare, bare.is_in([*(set(MISSING) - {"-"}), *na_values]))
-    return as_text(values, na_values) if values.dtype != polars().String else cleaned(values, na_values)
-
-
 def _floats(values: pl.Series) -> NDArray[np.float64]:
     return np.asarray(values.fill_null(float("nan")).to_numpy(), dtype=np.float64)
 
@@ -140,7 +132,7 @@ def _refuse(table: Table, name: str, wrong: NDArray[np.bool_], cells: pl.Series,
     if len(rows) == 0:
         return
     first = int(rows[0])
-    others = ", ".join(f"{shown(cells[int(row)])} in {table.where(int(row))}" for row in rows[1:10])
+    others = ", ".join(f"{shown(cells[int(row)])} in {table.where(int(row)).rsplit(', ', 1)[-1]}" for row in rows[1:10])
     more = f" (and {others}{f', and {len(rows) - 10:,} more' if len(rows) > 10 else ''})" if others else ""
     raise InputError(
         f"{table.where(first, name)}: expected {expected}, got {shown(cells[first])}{more}; correct the cell or empty it, "

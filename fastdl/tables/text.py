@@ -32,9 +32,12 @@ def polars() -> Any:
 
 
 def cleaned(cells: pl.Series, na_values: Sequence[str] = ()) -> pl.Series:
-    """Cells without the spaces around them; null where a value is missing."""
+    """Cells without the spaces around them; null where a value is missing. Beside `+`, `-` is a value."""
     cells = cells.str.strip_chars()
-    return without(cells, cells.is_in([*MISSING, *na_values]))
+    missing = cells.is_in([*MISSING, *na_values])
+    if missing.any() and (cells == "+").any():
+        missing &= cells != "-"
+    return without(cells, missing)
 
 
 def share(mask: Any) -> float:

@@ -83,7 +83,7 @@ class CategoryColumn(Column):
             findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())))
         code_of = [other if code == -1 else code for code in code_of]
         if len(distinct) == 0:
-            codes = cells.is_null().cast(dtype) * 0
+            codes = cells.cast(dtype, strict=False)
         else:
             codes = cells.replace_strict(distinct, pl.Series(code_of, dtype=dtype), default=None, return_dtype=dtype)
         return np.asarray(codes.fill_null(width - 1 if self.missing else width).to_numpy())
