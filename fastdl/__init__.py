@@ -8,9 +8,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastdl._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fastdl import schedules
-    from fastdl.activations import LeakyReLU
+    from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
@@ -19,13 +21,12 @@ if TYPE_CHECKING:
     from fastdl.scaling import Scaling
     from fastdl.tables.model import TableModel, load
     from fastdl.training.callbacks import Callback, EpochResult
-    from fastdl.training.early_stopping import EarlyStopping
+    from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "ELU",
     "MLP",
     "SGD",
     "Adam",
@@ -41,6 +42,7 @@ __all__ = [
     "ModelFileError",
     "Momentum",
     "RMSProp",
+    "ReduceOnPlateau",
     "Scaling",
     "TableModel",
     "TabularClassifier",
@@ -53,7 +55,7 @@ __all__ = [
 
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
-    "fastdl.activations": ["LeakyReLU"],
+    "fastdl.activations": ["ELU", "LeakyReLU"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
@@ -62,7 +64,7 @@ _MODULES = {
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
     "fastdl.tables.model": ["TableModel", "load"],
-    "fastdl.training.early_stopping": ["EarlyStopping"],
+    "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trainer": ["Trainer"],
 }

@@ -1,4 +1,4 @@
-"""What a user may say for `activation=`, resolved to one (name, code, alpha) per layer."""
+"""What a user may say for `activation=`, resolved to one (name, alpha) per layer; the kernels' specs say what each is."""
 
 from __future__ import annotations
 
@@ -9,25 +9,69 @@ from dataclasses import dataclass
 from fastdl.checks import is_real
 from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
-from fastdl_kernels import ACTIVATIONS
+from fastdl_kernels.activations import SPECS, ActivationSpec
+
+ACTIVATIONS = tuple(SPECS)
+"""The names of all activations."""
+
+# Standard deviations of initial weights ("he": sqrt(2 / I)) of activations that are near 0 for z < 0, and near z for z > 0. SELU
+# keeps its fixed point with sqrt(1 / I) (Klambauer et al., 2017). All others start as Glorot and Bengio (2010) say.
+_INIT = {"relu": "he", "leaky_relu": "he", "elu": "he", "gelu": "he", "silu": "he", "mish": "he", "selu": "lecun"}
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation by name, with the slope `alpha` that only leaky ReLU reads."""
+    """An activation by name.
+
+    Parameters
+    ----------
+    name : one of `ACTIVATIONS`
+    alpha : its parameter, where it has one (default: the spec's); 0 where it has none
+
+    Raises
+    ------
+    InputError : there is no such activation, or alpha is out of its limits
+    """
 
     name: str
-    alpha: float = 0.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in SPECS:
+            raise InputError(
+                f"activation: expected one of {', '.join(SPECS)}, got {self.name!r}{did_you_mean(self.name, SPECS)}"
+            )
+        limits = self.spec.alpha
+        if limits is None:
+            object.__setattr__(self, "alpha", 0.0)
+            return
+        alpha = limits.default if self.alpha is None else self.alpha
+        if not (is_real(alpha) and math.isfinite(alpha) and limits.lowest <= alpha < limits.limit):
+            who = type(self).__name__ if type(self) is not Activation else self.name
+            raise InputError(
+                f"{who}: expected alpha in [{limits.lowest:g}, {limits.limit:g}), got {alpha!r}; {limits.default:g} is usual"
+            )
+        object.__setattr__(self, "alpha", float(alpha))
+
+    @property
+    def spec(self) -> ActivationSpec:
+        """Formula, derivative, and how it is called elsewhere."""
+        return SPECS[self.name]
 
     @property
     def code(self) -> int:
         """The code that the kernels take."""
-        return ACTIVATIONS[self.name]
+        return self.spec.code
 
     @property
     def is_rectifier(self) -> bool:
-        """True for the ReLU family, which He initialisation is for."""
+        """True for the ReLU family: two straight lines with a corner at 0."""
         return self.name in ("relu", "leaky_relu")
+
+    @property
+    def init(self) -> str:
+        """The scheme of initial weights that goes with it: see `initialisation.deviation`."""
+        return _INIT.get(self.name, "glorot")
 
 
 class LeakyReLU(Activation):
@@ -43,13 +87,27 @@ class LeakyReLU(Activation):
     """
 
     def __init__(self, alpha: float = 0.01) -> None:
-        if not (is_real(alpha) and math.isfinite(alpha) and 0 <= alpha < 1):
-            raise InputError(f"LeakyReLU: expected alpha in [0, 1), got {alpha!r}; 0.01 is usual")
-        super().__init__("leaky_relu", float(alpha))
+        super().__init__("leaky_relu", alpha)
+
+
+class ELU(Activation):
+    """z for z > 0, and alpha (e^z - 1) below, with alpha >= 0 (Clevert et al., 2016).
+
+    Parameters
+    ----------
+    alpha : minus the limit for z -> -infinity (default 1)
+
+    Raises
+    ------
+    InputError : alpha is not a finite number of 0 or more
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__("elu", alpha)
 
 
 ActivationLike = str | Activation
-"""A name from `fastdl_kernels.ACTIVATIONS` or an instance such as `LeakyReLU(0.1)`."""
+"""A name from `ACTIVATIONS`, or an instance such as `LeakyReLU(0.1)`."""
 
 
 def resolve(activation: ActivationLike | Sequence[ActivationLike], n_hidden: int) -> list[Activation]:
@@ -70,11 +128,8 @@ def resolve(activation: ActivationLike | Sequence[ActivationLike], n_hidden: int
 def _resolve_one(activation: ActivationLike) -> Activation:
     if isinstance(activation, Activation):
         return activation
-    if activation == "leaky_relu":
-        return LeakyReLU()
-    if isinstance(activation, str) and activation in ACTIVATIONS:
-        return Activation(activation)
-    raise InputError(
-        f"activation: expected one of {', '.join(ACTIVATIONS)}, or LeakyReLU(alpha), got {activation!r}"
-        f"{did_you_mean(activation, ACTIVATIONS)}"
-    )
+    if not isinstance(activation, str):
+        raise InputError(
+            f"activation: expected one of {', '.join(SPECS)}, or an instance such as LeakyReLU(0.1), got {activation!r}"
+        )
+    return Activation(activation)

@@ -28,6 +28,13 @@ def table(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating
 def labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArray[np.int64]:
     """y as int64 class indices [N] in 0 .. n_classes - 1."""
     array = _numeric(y, name)
+    if array.ndim == 2 and array.shape == (n_rows, n_classes) and n_classes > 1:
+        if not (((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise InputError(
+                f"{name}: expected class labels 0 to {n_classes - 1} of shape (rows,), or one-hot rows with a single 1, "
+                f"got shape {array.shape} with other numbers; use y.argmax(axis=1) if they are scores"
+            )
+        return array.argmax(axis=1).astype(np.int64)
     array = _one_per_row(array, n_rows, name)
     # Compared as they came: a number beyond int64 does not survive the conversion.
     inside = np.clip(finite(array, name).astype(np.float64), -1, n_classes)
@@ -87,6 +94,14 @@ def number(value: object, name: str, low: float, what: str) -> float:
     return float(value)
 
 
+def positive(value: object, name: str, what: str) -> float:
+    """A finite number above 0; `what` says what it is."""
+    given = number(value, name, 0, what)
+    if given == 0:
+        raise InputError(f"{name}: expected {what}, a finite number above 0, got {value!r}")
+    return given
+
+
 def is_real(value: object) -> TypeGuard[int | float]:
     """True for Python's and NumPy's real numbers, but not for booleans."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
@@ -94,20 +109,24 @@ def is_real(value: object) -> TypeGuard[int | float]:
 
 def finite(array: NDArray, name: str) -> NDArray:
     """The array itself, when no element is NaN or infinite."""
-    # The sum of squares is finite only if every element is (or it overflowed): one pass without a temporary in the usual
-    # case, and without the microsecond that np.errstate takes, since BLAS raises no warnings.
-    if array.dtype.kind == "f" and array.size:
-        total = np.vdot(array, array) if array.flags.c_contiguous else math.nan
-        if not math.isfinite(total):
-            bad = ~np.isfinite(array)
-            if bad.any():
-                raise InputError(
-                    f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first"
-                )
+    if array.dtype.kind == "f" and not all_finite(array):
+        bad = ~np.isfinite(array)
+        raise InputError(f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first")
     return array
 
 
+def all_finite(array: NDArray) -> bool:
+    """Whether no element of an array of floats is NaN or infinite."""
+    # The sum of squares is finite only if every element is (or it overflowed): one pass without a temporary in the usual
+    # case, and without the microsecond that np.errstate takes, since BLAS raises no warnings.
+    if array.size == 0 or (array.flags.c_contiguous and math.isfinite(np.vdot(array, array))):
+        return True
+    return bool(np.isfinite(array).all())
+
+
 def _numeric(values: ArrayLike, name: str) -> NDArray:
+    if type(values) is not np.ndarray:
+        _refuse_special(values, name)
     try:
         array = np.asarray(values)
     except ValueError as error:  # ragged nested lists
@@ -118,10 +137,27 @@ def _numeric(values: ArrayLike, name: str) -> NDArray:
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name}: expected numbers, got objects ({error}); convert them to float first") from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name}: expected real numbers, got dtype {array.dtype}; convert them to float first")
+        mend = "convert them to float first"
+        if array.dtype.kind in "US":
+            mend = f"such as {str(array.flat[0])!r}; encode texts as numbers first" if array.size else mend
+        raise InputError(
+            f"{name}: expected real numbers, got dtype {array.dtype}{', ' if 'such' in mend else '; '}{mend}"
+        )
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     return array
+
+
+def _refuse_special(values: object, name: str) -> None:
+    """One sentence for containers that NumPy would take for something else."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise InputError(
+            f"{name}: expected numbers, got masked cells; fill them first, such as with {name}.filled(...)"
+        )
+    if hasattr(values, "tocsr") and hasattr(values, "toarray"):
+        raise InputError(f"{name}: expected a dense array, got a sparse {type(values).__name__}; use {name}.toarray()")
+    if values is None:
+        raise InputError(f"{name}: expected an array of numbers, got None")
 
 
 def _one_per_row(array: NDArray, n_rows: int, name: str) -> NDArray:

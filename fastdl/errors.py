@@ -21,3 +21,7 @@ class MissingExtraError(ImportError):
 
 class OptionError(InputError):
     """An option of the command line has a value that cannot be used, alone or with the data that came."""
+
+
+class EngineError(RuntimeError):
+    """Compiled code was about to be given arrays that do not fit together: a fault of fastdl's own, not of the caller's."""

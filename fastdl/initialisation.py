@@ -11,23 +11,24 @@ from fastdl.checks import is_real
 from fastdl.errors import InputError
 
 
-def deviation(scheme: str | float, fan_in: int, fan_out: int, rectifier: bool) -> float:
+def deviation(scheme: str | float, fan_in: int, fan_out: int, usual: str) -> float:
     """The standard deviation of a layer's normal weights.
 
-    "he": sqrt(2 / I) (He et al., 2015), for the ReLU family. "glorot": sqrt(2 / (I + O)) (Glorot and Bengio, 2010), for
-    the rest. "auto" picks one of the two by the layer's activation. A number is the deviation itself.
+    "he": sqrt(2 / I) (He et al., 2015), for the ReLU family. "lecun": sqrt(1 / I) (LeCun et al., 1998), for SELU. "glorot":
+    sqrt(2 / (I + O)) (Glorot and Bengio, 2010), for the rest. "auto" is the `usual` one for the layer's activation. A number
+    is the deviation itself.
     """
     if is_real(scheme):
         if not (math.isfinite(scheme) and scheme > 0):
             raise InputError(f"init: expected a finite standard deviation above 0, got {scheme!r}")
         return float(scheme)
-    if scheme == "auto":
-        scheme = "he" if rectifier else "glorot"
-    if scheme == "he":
-        return math.sqrt(2 / fan_in)
-    if scheme == "glorot":
-        return math.sqrt(2 / (fan_in + fan_out))
-    raise InputError(f"init: expected 'auto', 'he', 'glorot' or a standard deviation such as 0.01, got {scheme!r}")
+    schemes = {"he": 2 / fan_in, "lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out)}
+    variance = schemes.get(usual if scheme == "auto" else scheme) if isinstance(scheme, str) else None
+    if variance is None:
+        raise InputError(
+            f"init: expected 'auto', 'he', 'glorot' or a standard deviation such as 0.01, or 'lecun', got {scheme!r}"
+        )
+    return math.sqrt(variance)
 
 
 def fill(weights: NDArray, rng: np.random.Generator, scale: float) -> None:

@@ -14,19 +14,34 @@ METRICS: dict[str, tuple[str, ...]] = {"softmax": ("accuracy",), "sigmoid": ("ac
 """Registry: the metrics of each output unit after an epoch, the one to show first in front."""
 
 
-def evaluate(model: MLP, raw: NDArray, y: NDArray) -> dict[str, float]:
-    """The metrics of raw outputs [N, O] against prepared targets.
+def evaluate(model: MLP, raw: NDArray, y: NDArray, weight: NDArray | None = None) -> dict[str, float]:
+    """The metrics of raw outputs [N, O] against prepared targets; `weight` [N] weights the rows.
 
     accuracy: the share of rows (softmax) or of labels (sigmoid) that are right.
-    rmse: sqrt(mean (p - t)²) in the units of the data. r2: 1 - Σ(p - t)² / Σ(t - mean t)², averaged over targets.
+    rmse: sqrt(mean (p - t)²) in the units of the data. r2: 1 - Σ(p - t)² / Σ(t - mean t)², averaged over targets; where a
+    target is constant, 1 if it is met up to rounding and 0 otherwise.
     """
     if model.output == "softmax":
-        return {"accuracy": float((raw.argmax(axis=1) == y).mean())}
+        return {"accuracy": float(np.average(raw.argmax(axis=1) == y, weights=weight))}
     if model.output == "sigmoid":
-        return {"accuracy": float(((raw > 0) == (y > 0.5)).mean())}
-    predictions, targets = _in_units(model, raw), _in_units(model, y)
-    squares = ((predictions - targets) ** 2).sum(axis=0)
-    return {"rmse": float(np.sqrt(squares.sum() / targets.size)), "r2": r2(predictions, targets)}
+        return {"accuracy": float(np.average(((raw > 0) == (y > 0.5)).mean(axis=1), weights=weight))}
+    return _of_numbers(_in_units(model, raw), _in_units(model, y), model.dtype, weight)
+
+
+def _of_numbers(
+    predictions: NDArray, targets: NDArray, dtype: np.dtype, weight: NDArray | None = None
+) -> dict[str, float]:
+    """rmse and r2 of predictions [N, O] that were rounded to `dtype`."""
+    w = np.ones(len(targets)) if weight is None else weight.astype(np.float64)
+    squares = w @ (predictions - targets) ** 2
+    middle = np.average(targets, axis=0, weights=w)
+    spread = w @ (targets - middle) ** 2
+    # What rounding alone makes of a constant target, and of predictions that meet it.
+    size = w.sum() * np.abs(targets).max(axis=0, initial=0.0) ** 2
+    constant = spread <= size * (8 * np.finfo(np.float64).eps) ** 2
+    met = squares <= size * (8 * np.finfo(dtype).eps) ** 2
+    explained = np.where(constant, met, 1 - squares / np.where(constant, 1.0, spread))
+    return {"rmse": float(np.sqrt(squares.sum() / (w.sum() * targets.shape[1]))), "r2": float(explained.mean())}
 
 
 def report(model: MLP, raw: NDArray, y: NDArray) -> dict[str, float]:
@@ -92,10 +107,8 @@ def baseline(model: MLP, train: NDArray, y: NDArray) -> dict[str, float]:
     if model.output == "linear":
         mean = train.reshape(len(train), -1).mean(axis=0)
         targets = y.reshape(len(y), -1)
-        errors = targets - mean
-        predictions = np.broadcast_to(mean, targets.shape)
-        values = {"rmse": float(np.sqrt((errors**2).mean())), "mae": float(np.abs(errors).mean())}
-        return {**values, "r2": r2(predictions, targets)}
+        few = _of_numbers(np.broadcast_to(mean, targets.shape), targets.astype(np.float64), model.dtype)
+        return {"rmse": few["rmse"], "mae": float(np.abs(targets - mean).mean()), "r2": few["r2"]}
     if model.output == "sigmoid":
         shares = train.reshape(len(train), -1).mean(axis=0)
         labels = y.reshape(len(y), -1)
@@ -109,21 +122,6 @@ def baseline(model: MLP, train: NDArray, y: NDArray) -> dict[str, float]:
         "balanced_accuracy": 1 / len(np.unique(y)) if (y == counts.argmax()).any() else 0.0,
         "log_loss": float(-np.log(shares[y]).mean()),
     }
-
-
-def r2(predictions: NDArray, targets: NDArray) -> float:
-    """1 - Σ(p - t)² / Σ(t - mean t)² of columns [N, O], averaged over them.
-
-    Targets that do not vary have nothing to explain: R² is 1 where they are met to within their rounding as float32 and 0
-    otherwise.
-    """
-    squares = ((predictions - targets) ** 2).sum(axis=0)
-    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-    constant = targets.max(axis=0) == targets.min(axis=0)
-    size = np.abs(targets).max(axis=0)
-    rounding = len(targets) * (4 * np.finfo(np.float32).eps * np.where(size > 0, size, 1)) ** 2
-    usual = 1 - squares / np.where(spread > 0, spread, 1)
-    return float(np.where(constant | (spread == 0), squares <= rounding, usual).mean())
 
 
 def auc(scores: NDArray, positive: NDArray[np.bool_]) -> float:

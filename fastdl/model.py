@@ -10,14 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, initialisation
-from fastdl.activations import Activation, ActivationLike, LeakyReLU, resolve
-from fastdl.engine import Engine, aligned_zeros
+from fastdl import checks, frames, initialisation, network
+from fastdl.activations import Activation, ActivationLike, resolve
+from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.files import native
+from fastdl.network import Architecture, LossTerm, Unit
 from fastdl.outputs import OUTPUTS
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
+from fastdl_kernels.serial import LOSSES
 
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
@@ -26,18 +28,24 @@ MODEL_FILE = "model.fastdl"
 _PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
 
 
+# What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
+_FIXED = ("layers", "activations", "output", "dtype", "seed", "weights", "biases")
+_LISTS = ("feature_names", "target_names", "classes")
+
+
 class MLP:
     """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
 
     Parameters
     ----------
     layers : sizes of all layers, inputs first and outputs last: [64, 128, 10]; [64, 10] is a linear model
-    activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity") or `LeakyReLU(alpha)` for all hidden
-        layers, or a list with one per hidden layer
+    activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "elu", "selu", "softplus", "gelu", "silu",
+        "mish") or an instance, `LeakyReLU(alpha)` or `ELU(alpha)`, for all hidden layers, or a list with one per hidden layer
     output : "linear" (regression), "sigmoid" (one binary label, or several independent ones), "softmax" (classes)
     seed : of the initial weights
     dtype : "float32" or "float64", of parameters and arithmetic
-    init : "auto" (He for the ReLU family, Glorot otherwise), "he", "glorot", or the normal weights' deviation
+    init : "auto" (He for the ReLU family, LeCun for SELU, Glorot otherwise), "he", "lecun", "glorot", or the deviation of
+        normal weights
 
     Attributes
     ----------
@@ -51,6 +59,11 @@ class MLP:
     ------
     InputError : a size, name or number is not as above
     """
+
+    parameters: NDArray[Any]
+    weights: tuple[NDArray[Any], ...]
+    biases: tuple[NDArray[Any], ...]
+    engine: Engine
 
     def __init__(
         self,
@@ -86,36 +99,87 @@ class MLP:
         self.classes: list[Any] | None = None
         self.metadata: dict[str, Any] = {}
 
+        self._allocate()
         pairs = list(zip(self.layers[:-1], self.layers[1:]))
-        self.parameters = aligned_zeros(sum((i + 1) * o for i, o in pairs), self.dtype)
-        self.weights, self.biases = self.views(self.parameters)
-        self._engine = Engine(self)
         rng = np.random.default_rng(self.seed)
-        rectifiers = [a.is_rectifier for a in self.activations] + [False]
-        for weight, (fan_in, fan_out), rectifier in zip(self.weights, pairs, rectifiers):
-            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, rectifier))
+        usual = [*(a.init for a in self.activations), "glorot"]
+        for weight, (fan_in, fan_out), scheme in zip(self.weights, pairs, usual):
+            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, scheme))
+
+    def _allocate(self, values: NDArray | None = None) -> None:
+        """The flat buffer, in memory of the model's own, with `values` or zeros; its views, and the engine on it."""
+        self.__dict__["parameters"] = network.aligned_zeros(network.n_parameters(self.layers), self.dtype)
+        if values is not None:
+            self.parameters[:] = values
+        self.weights, self.biases = self.views(self.parameters)
+        # A view of the engine's own: predictions go on if the user makes the parameters read-only.
+        self.engine = Engine(self.architecture, self.parameters[:], checks.finite)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "parameters":
+            array = np.asarray(value)
+            if array.shape != self.parameters.shape:
+                raise InputError(
+                    f"parameters: expected {self.n_parameters} numbers of shape {self.parameters.shape}, "
+                    f"got shape {array.shape}"
+                )
+            self.parameters[:] = array  # the buffer stays: weights, biases and the engine are views of it
+            return
+        if name in _FIXED and "engine" in vars(self):
+            mend = (
+                f"assign to its elements: model.{name}[0][:] = ..."
+                if name in ("weights", "biases")
+                else "make a new MLP"
+            )
+            raise InputError(f"{name}: expected a model to keep what it is made of, got a new value; {mend}")
+        if name in _LISTS and value is not None:
+            value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
+        object.__setattr__(self, name, value)
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the engine must know of the model besides its parameters."""
+        name = OUTPUTS[self.output].loss
+        return Architecture(
+            self.layers,
+            tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations),
+            LossTerm(LOSSES[name], self.output == "softmax", name == "squared_error"),
+            self.dtype,
+        )
 
     @property
     def n_parameters(self) -> int:
         """How many numbers the model learns."""
-        return int(self.parameters.size)
+        return network.n_parameters(self.layers)
 
     def views(self, flat: NDArray) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
         """Weights (in, out) and biases (out,) of each layer as views of a buffer laid out like `parameters`."""
-        weights, biases, start = [], [], 0
-        for n_in, n_out in zip(self.layers[:-1], self.layers[1:]):
-            weights.append(flat[start : start + n_in * n_out].reshape(n_in, n_out))
-            start += n_in * n_out
-            biases.append(flat[start : start + n_out])
-            start += n_out
-        return tuple(weights), tuple(biases)
+        return network.views(self.layers, flat)
+
+    def check_writable(self) -> None:
+        """Raise InputError if the parameters cannot be trained in place."""
+        if not self.parameters.flags.writeable:
+            raise InputError(
+                "model.parameters: expected memory that may be written to, got a read-only array; "
+                "set model.parameters.flags.writeable = True, or train copy.deepcopy(model)"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy holds: views and compiled plans are made anew."""
+        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases", "engine")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Parameters are copied into memory of the model's own: what comes may be a file, or another's buffer."""
+        parameters = state["parameters"]
+        vars(self).update({name: value for name, value in state.items() if name != "parameters"})
+        self._allocate(parameters)
 
     def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
         `predict` returns regression targets in the units of y. Returns the model itself.
         """
-        rows = checks.features(X, self.layers[0])
+        rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
         if len(rows) == 0:
             raise InputError("X: expected at least one row to take the statistics of, got an empty array")
         if y is not None:
@@ -123,7 +187,13 @@ class MLP:
                 raise InputError(f"y: only the targets of a regression are standardised, and output is {self.output!r}")
             y = checks.targets(y, len(rows), self.layers[-1], binary=False)
         self.scaling = Scaling.of(rows, y)
+        self.note_names(X)
         return self
+
+    def note_names(self, X: ArrayLike) -> None:
+        """Remember the names of a frame's columns, unless the model has names already."""
+        if self.feature_names is None and not isinstance(X, np.ndarray):
+            self.feature_names = frames.names_of(X)
 
     def prepare_inputs(self, X: ArrayLike, name: str = "X") -> NDArray[np.floating]:
         """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
@@ -131,6 +201,8 @@ class MLP:
 
     def _inputs(self, X: ArrayLike, name: str = "X") -> tuple[NDArray[np.floating], str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
+        if type(X) is not np.ndarray:
+            X = frames.in_order(X, self.feature_names, name)
         rows = checks.table(X, self.layers[0], name)
         if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
             return rows, name
@@ -141,7 +213,7 @@ class MLP:
             return np.require(rows, self.dtype, _PLAIN), f"{name} as {self.dtype}"
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
-        """y checked and as the loss takes it: int64 [N] for softmax, else [N, O] in the model's dtype."""
+        """y checked and as the loss takes it: int64 [N] for softmax (one-hot rows too), else [N, O] in the model's dtype."""
         if self.output == "softmax":
             return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, _PLAIN)
         array = checks.targets(y, n_rows, self.layers[-1], self.output == "sigmoid", name)
@@ -154,7 +226,7 @@ class MLP:
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
         inputs, name = self._inputs(X)
-        return self._engine.forward(inputs, name=name)
+        return self.engine.forward(inputs, name=name)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
@@ -162,7 +234,7 @@ class MLP:
             raise InputError(
                 "predict_proba: expected a model with softmax or sigmoid output, got 'linear'; use predict"
             )
-        return self._engine.probabilities(self.forward(X))
+        return self.engine.probabilities(self.forward(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class [N] as int64 for softmax; labels 0 or 1 for sigmoid, values for linear output.
@@ -170,8 +242,16 @@ class MLP:
         The last two have shape [N] for one output and [N, O] for several.
         """
         if self.output == "softmax":
-            return self._engine.classes(*self._inputs(X))
-        raw = self.forward(X)
+            return self.engine.classes(*self._inputs(X))
+        return self.decode(self.forward(X))
+
+    def decode(self, raw: NDArray[np.floating]) -> NDArray[Any]:
+        """What `predict` makes of the raw outputs [N, O] that `forward` gives.
+
+        Standardised targets get their units back in float64: in float32 a target of 1.7e9 would be rounded to whole hundreds.
+        """
+        if self.output == "softmax":
+            return raw.argmax(axis=1)
         if self.output == "sigmoid":
             predictions: NDArray[Any] = (raw > 0).astype(np.int64)
         else:
@@ -191,7 +271,7 @@ class MLP:
             raise InputError("X: expected at least one row, got an empty array")
         targets = self.prepare_targets(y, len(inputs))
         weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
-        return self._engine.loss_and_gradient(inputs, targets, weight, l2)
+        return self.engine.loss_and_gradient(inputs, targets, weight, l2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""
@@ -215,10 +295,7 @@ class MLP:
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
-        units = [
-            LeakyReLU(a["alpha"]) if a["name"] == "leaky_relu" else Activation(a["name"])
-            for a in description["activations"]
-        ]
+        units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         model = cls(description["layers"], units, description["output"], description["seed"], description["dtype"])
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(

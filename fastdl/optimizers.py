@@ -23,7 +23,8 @@ class Optimizer:
 
     name: ClassVar[str]
     code: ClassVar[int]
-    n_states: ClassVar[int]
+    states: ClassVar[tuple[str, ...]]
+    """Names of the flat buffers that an update keeps: of the same names, one optimizer can go on with another's."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -38,6 +39,11 @@ class Optimizer:
             if not ok or not (value > 0 if low_open else value >= 0) or not value < high:
                 raise InputError(f"{type(self).__name__}: expected {field.name} {wanted}, got {value!r}")
             object.__setattr__(self, field.name, float(value))
+
+    @property
+    def n_states(self) -> int:
+        """How many flat buffers an update keeps."""
+        return len(self.states)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The fields by name, as they are written into a run's configuration."""
@@ -63,7 +69,7 @@ class SGD(Optimizer):
 
     name = "sgd"
     code = 0
-    n_states = 0
+    states = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Momentum(Optimizer):
 
     name = "momentum"
     code = 1
-    n_states = 1
+    states = ("velocity",)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class RMSProp(Optimizer):
 
     name = "rmsprop"
     code = 2
-    n_states = 1
+    states = ("mean_square",)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Adam(Optimizer):
 
     name = "adam"
     code = 3
-    n_states = 2
+    states = ("m", "v")
 
 
 @dataclass(frozen=True)

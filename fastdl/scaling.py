@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 class Scaling:
     """x' = (x - mean) / scale per feature; y' = (y - y_mean) / y_scale per target, where a regression has targets.
 
-    A feature that never varies keeps scale 1, so that it becomes 0 and not NaN.
+    A feature that never varies, but for rounding, keeps scale 1, so that it becomes 0 and not NaN or noise.
     """
 
     mean: NDArray[np.float64]
@@ -28,13 +28,6 @@ class Scaling:
             return cls(mean, scale)
         targets = np.asarray(y, dtype=np.float64)
         return cls(mean, scale, *_statistics(targets.reshape(len(targets), -1)))
-
-    @classmethod
-    def of_moments(
-        cls, mean: NDArray[np.float64], deviation: NDArray[np.float64], constant: NDArray[np.bool_]
-    ) -> Scaling:
-        """Scaling by means and deviations [I] that were taken elsewhere; `constant` says which features never vary."""
-        return cls(mean, _usable(mean, deviation, constant))
 
     def to_json(self) -> dict[str, list[float] | None]:
         """The statistics as plain values."""
@@ -58,25 +51,37 @@ class Scaling:
         return ((y - self.y_mean) / self.y_scale).astype(dtype)
 
     def untargets(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The inverse of `targets`: network outputs back in the units of the data."""
+        """The inverse of `targets`: network outputs back in the units of the data, computed and given in float64."""
         if self.y_mean is None or self.y_scale is None:
             return y
-        return (y * self.y_scale + self.y_mean).astype(y.dtype)
+        return y * self.y_scale + self.y_mean
+
+
+# A column whose values are no further apart than this many units in the last place of the largest is constant: they differ by
+# rounding only.
+_ROUNDING = 4
+# A mean so many times its column's deviation is worked out a second time, from the differences to the first: a sum of large
+# numbers rounds away what they differ by.
+_FAR = 1e6
 
 
 def _statistics(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     array = np.asarray(values)
-    mean = array.mean(axis=0, dtype=np.float64)
-    scale = array.std(axis=0, dtype=np.float64)
-    return mean, _usable(mean, scale, array.max(axis=0) == array.min(axis=0))
-
-
-def _usable(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], constant: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """The deviations, and 1 where a feature does not vary by more than its numbers are rounded to.
-
-    Numbers such as 1e15 + i vary: they are standardised in float64.
-    """
-    rounding = 4 * np.finfo(np.float64).eps * np.abs(mean)
-    return np.where(constant | (deviation <= rounding), 1.0, deviation)
+    low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    unit = np.spacing(largest.astype(array.dtype)).astype(np.float64) if array.dtype.kind == "f" else 0.0
+    constant = high - low <= _ROUNDING * unit
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = array.mean(axis=0, dtype=np.float64)
+        scale = array.std(axis=0, dtype=np.float64)
+        # Squares of very small or large numbers leave float64's range: their statistics are those of x / max |x|.
+        lost = ~constant & ~((scale > 0) & np.isfinite(scale) & np.isfinite(mean))
+    if lost.any():
+        shares = array[:, lost] / largest[lost]
+        mean[lost], scale[lost] = shares.mean(axis=0) * largest[lost], shares.std(axis=0) * largest[lost]
+    far = ~lost & (np.abs(mean) > _FAR * scale)
+    if far.any():
+        rest = array[:, far] - mean[far]
+        mean[far] += rest.mean(axis=0, dtype=np.float64)
+        scale[far] = rest.std(axis=0, dtype=np.float64)
+    return mean, np.where(constant, 1.0, scale)

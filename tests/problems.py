@@ -98,17 +98,33 @@ def weights_only(model, number):
     return flat
 
 
-def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0, rates=None, clip_norm=np.inf):
-    """(parameters, losses) after oracle steps over `epochs`, as `batches_seen` gives them; the model is not changed.
+def batches_of(n_rows, batch_size, seed, epoch):
+    """The rows of each batch of one epoch: a permutation drawn from (seed, epoch), or the rows as they are for one batch."""
+    if batch_size >= n_rows:
+        return [np.arange(n_rows)]
+    order = np.random.default_rng((seed, epoch)).permutation(n_rows)
+    return [order[start : start + batch_size] for start in range(0, n_rows, batch_size)]
 
-    `rates` are learning rates, one per step; a gradient longer than `clip_norm` is scaled to it.
+
+def train_by_hand(*arguments, **options):
+    """(parameters, losses) of `go_on_by_hand`, from the beginning."""
+    return go_on_by_hand(*arguments, **options)[:2]
+
+
+def go_on_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0, rates=None, clip_norm=np.inf, start=None):
+    """(parameters, losses, states) after oracle steps over `epochs`, as `batches_seen` gives them; the model is not changed.
+
+    `rates` are learning rates, one per step; a gradient longer than `clip_norm` is scaled to it. `start` holds parameters,
+    states and steps to go on from.
     The row weights are those that the loss uses: mean 1 over all rows. The losses are without the L2 penalty.
     """
-    theta, states = model.parameters.astype(np.float64), [np.zeros(model.n_parameters)] * optimizer.n_states
+    theta, states, step = start or (
+        model.parameters.astype(np.float64), [np.zeros(model.n_parameters)] * optimizer.n_states, 0
+    )  # fmt: skip
     hyper = optimizer.hyperparameters()
     if "weight_decay" in hyper:
         hyper["weight_decay"] = weights_only(model, hyper["weight_decay"])
-    step, losses = 0, []
+    losses = []
     for batches in epochs:
         total = 0.0
         for rows in batches:
@@ -121,4 +137,4 @@ def train_by_hand(model, X, y, optimizer, epochs, row_weight=None, l2=0.0, rates
                 hyper["lr"] = rates[step - 1]
             theta, states = reference.OPTIMIZERS[optimizer.name](theta, g, states, step, **hyper)
         losses.append(total / len(X))
-    return theta, losses
+    return theta, losses, states

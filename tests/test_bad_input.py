@@ -80,7 +80,7 @@ CASES = [
     ("X-transposed", lambda: mlp().predict(X.T), r"X: expected shape \(rows, 4\), got \(4, 6\)"),
     ("X-3d", lambda: mlp().predict(X[None]), r"X: expected shape \(rows, 4\), got \(1, 6, 4\)"),
     ("X-none", lambda: mlp().predict(None), r"X: "),
-    ("X-text", lambda: mlp().predict([["a"] * 4]), r"X: expected real numbers, got dtype <U1"),
+    ("X-text", lambda: mlp().predict([["a"] * 4]), r"X: .*numbers, got dtype <U1, such as 'a'; encode texts as numbers"),
     ("X-objects", lambda: mlp().predict(np.array([[1, 2, 3, "a"]], object)), r"X: expected numbers, got objects"),
     ("X-ragged", lambda: mlp().predict([[1, 2, 3, 4], [1]]), r"X: expected a rectangular array"),
     ("X-complex", lambda: mlp().predict(X * 1j), r"X: expected real numbers, got dtype complex128"),
@@ -100,7 +100,9 @@ CASES = [
     ("y-huge-unsigned", lambda: fit(targets=np.full(6, 2**63, np.uint64)), r"y: "),
     ("y-text", lambda: fit(targets=["a"] * 6), r"y: expected real numbers"),
     ("y-short", lambda: fit(targets=LABELS[:5]), r"y: expected one entry for each of the 6 rows of X, got 5"),
-    ("y-onehot", lambda: fit(targets=np.eye(2)[LABELS]), r"y: expected shape \(rows,\), got \(6, 2\)"),
+    ("y-scores", lambda: fit(targets=np.eye(2)[LABELS] / 2), r"y: .*one-hot rows with a single 1, .*use y.argmax"),
+    ("y-two-ones", lambda: fit(targets=np.ones((6, 2))), r"y: .*one-hot rows with a single 1"),
+    ("y-wide", lambda: fit(targets=np.ones((6, 3))), r"y: expected shape \(rows,\), got \(6, 3\)"),
     ("y-none", lambda: fit(targets=None), r"y: "),
     ("y-label-2", lambda: fit(targets=LABELS * 2, output="sigmoid", n_out=1), r"y: expected labels in 0 .. 1 .* got 2"),
     ("y-label-shape", lambda: fit(output="sigmoid", n_out=3), r"y: expected shape \(rows, 3\).*got \(6,\)"),
@@ -116,7 +118,8 @@ CASES = [
     ("weight-2d", lambda: fit(sample_weight=np.ones((6, 2))), r"sample_weight: expected shape \(rows,\)"),
     # --- validation data ---
     ("validation-no-pair", lambda: fit(validation_data=X), r"validation_data: expected a pair \(X, y\)"),
-    ("validation-triple", lambda: fit(validation_data=(X, LABELS, LABELS)), r"validation_data: expected a pair"),
+    ("validation-four", lambda: fit(validation_data=(X, LABELS, LABELS, 1)), r"validation_data: expected a pair .* got 4"),
+    ("validation-weights", lambda: fit(validation_data=(X, LABELS, -X[:, 0])), r"validation weights: .*0 or more"),
     ("validation-empty", lambda: fit(validation_data=(X[:0], LABELS[:0])), r"validation X: expected at least one row"),
     ("validation-nan", lambda: fit(validation_data=(with_value(X, NAN), LABELS)), r"validation X: .* got nan"),
     ("validation-labels", lambda: fit(validation_data=(X, LABELS * 5)), r"validation y: .* got 5 in row 1"),
@@ -189,3 +192,54 @@ def test_numpy_numbers_are_numbers(kind):
     assert trainer(l2=kind(0.5)).l2 == 0.5
     assert trainer(batch_size=np.int32(3)).batch_size == 3
     assert mlp(np.array([4, 3, 2]), init=kind(0.5), seed=np.int64(1)).layers == (4, 3, 2)
+
+
+class Sparse:
+    """What SciPy's sparse matrices show."""
+
+    tocsr = toarray = None
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (np.ma.masked_array(X, X > 1), r"X: expected numbers, got masked cells; fill them first"),
+        (Sparse(), r"X: expected a dense array, got a sparse Sparse; use X.toarray\(\)"),
+        (None, "X: expected an array of numbers, got None"),
+        (np.array([["1.5"] * 4]), r"X: expected real numbers, got dtype <U3, such as '1.5'; encode texts"),
+    ],
+)
+def test_containers_that_are_no_plain_arrays(X, words):
+    for call in (lambda: mlp().predict(X), lambda: mlp().standardize(X), lambda: fit(X)):
+        with pytest.raises(fastdl.InputError, match=words):
+            call()
+
+
+def test_a_masked_array_without_masked_cells_is_an_array():
+    np.testing.assert_array_equal(mlp().forward(np.ma.masked_array(X, np.zeros_like(X, bool))), mlp().forward(X))
+
+
+def test_one_hot_targets_are_classes():
+    one, two = mlp(), mlp()
+    trainer(one).fit(X, LABELS)
+    trainer(two).fit(X, np.eye(2)[LABELS], validation_data=(X, np.eye(2, dtype=bool)[LABELS]))
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+
+
+def test_numpy_values_are_saved(tmp_path):
+    model = mlp()
+    model.classes = np.unique(np.array([3, 7]))
+    model.feature_names = np.array(list("abcd"))
+    model.metadata = {"array": np.arange(3), "number": np.float32(0.5), "truth": np.bool_(True)}
+    model.save(tmp_path / "m")
+    loaded = fastdl.load(tmp_path / "m")
+    assert (loaded.classes, loaded.feature_names) == ([3, 7], list("abcd"))
+    assert loaded.metadata == {"array": [0, 1, 2], "number": 0.5, "truth": True}
+
+
+def test_what_cannot_be_saved_is_said_and_nothing_is_written(tmp_path):
+    model = mlp()
+    model.metadata["trainer"] = object()
+    with pytest.raises(fastdl.InputError, match=r"expected plain values .* got some that cannot be kept in a file"):
+        model.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ def test_every_option_is_recorded(train):
     assert training["schedule"] == fastdl.schedules.Warmup(10, fastdl.schedules.Cosine()).describe()
     assert (training["clip_norm"], training["dropout"]) == (1.5, [0.1, 0.2])
     assert training["early_stopping"] == {
-        "patience": 7, "monitor": "val_loss", "min_delta": 0.0, "restore_best": True,
+        "patience": 7, "monitor": "val_loss", "min_delta": 0.0, "mode": "auto", "restore_best": True,
     }  # fmt: skip
     assert training["best_epoch"] == 2
     for words in ("cosine schedule", "warm-up of 10 steps", "clipped at 1.5", "dropout 0.1, 0.2", "after 7 epochs"):

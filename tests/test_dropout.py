@@ -165,8 +165,8 @@ def train(n_threads=1, first_call=1, dropout=(0.2, 0.5), epochs=2, seed=0, **opt
     trainer = fastdl.Trainer(model, fastdl.Adam(), 40, 1, n_threads=n_threads, dropout=dropout, seed=seed, **options)
     losses = []
     for _ in range(epochs):
-        if trainer._training is not None:
-            trainer._training.chooser.steps = first_call
+        if trainer._session is not None:
+            trainer._session.tuner.steps = first_call
         losses += trainer.fit(X, y, validation_data=(X, y)).loss
     return model, losses, trainer.history
 
@@ -215,11 +215,11 @@ def test_prediction_and_validation_drop_nothing():
 @pytest.mark.parametrize(
     ("layers", "dropout", "words"),
     [
-        ([4, 3, 2], 1.0, r"dropout: expected shares in \[0, 1\)"),
-        ([4, 3, 2], -0.1, "dropout: expected the share"),
-        ([4, 3, 2], "half", "dropout: expected the share"),
-        ([4, 3, 2], [0.1, 0.2], r"dropout: expected one share, or 1 \(one per hidden layer\), got 2"),
-        ([4, 3, 3, 2], [0.1, None], "dropout: expected the share"),
+        ([4, 3, 2], 1.0, r"dropout: expected rates in \[0, 1\)"),
+        ([4, 3, 2], -0.1, "dropout: expected the dropout rate"),
+        ([4, 3, 2], "half", "dropout: expected the dropout rate"),
+        ([4, 3, 2], [0.1, 0.2], r"dropout: expected one rate, or 1 \(one per hidden layer\), got 2"),
+        ([4, 3, 3, 2], [0.1, None], "dropout: expected the dropout rate"),
         ([4, 2], 0.1, "dropout: expected a model with hidden layers"),
     ],
 )

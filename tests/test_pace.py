@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fastdl.engine.pace import Chooser, chooser_for
 
 from fastdl.engine import pace
-from fastdl.engine.pace import Chooser, chooser_for
 
 
 class Machine:

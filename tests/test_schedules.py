@@ -58,8 +58,8 @@ def train(schedule, fits, epochs, n_threads=1, first_call=1):
     X, y = make_data(np.random.default_rng(3), N, model.layers, "softmax")
     trainer = fastdl.Trainer(model, fastdl.Adam(lr=0.05), BATCH, epochs, n_threads=n_threads, schedule=schedule)
     for _ in range(fits):
-        if trainer._training is not None:
-            trainer._training.chooser.steps = first_call
+        if trainer._session is not None:
+            trainer._session.tuner.steps = first_call
         trainer.fit(X, y)
     return model.parameters
 

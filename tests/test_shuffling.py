@@ -49,7 +49,7 @@ def test_many_rows_are_drawn_by_another_thread(monkeypatch):
     y = (X[:, 0] > 0).astype(int)
     results = []
     for leaves_a_core in (True, False):
-        monkeypatch.setattr(fastdl.engine.Training, "leaves_a_core", leaves_a_core)
+        monkeypatch.setattr(fastdl.engine.Session, "leaves_a_core", leaves_a_core)
         model = fastdl.MLP([3, 4, 2])
         trainer = fastdl.Trainer(model, batch_size=512, epochs=3, n_threads=1)
         losses = trainer.fit(X, y).loss + trainer.fit(X, y).loss

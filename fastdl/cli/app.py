@@ -96,7 +96,7 @@ def _output() -> Console:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from fastdl import __version__
+        from fastdl._version import __version__
 
         print(f"fastdl {__version__}")
         raise typer.Exit

@@ -31,7 +31,6 @@ from fastdl.cli.options import (
     thread_count,
 )
 from fastdl.cli.progress import Progress
-from fastdl.engine import Engine
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.estimators import fitting
 from fastdl.files.atomic import atomic_write
@@ -78,7 +77,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             f"leave it out or use --batch-size {rows} for full-batch training"
         )
     try:
-        weights = fitting.class_weights(loaded, options.class_weight)
+        class_weight = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
     recipe = fitting.Recipe(hidden, units, options.seed, dtype)
@@ -96,6 +95,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             clip_norm=options.clip_norm,
             dropout=dropout,
             early_stopping=options.early_stopping,
+            class_weight=class_weight,
         )
 
     model = recipe.model(loaded)
@@ -115,7 +115,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     try:
         with Progress(messages, live) as progress:
             trainer.callbacks.append(progress)
-            trainer.fit(X, y, validation_data=held_out, sample_weight=weights)
+            trainer.fit(X, y, validation_data=held_out)
     except KeyboardInterrupt:
         interrupted = True
         messages.print("interrupted: saving what was learned so far")
@@ -128,7 +128,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if folds and not interrupted:
         with _status(messages, live, f"cross-validating: {folds} models"):
-            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, options.class_weight, folds)
+            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, folds)
     record = runs.training_record(loaded, trainer, validation, interrupted)
     record |= {"cross_validation": folds or None, "baseline": naive if validation else {}}
     model.metadata["training"] = record
@@ -168,7 +168,7 @@ def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
     """All metrics of a model on X and y, and the mean loss."""
     targets = model.prepare_targets(y, len(X))
     raw = model.forward(X)
-    return {**metrics.report(model, raw, targets), "loss": Engine(model).mean_loss(raw, targets)}
+    return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
 
 
 def inspect(model_path: str, output: Console) -> None:

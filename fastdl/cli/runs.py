@@ -9,12 +9,12 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdl._version import __version__
 from fastdl.cli import columns
 from fastdl.errors import InputError, OptionError
 from fastdl.files.atomic import atomic_write
@@ -111,22 +111,13 @@ def training_record(
     data: TrainingData, trainer: Trainer, validation: Mapping[str, float], interrupted: bool
 ) -> dict[str, Any]:
     """How a model was trained: without times, so that the same run writes the same model file."""
-    optimizer = trainer.optimizer
     return {
         "data": ", ".join(path.name for path in data.files),
         "train_rows": len(data.train),
         "validation_rows": data.n_validation,
-        "optimizer": {"name": optimizer.name, **optimizer.hyperparameters()},
-        "batch_size": trainer.batch_size,
-        "epochs": trainer.epochs,
+        **trainer.record(),
         "epochs_done": trainer.epochs_done,
         "best_epoch": trainer.history.best_epoch,
-        "l2": trainer.l2,
-        "schedule": trainer.schedule.describe(),
-        "clip_norm": trainer.clip_norm,
-        "dropout": trainer.dropout,
-        "early_stopping": None if trainer.early_stopping is None else asdict(trainer.early_stopping),
-        "seed": trainer.seed,
         "interrupted": interrupted,
         # JSON has no NaN, which an interrupted training can end with.
         "validation": {name: value for name, value in validation.items() if math.isfinite(value)},
@@ -143,8 +134,6 @@ def configuration(
 ) -> dict[str, Any]:
     """Everything that the run was made of, as it was resolved."""
     import numba
-
-    import fastdl
 
     return {
         "data": {
@@ -174,7 +163,7 @@ def configuration(
             "seconds": round(seconds, 4),
         },
         "versions": {
-            "fastdl": fastdl.__version__,
+            "fastdl": __version__,
             "numpy": np.__version__,
             "numba": numba.__version__,
             "python": platform.python_version(),

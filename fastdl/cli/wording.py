@@ -155,8 +155,8 @@ def _extras(trainer: Trainer) -> str:
         extras.append(f"{schedule['name']} schedule")
     if trainer.clip_norm is not None:
         extras.append(f"gradient clipped at {trainer.clip_norm:g}")
-    if trainer.dropout:
-        extras.append(f"dropout {', '.join(f'{share:g}' for share in dict.fromkeys(trainer.dropout))}")
+    if trainer.dropout_rates:
+        extras.append(f"dropout {', '.join(f'{rate:g}' for rate in dict.fromkeys(trainer.dropout_rates))}")
     if trainer.early_stopping is not None:
         extras.append(f"early stopping after {plural(trainer.early_stopping.patience, 'epoch')}")
     return "".join(f", {extra}" for extra in extras)

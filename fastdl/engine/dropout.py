@@ -5,49 +5,46 @@ Nothing is stored and no generator has a state: whoever needs a part of the mask
 
 from __future__ import annotations
 
-from fastdl_kernels.serial import IDENTITY, SIGMOID, TANH, jit, mix, mix_small, noinline, times_derivative
-from fastdl_kernels.simd import broadcast, lanes_of, load_up_to, number_like, pointer, store_up_to
+from fastdl_kernels.serial import IDENTITY, apply_activation, is_rectifier, jit, mix, mix_small, needs_z, noinline
+from fastdl_kernels.simd import number_like, pointer
 
 UNITS = 1 << 32
-"""A share p of dropped units is the whole number p * UNITS: a hash below it drops the unit."""
+"""A dropout rate p is written as the whole number p * UNITS: a hash below it drops the unit."""
 
 
 @jit
-def drop(data, stride, m0, m1, n0, n1, share, key):
-    """data[row * stride + unit] is divided by the share of kept units, or 0 where it is dropped, for one block.
+def drop(data, stride, m0, m1, n0, n1, rate, key):
+    """data[row * stride + unit] is divided by 1 - dropout rate, or 0 where it is dropped, for one block.
 
     `key` belongs to the step and layer, rows count from the batch's first: the same call on outputs and on their
     gradient takes the same units.
     """
     noinline()
-    scale = number_like(data[0], UNITS / (UNITS - share))
+    scale = number_like(data[0], UNITS / (UNITS - rate))
     zero = number_like(data[0], 0)
     for row in range(m0, m1):
         row_key = mix(key, row)
         cells = pointer(data, row * stride)
         for unit in range(n0, n1):
             value = cells[unit]
-            cells[unit] = value * scale if mix_small(row_key, unit) >= share else zero
+            cells[unit] = value * scale if mix_small(row_key, unit) >= rate else zero
 
 
 @jit
-def fused_derivative(activation, share):
+def fused_derivative(activation, rate):
     """The activation whose derivative a product's epilogue may take from outputs that dropout has been through.
 
-    The derivatives of rectifiers look at the sign alone; sigmoid and tanh need the outputs as they were.
+    The derivatives of rectifiers look at the sign alone, and some are taken from z, which nothing was dropped of; the others
+    need the outputs as they were.
     """
-    return IDENTITY if share and (activation == SIGMOID or activation == TANH) else activation
+    return IDENTITY if rate and not (is_rectifier(activation) or needs_z(activation)) else activation
 
 
 @jit
-def differentiate(d, outputs, stride, m0, m1, n0, n1, share, activation, alpha):
-    """d *= act'(z) for one block, from outputs = act(z) / (share of kept units); what was dropped gets any number."""
-    noinline()
-    lanes = lanes_of(d)
-    keep = broadcast(number_like(alpha, (UNITS - share) / UNITS))
-    for row in range(m0, m1):
-        stop = row * stride + n1
-        for i in range(row * stride + n0, stop, lanes):
-            n = stop - i
-            a = keep * load_up_to(outputs, i, n)
-            store_up_to(d, i, times_derivative(load_up_to(d, i, n), a, activation, alpha), n)
+def differentiate(d, outputs, stride, m0, m1, n0, n1, rate, activation, alpha):
+    """d *= act'(z) for one block, from outputs = act(z) / (1 - dropout rate); what was dropped gets any number."""
+    keep = number_like(alpha, (UNITS - rate) / UNITS)
+    block, from_outputs = pointer(d, m0 * stride + n0), pointer(outputs, m0 * stride + n0)
+    apply_activation(
+        activation, 1, block, stride, block, stride, from_outputs, stride, m1 - m0, n1 - n0, alpha, keep
+    )  # fmt: skip

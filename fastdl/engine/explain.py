@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine import Training, layout
-from fastdl.engine.pace import WORK_PER_PHASE
+from fastdl.engine import structs
+from fastdl.engine.session import Session
+from fastdl.engine.thread_tuner import WORK_PER_PHASE
 from fastdl_kernels.serial import TILE_ROWS, fma_flop, host, panel_width, run_fma_loops, usable_cores
 
 # Different batches that are measured on, again and again, and the most rows that one measurement goes through.
@@ -66,56 +67,60 @@ class Explanation:
         )
 
 
-def explain(training: Training, asked: int | str, seconds: float) -> Explanation:
-    """Measure steps of a clocked `training` (one of its own, which nobody goes on with) on random rows.
+def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
+    """Measure steps of a clocked `session` (one of its own, which nobody goes on with) on random rows.
 
     The learning rate is 0, so that its parameters stay; `asked` is the number of threads that was asked for.
     """
-    model = training.engine.model
-    x, y = _random_batches(training)
+    network = session.architecture
+    x, y = _random_batches(session)
     rows = np.random.default_rng(1).permutation(len(x))
     # The first loss that is not finite would end the measurement; zeros are as much work, and their loss is finite.
-    if not np.isfinite(_run(training, x, y, rows, BATCHES)):
-        model.parameters[:] = 0
-    while not training.chooser.standing:  # numbers of threads are being tried
-        _run(training, x, y, rows, 64 * BATCHES)
-    tried = dict(training.chooser.seconds_per_step)
-    training.chooser.settle()
-    threads = training.n_threads
+    if not np.isfinite(_run(session, x, y, rows, BATCHES)):
+        session.parameters[:] = 0
+    while not session.tuner.standing:  # numbers of threads are being tried
+        _run(session, x, y, rows, 64 * BATCHES)
+    tried = dict(session.tuner.seconds_per_step)
+    session.tuner.settle()
+    threads = session.n_threads
     # How many steps it takes until a measurement is long enough.
     steps = BATCHES
     while True:
-        taken = _time(training, x, y, rows, steps)
-        if taken > seconds / 6 or steps * training.batch_size * 4 > MOST_ROWS:
+        taken = _time(session, x, y, rows, steps)
+        if taken > seconds / 6 or steps * session.settings.batch_size * 4 > MOST_ROWS:
             break
         steps *= 4
     times, clocks, peaks = [], [], []
     for _ in range(3):
-        training.clock[:] = 0
-        times.append(_time(training, x, y, rows, steps) / steps)
-        clocks.append(training.clock.copy())
-        peaks.append(_peak(threads, model.dtype))
+        session.workspace.ticks[:] = 0
+        times.append(_time(session, x, y, rows, steps) / steps)
+        clocks.append(session.workspace.ticks.copy())
+        peaks.append(_peak(threads, network.dtype))
     middle = int(np.argsort(times)[1])
     clock = clocks[middle].sum(axis=0)
-    total = max(1, int(clock[layout.TOTAL]))
+    total = max(1, int(clock[structs.TOTAL]))
     parts = {
         name: float(clock[kind]) / total
         for name, kind in (
-            ("forward", layout.FORWARD),
-            ("backward", layout.BACKWARD),
-            ("update", layout.UPDATE),
-            ("gather", layout.GATHER),
+            ("forward", structs.FORWARD),
+            ("backward", structs.BACKWARD),
+            ("update", structs.UPDATE),
+            ("gather", structs.GATHER),
         )
     }
-    flop = 2 * training.batch_size * (3 * training.engine.work_per_row - model.layers[0] * model.layers[1])
+    flop = (
+        2
+        * session.settings.batch_size
+        * (3 * session.architecture.work_per_row - network.layers[0] * network.layers[1])
+    )
     return Explanation(
         threads=threads,
-        reason=_reason(training, asked, tried),
+        reason=_reason(session, asked, tried),
         isa=host().isa,
         tile_rows=TILE_ROWS,
-        tile_columns=panel_width(model.dtype),
-        dtype=model.dtype.name,
-        batch_size=training.batch_size,
+        tile_columns=panel_width(network.dtype),
+        dtype=network.dtype.name,
+        batch_size=session.settings.batch_size,
         step_seconds=times[middle],
         gflops=flop / times[middle] / 1e9,
         peak_gflops=float(np.median(peaks)) / 1e9,
@@ -124,24 +129,24 @@ def explain(training: Training, asked: int | str, seconds: float) -> Explanation
     )
 
 
-def _random_batches(training: Training) -> tuple[NDArray, NDArray[Any]]:
-    model, rng = training.engine.model, np.random.default_rng(0)
-    n = BATCHES * training.batch_size
-    x = rng.standard_normal((n, model.layers[0]), np.float32).astype(model.dtype)
-    if model.output == "softmax":
-        return x, rng.integers(0, model.layers[-1], n)
-    return x, rng.integers(0, 2, (n, model.layers[-1])).astype(model.dtype)
+def _random_batches(session: Session) -> tuple[NDArray, NDArray[Any]]:
+    network, rng = session.architecture, np.random.default_rng(0)
+    n = BATCHES * session.settings.batch_size
+    x = rng.standard_normal((n, network.layers[0]), np.float32).astype(network.dtype)
+    if network.loss.takes_labels:
+        return x, rng.integers(0, network.layers[-1], n)
+    return x, rng.integers(0, 2, (n, network.layers[-1])).astype(network.dtype)
 
 
-def _time(training: Training, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
+def _time(session: Session, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
     start = time.perf_counter()
-    _run(training, x, y, rows, steps)
+    _run(session, x, y, rows, steps)
     return time.perf_counter() - start
 
 
-def _run(training: Training, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
+def _run(session: Session, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
     """That many steps; the loss."""
-    return training.epoch(x, y, None, np.resize(rows, steps * training.batch_size), np.zeros(steps))[0]
+    return session.epoch(x, y, None, np.resize(rows, steps * session.settings.batch_size), np.zeros(steps))[0]
 
 
 def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
@@ -160,7 +165,7 @@ def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
     return best
 
 
-def _reason(training: Training, asked: int | str, tried: dict[int, float]) -> str:
+def _reason(session: Session, asked: int | str, tried: dict[int, float]) -> str:
     if asked != "auto":
         return "as asked"
     cores = usable_cores()
@@ -168,7 +173,7 @@ def _reason(training: Training, asked: int | str, tried: dict[int, float]) -> st
     if tried:
         times = ", ".join(f"{_duration(seconds)} with {n}" for n, seconds in sorted(tried.items()))
         return f"{text}a step took {times}"
-    work = training.work // training.phases
+    work = session.workspace.work // session.workspace.phases
     text += f"between two barriers a step has work like {work:,} multiply-adds, "
     return text + f"and a thread is worth its waiting from {WORK_PER_PHASE:,} on"
 

@@ -1,22 +1,114 @@
-"""Memory that steps and predictions work in."""
+"""Memory that the steps of a training work in, for batches of up to so many rows and each number of threads to choose from."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.engine import structs
+from fastdl.engine.dropout import UNITS
+from fastdl.engine.plan import Layout
+from fastdl.engine.thread_tuner import tuner_for
+from fastdl.engine.update import cut_updates
+from fastdl.network import aligned_zeros
+from fastdl_kernels.serial import STATE_SIZE, TILE_ROWS, job_rows
 
-def aligned_zeros(n: int, dtype: np.dtype) -> NDArray:
-    """n zeros that start on a cache line (64 bytes): NumPy promises only 16."""
-    raw = np.zeros(n * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + n * dtype.itemsize].view(dtype)
+# As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
+WORK_PER_ROW = 2_000
+# Bytes of the parameters and of a block of rows in all layers, together, up to which such a block goes through all layers in
+# one job: an L2 of 512 KB holds them beside the optimizer's states. With 1,400 parameters a step on two threads took 0.75 to
+# 0.95 of its time; with 30,000 or more, products shared out one by one were as fast or faster.
+FUSED_BYTES = 128 * 1024
+# Blocks of rows from which on each also takes its partial gradient, while its numbers are in the cache: these are added up
+# instead of going through all rows once more. And the most partial gradients, which then stand for several blocks each.
+FEWEST_PARTIAL, MOST_PARTIAL = 4, 32
 
 
-def row_stride(n: int, dtype: np.dtype) -> int:
-    """How far rows of n numbers are apart in a workspace: a cache line further where rows would fall into few cache sets.
+@dataclass(frozen=True)
+class Crew:
+    """A number of threads, and how they share a step out: fused row blocks (0: none), and the plan."""
 
-    A register tile on rows of 512 numbers runs at 60 % of the peak, and on rows of 528 at 89 %.
+    n_threads: int
+    row_blocks: int
+    plan: NDArray[np.int64]
+
+
+class Workspace:
+    """All that a step writes to but parameters and states; nothing of it is worth keeping between two calls.
+
+    Parameters
+    ----------
+    layout : of the network
+    parameters : only their dtype and size count
+    batch_size : the most rows of a batch
+    n_threads : "auto" or their number
+    clips : whether the norm of the gradient is limited
+    whole : whether all of the gradient is wanted in `gradient`
+    clocked : whether ticks are counted in `ticks` [threads, kinds]: see `structs.FORWARD` and what follows it
     """
-    size = n * dtype.itemsize
-    return n + 64 // dtype.itemsize if size >= 1024 and size % 512 == 0 else n
+
+    def __init__(
+        self,
+        layout: Layout,
+        parameters: NDArray,
+        batch_size: int,
+        n_threads: int | str,
+        clips: bool,
+        whole: bool,
+        clocked: bool,
+    ) -> None:
+        architecture, dtype = layout.architecture, layout.architecture.dtype
+        widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
+        self.batch_size, self.layout = batch_size, layout
+        most_rows = job_rows.py_func(dtype.itemsize) - TILE_ROWS
+        fused = (n_parameters + 2 * min(batch_size, most_rows) * widths) * dtype.itemsize <= FUSED_BYTES
+        blocks = -(-batch_size // most_rows)
+        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
+        self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
+        self.work = batch_size * (3 * architecture.work_per_row + WORK_PER_ROW)
+        self.tuner = tuner_for(self.work, n_threads, self.phases)
+        self.crews: list[Crew] = []
+        room = jobs = 0
+        for count in self.tuner.counts:
+            # Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.
+            row_blocks = n_partial or max(min(count, batch_size // (2 * TILE_ROWS)), blocks) if fused else 0
+            crew = Crew(count, row_blocks, layout.plan(batch_size))
+            jobs, slot = cut_updates(count, batch_size, clips, crew.plan, layout.alphas, parameters)
+            room = max(room, slot * count)
+            self.crews.append(crew)
+        self.gradient = aligned_zeros(n_parameters if whole or clips else room, dtype)
+        self.squares = np.zeros(jobs if clips else 0)
+        size = -(-n_parameters // structs.SLOT_ROUND) * structs.SLOT_ROUND
+        self.partial = aligned_zeros(n_partial * size, dtype).reshape(n_partial, size)
+        self.ticks = np.zeros((self.tuner.counts[-1] if clocked else 0, structs.TICK_COLUMNS), np.int64)
+        self.outputs = aligned_zeros(batch_size * layout.numbers_per_row, dtype)
+        self.d_outputs = aligned_zeros(batch_size * widths, dtype)
+        self.losses = np.zeros(-(-batch_size // TILE_ROWS))
+        self.state = np.zeros(STATE_SIZE, np.int64)
+        self.result = np.zeros(structs.RESULT_SIZE)
+        self._places: tuple[NDArray, ...] = ()
+
+    def drop(self, rates: Sequence[float]) -> None:
+        """Set the dropout rate of each hidden layer; none are 0."""
+        for crew in self.crews:
+            crew.plan[:, structs.DROP] = 0
+            crew.plan[: len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
+
+    def places(self, labels: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, ...]:
+        """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""
+        rows, dtype = self.batch_size, self.layout.architecture.dtype
+        shapes = [
+            (2, rows, self.layout.strides[0]),
+            (2, rows if labels.size else 0),
+            (2, rows if targets.size else 0, targets.shape[1]),
+            (2, rows if weights.size else 0),
+        ]
+        if [array.shape for array in self._places] != shapes:
+            x, y_labels, y_targets, y_weights = shapes
+            self._places = (
+                np.zeros(x, dtype), np.zeros(y_labels, np.int64), np.zeros(y_targets, dtype), np.zeros(y_weights, dtype)
+            )  # fmt: skip
+        return self._places

@@ -70,8 +70,8 @@ def _standardize(model: MLP, X: Any, y: NDArray, pixels: bool) -> None:
         model.scaling = replace(model.scaling, scale=np.full(X.shape[1], deviation))
 
 
-def class_weights(loaded: TrainingData, name: str | None, option: str = "--class-weight") -> NDArray[np.float64] | None:
-    """A weight for each training row, or None: "balanced" is N / (K count) for a row of a class with `count` of N rows.
+def check_class_weight(loaded: TrainingData, name: str | None, option: str = "class_weight") -> str | None:
+    """ "balanced", or None; see `Trainer`.
 
     Raises
     ------
@@ -81,12 +81,9 @@ def class_weights(loaded: TrainingData, name: str | None, option: str = "--class
         return None
     if name != "balanced":
         raise InputError(f"{option}: expected balanced or none, got {name!r}")
-    labels = loaded.targets.labels
-    if labels is None:
+    if loaded.targets.labels is None:
         raise InputError(f"{option}: expected classes to balance, got a {loaded.targets.task} task; leave it out")
-    labels = labels[loaded.train]
-    counts = np.bincount(labels)
-    return len(labels) / (np.count_nonzero(counts) * counts[labels])
+    return name
 
 
 def telling_columns(loaded: TrainingData) -> list[str]:
@@ -107,7 +104,6 @@ def cross_validate(
     options: data.Options,
     recipe: Recipe,
     trainer_of: Callable[[MLP, int], Trainer],
-    class_weight: str | None = None,
     count: int = FOLDS,
 ) -> dict[str, float]:
     """The metrics of predictions for rows that the model behind them has not seen: one model for each of `count` folds.
@@ -124,7 +120,7 @@ def cross_validate(
             continue
         fold_model = recipe.model(part)
         trainer = trainer_of(fold_model, len(train))
-        trainer.fit(*part.training_pair(), sample_weight=class_weights(part, class_weight))
+        trainer.fit(*part.training_pair())
         raw = fold_model.forward(part.inputs(held_out))
         if fold_model.scaling is not None and model.scaling is not None:
             # Outputs in the units of the whole set's model, so that they can be put together.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdl import checks, schedules
 from fastdl.activations import ActivationLike
 from fastdl.errors import InputError, MissingExtraError
-from fastdl.estimators.fitting import Recipe, class_weights
+from fastdl.estimators.fitting import Recipe, check_class_weight
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.tables.data import Options, TrainingData, prepare
 from fastdl.tables.dialect import Wishes
@@ -124,10 +123,10 @@ class _Tabular(BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, class_weight: str | None) -> None:
         loaded, _options = self._load(X, y)
-        weights = class_weights(loaded, class_weight, "class_weight")
+        class_weight = check_class_weight(loaded, class_weight)
+        weights = None
         if sample_weight is not None:
-            given = checks.weights(sample_weight, len(to_polars(X)), "sample_weight")[loaded.rows][loaded.train]
-            weights = given if weights is None else given * weights
+            weights = checks.weights(sample_weight, n_rows, "sample_weight")[loaded.rows][loaded.train]
         recipe = Recipe(list(self.hidden), self.activation, self.seed, self.dtype)
         model = recipe.model(loaded)
         assert isinstance(model, TableModel)
@@ -144,6 +143,7 @@ class _Tabular(BaseEstimator):
             clip_norm=self.clip_norm,
             dropout=self.dropout,
             early_stopping=self.early_stopping,
+            class_weight=class_weight,
         )
         inputs, targets = loaded.training_pair()
         trainer.fit(inputs, targets, validation_data=loaded.validation_pair(), sample_weight=weights)
@@ -153,8 +153,8 @@ class _Tabular(BaseEstimator):
         self.n_features_in_ = len(model.preprocessor.columns)
         self.feature_names_in_ = np.array([column.name for column in model.preprocessor.columns], dtype=object)
 
-    def _load(self, X: Any, y: Any) -> tuple[TrainingData, Options]:
-        """X and y as one table, ready for a trainer."""
+    def _load(self, X: Any, y: Any) -> tuple[TrainingData, int]:
+        """X and y as one table, ready for a trainer, and how many rows it has."""
         frame = to_polars(X)
         if frame.height == 0:
             raise InputError("X: expected at least one row to learn from, got an empty table")
@@ -173,7 +173,7 @@ class _Tabular(BaseEstimator):
             wishes=Wishes(na_values=tuple(self.na_values)),
         )
         loaded = prepare(Table(frame, "X"), options)
-        return replace(loaded, table=None), options
+        return loaded, frame.height
 
     def _chosen_task(self, names: list[str]) -> str | None:
         return self._task

@@ -21,7 +21,7 @@ from fastdl.tables.encoded import Encoded
 from fastdl.tables.kinds import Column, Findings, NumberColumn
 from fastdl.tables.kinds.date import as_times
 from fastdl.tables.model import TableModel
-from fastdl.tables.names import check_columns, names_in
+from fastdl.tables.names import Names, Options, check_columns, names_in
 from fastdl.tables.preprocessor import Preprocessor
 from fastdl.tables.recognise import Choices
 from fastdl.tables.sources import open_data
@@ -40,40 +40,6 @@ __all__ = [
     "prepare",
     "split",
 ]
-
-Names = Sequence[str] | str
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user says about a table; names are lists, or text with commas, as on the command line.
-
-    target : the column to learn, or several
-    task : a name from `tasks.TASKS`, or None to infer it from the targets
-    categorical, numeric, date, ignore : columns of which the user says what they are
-    group, time : the column that says which rows belong together, or which come last
-    validation : the share of rows that is kept for validation, in [0, 1)
-    seed : of the split
-    wishes : how the files are written
-    """
-
-    target: Names | None = None
-    task: str | None = None
-    categorical: Names = ()
-    numeric: Names = ()
-    date: Names = ()
-    ignore: Names = ()
-    group: str | None = None
-    time: str | None = None
-    validation: float = 0.2
-    validation_data: Sequence[str] = ()
-    seed: int = 0
-    wishes: Wishes = field(default_factory=Wishes)
-
-    @property
-    def choices(self) -> Choices:
-        """Choices that no column name is needed for."""
-        return Choices(na_values=self.wishes.na_values, decimal=self.wishes.decimal)
 
 
 @dataclass(frozen=True)

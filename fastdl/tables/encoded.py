@@ -84,19 +84,38 @@ class EncodedRows:
         return out
 
     def statistics(self) -> Scaling:
-        """Mean and deviation of each feature, as `Scaling.of` finds them in the matrix: the same sums in the same order."""
+        """Mean and deviation of each feature, as `Scaling.of` finds them in the matrix: the same sums in the same order.
+
+        Memory: one block of rows, and the columns whose values are nearly the same, if there are any.
+        """
         width = self.encoded.width
         if width == 1 or len(self) <= BLOCK:
             return Scaling.of(self.matrix())
         total, squares = np.zeros((1, width)), np.zeros((1, width))
         low, high = np.full(width, np.inf), np.full(width, -np.inf)
         blocks = [EncodedRows(self.encoded, self.index[i : i + BLOCK]) for i in range(0, len(self), BLOCK)]
-        for block in blocks:
-            values = block.matrix()
-            low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-            total = np.add.reduce(np.concatenate([total, values]), axis=0, keepdims=True)
-        mean = total / len(self)
-        for block in blocks:
-            difference = block.matrix() - mean
-            squares = np.add.reduce(np.concatenate([squares, difference * difference]), axis=0, keepdims=True)
-        return Scaling.of_moments(mean[0], np.sqrt(squares[0] / len(self)), low == high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in blocks:
+                values = block.matrix()
+                low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+                total = np.add.reduce(np.concatenate([total, values]), axis=0, keepdims=True)
+            mean = total[0] / len(self)
+            for block in blocks:
+                difference = block.matrix() - mean
+                squares = np.add.reduce(np.concatenate([squares, difference * difference]), axis=0, keepdims=True)
+            scale = np.sqrt(squares[0] / len(self))
+        # Columns that hardly vary, or whose squares leave float64's range, are looked at as a whole.
+        usual = (high - low > 1e-9 * np.maximum(np.abs(low), np.abs(high))) & (scale > 0) & np.isfinite(scale + mean)
+        usual &= np.abs(mean) <= 1e6 * scale
+        odd = np.flatnonzero(~usual)
+        if len(odd):
+            whole = Scaling.of(self._columns(odd))
+            mean[odd], scale[odd] = whole.mean, whole.scale
+        return Scaling(mean, scale)
+
+    def _columns(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Some of the features [N, len(wanted)]."""
+        out = np.empty((len(self), len(wanted)))
+        for i in range(0, len(self), BLOCK):
+            out[i : i + BLOCK] = EncodedRows(self.encoded, self.index[i : i + BLOCK]).matrix()[:, wanted]
+        return out

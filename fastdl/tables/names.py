@@ -1,17 +1,45 @@
-"""Names of columns as users type them: lists, commas, names that hold commas; all mistakes reported at once."""
+"""What users say about a table, and names of columns as they type them: lists, commas, names that hold commas."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from fastdl.errors import OptionError
 from fastdl.suggest import did_you_mean
+from fastdl.tables.dialect import Wishes
 from fastdl.tables.table import Table
 from fastdl.tables.text import listed
 
-if TYPE_CHECKING:
-    from fastdl.tables.data import Options
+Names = Sequence[str] | str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says about a table; names are lists, or text with commas, as on the command line.
+
+    target : the column to learn, or several
+    task : a name from `tasks.TASKS`, or None to infer it from the targets
+    categorical, numeric, date, ignore : columns of which the user says what they are
+    group, time : the column that says which rows belong together, or which come last
+    validation : the share of rows that is kept for validation, in [0, 1)
+    seed : of the split
+    wishes : how the files are written
+    """
+
+    target: Names | None = None
+    task: str | None = None
+    categorical: Names = ()
+    numeric: Names = ()
+    date: Names = ()
+    ignore: Names = ()
+    group: str | None = None
+    time: str | None = None
+    validation: float = 0.2
+    validation_data: Sequence[str] = ()
+    seed: int = 0
+    wishes: Wishes = field(default_factory=Wishes)
+
 
 _DECLARING = ("categorical", "numeric", "date", "ignore")
 

@@ -1,9 +1,10 @@
-"""Early stopping: end a training when it has stopped getting better, and take the best parameters back."""
+"""Callbacks that watch a value: end a training that has stopped getting better, or lower its learning rate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +12,23 @@ from numpy.typing import NDArray
 from fastdl import checks
 from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
+from fastdl.training.callbacks import Callback, EpochResult
 
-if TYPE_CHECKING:
-    from fastdl.training.history import History
-
-_HIGHER_IS_BETTER = ("accuracy", "r2")
+HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "auc", "f1", "r2")
+LOWER_IS_BETTER = ("loss", "val_loss", "log_loss", "rmse", "mae")
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """End the training after `patience` epochs in which the monitored value did not get better.
+@dataclass
+class Watcher(Callback):
+    """Base of callbacks that follow one value and count the epochs in which it did not get better.
 
     Parameters
     ----------
-    patience : epochs without an improvement until the training ends
-    monitor : "val_loss", a metric of the validation data ("accuracy", or "rmse" and "r2"), or "loss" of the training
+    patience : epochs without an improvement until something happens
+    monitor : "val_loss", a metric of the validation data ("accuracy", or "rmse" and "r2", or one of
+        `Trainer(metrics=...)`), or "loss" of the training
     min_delta : an improvement is a change for the better by more than this
-    restore_best : give the model the parameters of the best epoch at the end, whatever ended the training but an exception
-
-    `history.best_epoch` says which epoch was the best. It costs one copy of the parameters, in each epoch that is better.
+    mode : "min" or "max", whether lower or higher is better; "auto" knows it of losses and of fastdl's metrics
 
     Raises
     ------
@@ -39,48 +38,123 @@ class EarlyStopping:
     patience: int = 10
     monitor: str = "val_loss"
     min_delta: float = 0.0
+    mode: str = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        checks.count(self.patience, f"{name}: patience", 1, "the epochs to wait for an improvement")
+        checks.number(self.min_delta, f"{name}: min_delta", 0, "the smallest improvement")
+        if not isinstance(self.monitor, str):
+            raise InputError(f"{name}: expected monitor to be a name such as 'val_loss', got {self.monitor!r}")
+        if self.mode not in ("auto", "min", "max"):
+            raise InputError(f"{name}: expected mode to be 'auto', 'min' or 'max', got {self.mode!r}")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._best, self._waited = -np.inf, 0
+
+    def check_monitor(self, metrics: Iterable[str]) -> None:
+        """Raise InputError unless `monitor` is a loss or one of these metrics, and the better direction is known."""
+        choices, name = ("val_loss", "loss", *metrics), type(self).__name__
+        if self.monitor not in choices:
+            raise InputError(
+                f"{name}: expected monitor to be one of {', '.join(choices)} for this model, "
+                f"got {self.monitor!r}{did_you_mean(self.monitor, choices)}"
+            )
+        if self.mode == "auto" and self.monitor not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+            raise InputError(
+                f"{name}: expected mode='min' or mode='max' with monitor={self.monitor!r}, got 'auto', "
+                f"which knows losses and fastdl's own metrics"
+            )
+
+    def on_train_begin(self, epochs: int, rows: int) -> None:
+        """Forget what other trainings have shown."""
+        self._begin()
+
+    def is_better(self, result: EpochResult) -> bool:
+        """Look at a finished epoch: whether its value is the best so far. `_waited` counts the epochs that were not."""
+        value = result.value(self.monitor)
+        if self.mode == "min" or (self.mode == "auto" and self.monitor not in HIGHER_IS_BETTER):
+            value = -value
+        better = value > self._best + self.min_delta
+        if better:
+            self._best = value
+        self._waited = 0 if better else self._waited + 1
+        return better
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain values, for a run's record."""
+        return {name: value for name, value in vars(self).items() if name in type(self).__dataclass_fields__}
+
+
+@dataclass
+class EarlyStopping(Watcher):
+    """End the training after `patience` epochs in which the monitored value did not get better.
+
+    Parameters
+    ----------
+    patience, monitor, min_delta, mode : see `Watcher`
+    restore_best : give the model the parameters of the best epoch at the end, whatever ended the training but an exception
+
+    `history.best_epoch` says which epoch was the best. It costs one copy of the parameters, in each epoch that is better.
+    """
+
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        checks.count(self.patience, "EarlyStopping: patience", 1, "the epochs to wait for an improvement")
-        checks.number(self.min_delta, "EarlyStopping: min_delta", 0, "the smallest improvement")
-        if not isinstance(self.monitor, str):
-            raise InputError(f"EarlyStopping: expected monitor to be a name such as 'val_loss', got {self.monitor!r}")
+        super().__post_init__()
         if not isinstance(self.restore_best, bool):
             raise InputError(f"EarlyStopping: expected restore_best to be True or False, got {self.restore_best!r}")
 
-    def check_monitor(self, metrics: tuple[str, ...]) -> None:
-        """Raise InputError unless `monitor` is a loss or one of these metrics."""
-        choices = ("val_loss", "loss", *metrics)
-        if self.monitor not in choices:
-            raise InputError(
-                f"EarlyStopping: expected monitor to be one of {', '.join(choices)} for this model, "
-                f"got {self.monitor!r}{did_you_mean(self.monitor, choices)}"
-            )
+    def _begin(self) -> None:
+        super()._begin()
+        self._copy: NDArray | None = None
 
+    def on_epoch_end(self, result: EpochResult) -> None:
+        """Keep the parameters of an epoch that is the best so far; end the training when there was none for long."""
+        if self.is_better(result):
+            self.trainer.history.best_epoch = result.epoch
+            if self.restore_best:
+                if self._copy is None:
+                    self._copy = np.empty_like(self.trainer.model.parameters)
+                self._copy[:] = self.trainer.model.parameters
+        elif self._waited >= self.patience:
+            self.trainer.stop()
 
-class Watch:
-    """What early stopping knows during one `fit`."""
-
-    def __init__(self, settings: EarlyStopping, parameters: NDArray) -> None:
-        self._settings = settings
-        self._parameters = parameters
-        self._best = -np.inf
-        self._copy = np.empty_like(parameters) if settings.restore_best else None
-
-    def is_over(self, history: History) -> bool:
-        """Look at the epoch that has just been recorded: True when the training should end."""
-        name, epoch = self._settings.monitor, len(history)
-        values = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}[name]
-        value = values[-1] if name in _HIGHER_IS_BETTER else -values[-1]
-        if value > self._best + self._settings.min_delta:
-            self._best = value
-            history.best_epoch = epoch
-            if self._copy is not None:
-                self._copy[:] = self._parameters
-        return epoch - (history.best_epoch or 0) >= self._settings.patience
-
-    def restore(self, history: History) -> None:
+    def on_train_end(self) -> None:
         """Give the model the best parameters, if that was asked for and any epoch was good."""
-        if self._copy is not None and history.best_epoch is not None:
-            self._parameters[:] = self._copy
+        if self._copy is not None:
+            self.trainer.model.parameters[:] = self._copy
+            self._copy = None
+
+
+@dataclass
+class ReduceOnPlateau(Watcher):
+    """Multiply the learning rate by `factor` after `patience` epochs without an improvement, and again after as many more.
+
+    It acts on what the schedule says (`trainer.rate_factor`), and not below `lowest` times it. torch's ReduceLROnPlateau
+    and Keras' ReduceLROnPlateau do the same.
+
+    Parameters
+    ----------
+    patience, monitor, min_delta, mode : see `Watcher`
+    factor : in (0, 1)
+    lowest : the smallest product of all factors, in [0, 1]
+    """
+
+    patience: int = 5
+    factor: float = 0.5
+    lowest: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("factor", 0.0, 1.0), ("lowest", -1.0, 1.0)):
+            value = getattr(self, name)
+            if not checks.is_real(value) or not low < value <= high or (name == "factor" and value == 1):
+                raise InputError(f"ReduceOnPlateau: expected {name} between 0 and 1, such as 0.5, got {value!r}")
+
+    def on_epoch_end(self, result: EpochResult) -> None:
+        """Lower the rate, if it is time."""
+        if not self.is_better(result) and self._waited >= self.patience:
+            self._waited = 0
+            self.trainer.rate_factor = max(self.lowest, self.trainer.rate_factor * self.factor)

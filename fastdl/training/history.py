@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -25,3 +26,12 @@ class History:
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    def add(self, loss: float, val_loss: float | None, metrics: Mapping[str, float], seconds: float) -> None:
+        """One more finished epoch."""
+        self.loss.append(float(loss))
+        self.epoch_seconds.append(seconds)
+        if val_loss is not None:
+            self.val_loss.append(val_loss)
+        for name, value in metrics.items():
+            self.metrics.setdefault(name, []).append(value)

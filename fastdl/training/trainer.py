@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, metrics
-from fastdl.engine import Engine, Training, aligned_zeros
+from fastdl import checks
+from fastdl.engine import Session
+from fastdl.engine import Settings as StepSettings
+from fastdl.engine.session import State
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
-from fastdl.optimizers import Adam, Optimizer
-from fastdl.schedules import Constant, Schedule
-from fastdl.training.callbacks import Callback, EpochResult
-from fastdl.training.early_stopping import EarlyStopping, Watch
+from fastdl.network import aligned_copy
+from fastdl.optimizers import Optimizer
+from fastdl.schedules import Schedule
+from fastdl.training.callbacks import EpochResult, Hooks
+from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
+from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import Orders
+from fastdl.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
 
+# Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
+LARGE_TARGETS = 1000.0
 
-class Trainer:
+
+class Trainer(Settings):
     """Trains an `MLP` with mini-batches.
 
     Parameters
@@ -39,15 +48,29 @@ class Trainer:
     seed : of the shuffling and of dropout; the rows are put in a new order for each epoch
     n_threads : how many threads work on a step, or "auto": the fastest number, found by trying while the training runs. The
         results do not depend on it
-    callbacks : objects with the methods of `fastdl.Callback`
+    callbacks : objects with methods of `fastdl.Callback`
     schedule : one of `fastdl.schedules`, such as `schedules.Warmup(100, schedules.Cosine())`, for the rate of each step
     clip_norm : the largest norm of the gradient of all parameters together, as the optimizer gets it, L2 penalty
         included: a longer one is scaled to it (Pascanu et al., 2013). It takes one more pass over the parameters
     dropout : share of hidden outputs set to 0 in training while the others are divided by 1 - share (Srivastava et al.,
         2014): one for all hidden layers or one each
     early_stopping : an `EarlyStopping`, or its patience in epochs; it needs `validation_data`
+    class_weight : weights of the rows by their class, {0: 1.0, 1: 5.0} or "balanced" (each class counts the same in
+        sum); it multiplies `sample_weight`. For softmax and for one sigmoid output
+    metrics : {name: function(y, predictions) -> number} of the validation data, besides fastdl's own: they come into the
+        history, and early stopping can watch them. y is what `fit` was given, predictions what `model.predict` says
 
-    A second call of `fit` goes on where the first ended: optimizer state, schedule and epoch count are kept.
+    All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
+    kept: steps, epochs, and the optimizer's state as long as its kind is the same.
+
+    Attributes
+    ----------
+    history : the `History` of the last `fit`
+    epochs_done, steps_done : over all calls of `fit`; schedules and the order of the rows go on counting
+    rate_factor : the schedule's learning rates are multiplied by it (`fastdl.ReduceOnPlateau` lowers it)
+
+    A second call of `fit` goes on where the first ended. A trainer can be pickled and copied: the copy has a model of its
+    own and goes on with the same bits.
     """
 
     def __init__(
@@ -59,123 +82,95 @@ class Trainer:
         l2: float = 0.0,
         seed: int = 0,
         n_threads: int | str = "auto",
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Any] = (),
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         dropout: float | Sequence[float] = 0.0,
         early_stopping: EarlyStopping | int | None = None,
+        *,
+        class_weight: Mapping[int, float] | str | None = None,
+        metrics: Mapping[str, Callable[..., float]] | None = None,
     ) -> None:
-        if not isinstance(model, MLP):
-            raise InputError(f"model: expected a fastdl.MLP, got {type(model).__name__}")
-        optimizer = Adam() if optimizer is None else optimizer
-        if not isinstance(optimizer, Optimizer):
-            raise InputError(f"optimizer: expected an instance such as fastdl.Adam(lr=1e-3), got {optimizer!r}")
-        if n_threads != "auto":
-            checks.count(n_threads, "n_threads", 1, "'auto' or the number of threads")
-        self.model = model
-        self.optimizer = optimizer
-        self.batch_size = checks.count(batch_size, "batch_size", 1, "the rows of a mini-batch")
-        self.epochs = checks.count(epochs, "epochs", 1, "the passes over the data")
-        self.l2 = checks.number(l2, "l2", 0, "the weight of the L2 penalty")
-        self.seed = checks.count(seed, "seed", 0, "the seed of the shuffling")
-        self.n_threads = n_threads
-        if not isinstance(callbacks, (list, tuple)):
-            raise InputError(f"callbacks: expected a list of objects, got {type(callbacks).__name__}; use [callback]")
-        self.callbacks = list(callbacks)
-        schedule = Constant() if schedule is None else schedule
-        if not isinstance(schedule, Schedule):
-            raise InputError(f"schedule: expected an instance such as fastdl.schedules.Cosine(), got {schedule!r}")
-        self.schedule = schedule
-        self.clip_norm = None if clip_norm is None else _positive(clip_norm, "clip_norm", "the gradient's largest norm")
-        self.dropout = _shares(dropout, len(model.activations))
-        if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-            early_stopping = EarlyStopping(
-                checks.count(early_stopping, "early_stopping", 1, "an EarlyStopping or the epochs to wait")
-            )
-        if early_stopping is not None:
-            early_stopping.check_monitor(metrics.METRICS[model.output])
-        self.early_stopping = early_stopping
+        given = locals()
+        for name, setting in SETTINGS.items():
+            setattr(self, name, given.get(name, setting.default))
         self.epochs_done = 0
         self.history = History()
-        self._training: Training | None = None
+        self._stopped = False
+        self._session: Session | None = None
+        self._kept: Kept | None = None
         self._orders = Orders(self.seed)
 
     def fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train for `epochs` passes over the rows of X [N, I] and y, and return the history of these epochs.
 
-        y holds class labels 0 .. O-1 as [N] for softmax; labels [N] or [N, O] for sigmoid; targets [N] or [N, O] for
-        linear output. `sample_weight` [N] weights the rows' losses relative to their mean weight.
+        y holds class labels 0 .. O-1 as [N], or one-hot rows [N, O], for softmax; labels [N] or [N, O] for sigmoid;
+        targets [N] or [N, O] for linear output. `sample_weight` [N] weights the rows' losses relative to their mean
+        weight. `validation_data` is (X, y), or (X, y, weights).
 
         Raises
         ------
         InputError : data that does not fit the model, or a batch size over the rows
-        DivergedError : the loss became NaN or infinite; the parameters are those of the last good epoch
+        DivergedError : loss, validation loss or parameters became NaN or infinite: parameters, optimizer state and
+            counters are those of the last good epoch, so that a lower rate goes on from there
 
         Ctrl-C (KeyboardInterrupt) ends the training between two batches: the model is usable and `trainer.history`
         holds the finished epochs.
         """
-        inputs = self.model.prepare_inputs(X)
+        self.check_again()
+        model = self.model
+        model.check_writable()
+        inputs = model.prepare_inputs(X)
         n_rows = len(inputs)
         if n_rows == 0:
             raise InputError("X: expected at least one row to learn from, got an empty array")
-        targets = self.model.prepare_targets(y, n_rows)
-        weight = None
-        if sample_weight is not None:
-            weight = checks.weights(sample_weight, n_rows)
-            weight = (weight / weight.mean()).astype(self.model.dtype)
+        targets = model.prepare_targets(y, n_rows)
+        weight = self._row_weights(sample_weight, targets, n_rows)
         if self.batch_size > n_rows:
             raise InputError(
                 f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
                 f"pass batch_size={n_rows} for full-batch training"
             )
-        validation = self._prepare_validation(validation_data)
+        validation = None if validation_data is None else Validation(model, validation_data, self.metrics)
         stopping = self.early_stopping
         if stopping is not None and stopping.monitor != "loss" and validation is None:
             raise InputError(
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
+        self._warn_of_large_targets(targets)
+        model.note_names(X)
 
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
-        if self._training is None:
-            self._training = self._new_training(Engine(self.model))
-        training = self._training
+        session = self._current_session()
+        hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
-        for callback in self.callbacks:
-            callback.on_train_begin(self.epochs, n_rows)
-        n_batches = -(-n_rows // self.batch_size)
-        span = training.steps_done, training.steps_done + self.epochs * n_batches
-        watch = None if stopping is None else Watch(stopping, self.model.parameters)
-        good = self.model.parameters.copy()
-        for epoch in range(1, self.epochs + 1):
-            start = time.perf_counter()
-            rates = self.schedule.rates(self.optimizer.lr, training.steps_done, n_batches, span)
-            progress = functools.partial(self._progress, epoch)
-            order = self._order(n_rows, epoch < self.epochs)
-            loss, bad_batch = training.epoch(inputs, targets, weight, order, rates, progress)
-            seconds = time.perf_counter() - start
-            if bad_batch >= 0:
-                self.model.parameters[:] = good
-                raise DivergedError(
-                    f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}; the model keeps the parameters of "
-                    f"{f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
-                    f"lower the learning rate (now {self.optimizer.lr:g}), or standardise the features"
-                )
-            good[:] = self.model.parameters
-            self.epochs_done += 1
-            self._record(epoch, loss, seconds, n_rows, validation)
-            if watch is not None and watch.is_over(self.history):
-                break
-        if watch is not None:
-            watch.restore(self.history)
+        self._stopped = False
+        try:
+            hooks.call("on_train_begin", self.epochs, n_rows)
+            self._run(session, inputs, targets, weight, validation, hooks)
+            hooks.call("on_train_end")
+        finally:
+            hooks.close()
         return self.history
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps there were in all calls of `fit` on this model."""
+        if self._session is not None:
+            return self._session.steps_done
+        return 0 if self._kept is None else self._kept.state.steps_done
+
+    def stop(self) -> None:
+        """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
+        self._stopped = True
 
     def explain(self, seconds: float = 0.3) -> Explanation:
         """How this training runs on this machine: threads and tiles, speed and share of the peak, where the time goes.
@@ -185,87 +180,168 @@ class Trainer:
         """
         from fastdl.engine.explain import explain
 
-        seconds = _positive(seconds, "seconds", "how long to measure")
-        model = copy.copy(self.model)
-        model.parameters = aligned_zeros(model.n_parameters, model.dtype)
-        model.parameters[:] = self.model.parameters
-        return explain(self._new_training(Engine(model), clocked=True), self.n_threads, seconds)
+        seconds = checks.positive(seconds, "seconds", "how long to measure")
+        self.check_again()
+        parameters = aligned_copy(self.model.parameters)
+        session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
+        return explain(session, self.n_threads, seconds)
 
-    def _new_training(self, engine: Engine, clocked: bool = False) -> Training:
-        return Training(
-            engine,
-            self.optimizer,
-            self.l2,
-            self.batch_size,
-            self.n_threads,
-            self.clip_norm or 0.0,
-            self.dropout,
-            self.seed,
-            clocked,
-        )
+    # --- one training ---
 
-    def _order(self, n_rows: int, more: bool) -> NDArray[np.int64]:
+    def _run(
+        self,
+        session: Session,
+        inputs: NDArray,
+        targets: NDArray,
+        weight: NDArray | None,
+        validation: Validation | None,
+        hooks: Hooks,
+    ) -> None:
+        """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
+        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
+        n_rows = len(inputs)
+        n_batches = -(-n_rows // session.settings.batch_size)
+        span = self.steps_done, self.steps_done + epochs * n_batches
+        session.snapshot()
+        for epoch in range(1, epochs + 1):
+            start = time.perf_counter()
+            rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
+            progress = functools.partial(hooks.call, "on_progress", epoch)
+            order = self._order(session, n_rows, epoch < epochs)
+            try:
+                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
+                seconds = time.perf_counter() - start
+                if bad_batch >= 0:
+                    raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
+                if not checks.all_finite(model.parameters):
+                    raise _diverged(f"parameters became NaN or infinite in epoch {epoch}", epoch, lr)
+                val_loss: float | None = None
+                values: dict[str, float] = {}
+                if validation is not None:
+                    val_loss, values = validation.assess(self.n_threads)
+                    if not np.isfinite(val_loss):
+                        raise _diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
+            except DivergedError:
+                session.restore()
+                raise
+            except BaseException:  # Ctrl-C, or a callback's: what was learned in this epoch stays, if it is any good
+                if not checks.all_finite(model.parameters):
+                    session.restore()
+                raise
+            session.snapshot()
+            self.epochs_done += 1
+            self.history.add(loss, val_loss, values, seconds)
+            hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
+            if self._stopped:
+                break
+
+    def _order(self, session: Session, n_rows: int, more: bool) -> NDArray[np.int64]:
         """The order of the rows in the coming epoch; with `more` to come, a core that is left draws the next one meanwhile.
 
         A batch of all rows is read as it stands.
         """
-        if self.batch_size >= n_rows:
+        if session.settings.batch_size >= n_rows:
             return np.arange(n_rows)
         order = self._orders.take(self.epochs_done, n_rows)
-        if more and self._training is not None and self._training.leaves_a_core:
+        if more and session.leaves_a_core:
             self._orders.draw_next(self.epochs_done + 1, n_rows)
         return order
 
-    def _prepare_validation(self, data: tuple[ArrayLike, ArrayLike] | None) -> tuple[NDArray, NDArray] | None:
-        if data is None:
-            return None
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise InputError(f"validation_data: expected a pair (X, y), got {type(data).__name__}")
-        inputs = self.model.prepare_inputs(data[0], "validation X")
-        if len(inputs) == 0:
-            raise InputError("validation X: expected at least one row, got an empty array")
-        return inputs, self.model.prepare_targets(data[1], len(inputs), "validation y")
+    # --- what a training needs besides the rows ---
 
-    def _progress(self, epoch: int, rows: int) -> None:
-        for callback in self.callbacks:
-            callback.on_progress(epoch, rows)
+    def _row_weights(self, sample_weight: ArrayLike | None, targets: NDArray, n_rows: int) -> NDArray | None:
+        """Weights of mean 1, those of the classes folded in; None where all are the same."""
+        weight = None if sample_weight is None else checks.weights(sample_weight, n_rows)
+        if self.class_weight is not None:
+            labels = targets.reshape(-1)
+            if self.model.output == "sigmoid" and not np.isin(labels, (0, 1)).all():
+                raise InputError("class_weight: expected labels 0 and 1, got shares between them; use sample_weight")
+            labels = labels.astype(np.int64)
+            n_classes = max(2, self.model.layers[-1])
+            if isinstance(self.class_weight, dict):
+                by_class = np.array([self.class_weight.get(k, 1.0) for k in range(n_classes)])
+            else:
+                by_class = 1.0 / np.maximum(1, np.bincount(labels, minlength=n_classes))
+            weight = by_class[labels] * (1.0 if weight is None else weight)
+            weight = checks.weights(weight, n_rows, "class_weight")
+        return None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
 
-    def _record(
-        self, epoch: int, loss: float, seconds: float, n_rows: int, validation: tuple[NDArray, NDArray] | None
-    ) -> None:
-        val_loss, values = None, {}
-        if validation is not None and self._training is not None:
-            engine = self._training.engine
-            raw = engine.forward(validation[0], self.n_threads)
-            val_loss = engine.mean_loss(raw, validation[1])
-            values = metrics.evaluate(self.model, raw, validation[1])
-            self.history.val_loss.append(val_loss)
-        self.history.loss.append(float(loss))
-        self.history.epoch_seconds.append(seconds)
-        for name, value in values.items():
-            self.history.metrics.setdefault(name, []).append(value)
-        for callback in self.callbacks:
-            callback.on_epoch_end(EpochResult(epoch, self.epochs, loss, val_loss, values, seconds, n_rows))
+    def _warn_of_large_targets(self, targets: NDArray) -> None:
+        scaling = self.model.scaling
+        if self.model.output != "linear" or (scaling is not None and scaling.y_mean is not None):
+            return
+        middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
+        if middle > LARGE_TARGETS:
+            warnings.warn(
+                f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
+                f"model.standardize(X, y) makes the training find them",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _step_settings(self, clocked: bool = False) -> StepSettings:
+        """What the settings, as they are now, say of a step."""
+        return StepSettings(
+            self.batch_size,
+            self.optimizer,
+            self.l2,
+            self.clip_norm or 0.0,
+            self.dropout_rates,
+            self.seed,
+            self.n_threads,
+            clocked,
+        )
+
+    def _current_session(self) -> Session:
+        """The session of the model, for the settings as they are now.
+
+        This is the one place that notices changed settings: the session makes anew what does not fit any more. With another
+        model everything starts from the beginning.
+        """
+        settings, model = self._step_settings(), self.model
+        if self._session is not None and self._session.parameters is model.parameters:
+            self._session.apply(settings)
+        else:
+            if self._session is not None:
+                self._session, self.epochs_done = None, 0  # the workspaces of before go before new ones come
+            self._session = Session(model.architecture, model.parameters, settings)
+            if self._kept is not None:
+                kept, self._kept = self._kept, None
+                if kept.model is model:
+                    self._session.apply(replace(settings, optimizer=kept.optimizer))
+                    self._session.resume(kept.state)
+                    self._session.apply(settings)
+                else:
+                    self.epochs_done = 0
+        if self._orders.seed != self.seed:
+            self._orders = Orders(self.seed)
+        return self._session
+
+    # --- copies ---
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
+        if self._session is not None:
+            state["_kept"] = Kept(self.model, self._session.settings.optimizer, self._session.state)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._session = None
+        self._orders = Orders(self.seed)
 
 
-def _positive(value: object, name: str, what: str) -> float:
-    number = checks.number(value, name, 0, what)
-    if number == 0:
-        raise InputError(f"{name}: expected {what}, a finite number above 0, got {value!r}")
-    return number
+class Kept(NamedTuple):
+    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to."""
+
+    model: MLP
+    optimizer: Any
+    state: State
 
 
-def _shares(dropout: object, n_hidden: int) -> list[float]:
-    """One share per hidden layer, or none at all where nothing is dropped."""
-    several = isinstance(dropout, (list, tuple))
-    given = list(dropout) if isinstance(dropout, (list, tuple)) else [dropout] * max(1, n_hidden)
-    shares = [checks.number(share, "dropout", 0, "the share of outputs set to 0") for share in given]
-    if any(share >= 1 for share in shares):
-        raise InputError(f"dropout: expected shares in [0, 1), such as 0.2, got {dropout!r}")
-    if several and len(shares) != n_hidden:
-        raise InputError(f"dropout: expected one share, or {n_hidden} (one per hidden layer), got {len(shares)}")
-    if not any(shares):
-        return []
-    if n_hidden == 0:
-        raise InputError("dropout: expected a model with hidden layers, got a linear one; leave dropout out")
-    return shares
+def _diverged(what: str, epoch: int, lr: float) -> DivergedError:
+    return DivergedError(
+        f"{what}; the model keeps the parameters of {f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
+        f"lower the learning rate (now {lr:g}), or standardise the features"
+    )

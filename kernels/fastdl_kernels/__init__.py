@@ -4,8 +4,21 @@ Choose Numba's threading layer, if not by the environment, before this import: i
 """
 
 from fastdl_kernels._jit import load_cached
-from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, LEAKY_RELU, RELU, SIGMOID, TANH
-from fastdl_kernels.linear import linear_backward, linear_forward
+from fastdl_kernels.activations import (
+    ACTIVATIONS,
+    ELU,
+    GELU,
+    IDENTITY,
+    LEAKY_RELU,
+    MISH,
+    RELU,
+    SELU,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    TANH,
+)
+from fastdl_kernels.linear import linear_backward, linear_forward, linear_forward_keep
 from fastdl_kernels.losses import log_softmax, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
 from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nesterov_step, rmsprop_step, sgd_step
 from fastdl_kernels.regions import start_threads
@@ -15,15 +28,22 @@ load_cached()
 
 __all__ = [
     "ACTIVATIONS",
+    "ELU",
+    "GELU",
     "IDENTITY",
     "LEAKY_RELU",
+    "MISH",
     "RELU",
+    "SELU",
     "SIGMOID",
+    "SILU",
+    "SOFTPLUS",
     "TANH",
     "adam_step",
     "adamw_step",
     "linear_backward",
     "linear_forward",
+    "linear_forward_keep",
     "log_softmax",
     "momentum_step",
     "nesterov_step",

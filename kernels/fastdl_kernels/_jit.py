@@ -180,8 +180,9 @@ class Linked:
     ----------
     function : returns nothing
     signature_of : element type -> Numba types of the arguments
-    lazily : for arguments that are numbers and pointers only. The slot starts as a trampoline that compiles the function
-        (or loads it from the cache) on its first call. Otherwise `ensure` must come before any call.
+    lazily : for arguments that are numbers, pointers and tuples of them. The slot starts as a trampoline that compiles the
+        function (or loads it from the cache) on its first call. Otherwise `ensure` must come before any call.
+    at_first_call : as `lazily`, but the function is not made ready with its callers either: for what few of them ever call
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class Linked:
         function: Callable[..., Any],
         signature_of: Callable[[types.Type], tuple[types.Type, ...]],
         lazily: bool = False,
+        at_first_call: bool = False,
     ) -> None:
         self.function = function
         self.signature_of = signature_of
@@ -202,13 +204,14 @@ class Linked:
             slot = self._slots[element] = ctypes.c_void_p()
             if lazily:
                 _lazy.append((self, element))
+            if lazily or at_first_call:
                 trampoline = self._trampoline(element)
                 self._trampolines.append(trampoline)
                 slot.value = ctypes.cast(trampoline, ctypes.c_void_p).value
             binding.add_symbol(self._symbol(element), ctypes.addressof(slot))
 
     def _trampoline(self, element: types.Type) -> Any:
-        numbers = [to_ctypes(ty) for ty in self.signature_of(element)]
+        numbers = [to_ctypes(leaf) for ty in self.signature_of(element) for leaf in _leaves(ty)]
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, *numbers)
 
         def trampoline(*args: Any) -> None:
@@ -250,6 +253,16 @@ class Linked:
         context.call_conv.call_function(builder, builder.load(slot), types.none, signature_, args)
 
 
+def named_type(kind: type, *members: types.Type) -> types.Type:
+    """A NamedTuple as Numba sees it, for `linked`."""
+    return types.BaseTuple.from_types(members, kind)
+
+
+def _leaves(ty: types.Type) -> list[types.Type]:
+    """The numbers and pointers of an argument, one after the other, as compiled code passes a tuple."""
+    return [leaf for member in ty.types for leaf in _leaves(member)] if isinstance(ty, types.BaseTuple) else [ty]
+
+
 def _element_in(ty: types.Type) -> types.Type | None:
     """The type of the floats that an argument points to, or that one of its members does."""
     if isinstance(ty, types.CPointer) and ty.dtype in (types.float32, types.float64):
@@ -259,15 +272,16 @@ def _element_in(ty: types.Type) -> types.Type | None:
 
 
 def linked(
-    signature_of: Callable[[types.Type], tuple[types.Type, ...]], lazily: bool = False
+    signature_of: Callable[[types.Type], tuple[types.Type, ...]], lazily: bool = False, at_first_call: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function of compiled code, some of whose arguments point to floats, to be called by address.
 
-    Unless it is `lazily` made ready, callers must have called `ensure` of the result's attribute `linked`: see `Linked`.
+    Unless it is made ready `lazily` or `at_first_call`, callers must have called `ensure` of the result's attribute `linked`:
+    see `Linked`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        target = Linked(function, signature_of, lazily)
+        target = Linked(function, signature_of, lazily, at_first_call)
 
         def call(typingctx: Any, *args: Any) -> Any:
             element = next((element for element in map(_element_in, args) if element), None)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
-from fastdl_kernels.activations import ACTIVATIONS
+from fastdl_kernels.activations import ACTIVATIONS, BY_CODE
 
 DTYPES = ("float32", "float64")
 # Numbers of these names must be whole; all others may be whole or float32 or float64.
@@ -146,6 +146,13 @@ class Rules:
         if given.get("activation", 0) not in ACTIVATIONS.values():
             choice = ", ".join(f"{code} ({name})" for name, code in ACTIVATIONS.items())
             return f"{self.kernel}: expected activation to be one of {choice}, got {given['activation']}"
+        if "activation" in given:
+            spec = BY_CODE[given["activation"]]
+            if spec.alpha is not None and not spec.alpha.lowest <= given["alpha"] < spec.alpha.limit:
+                return (
+                    f"{self.kernel}: expected alpha ({spec.alpha.meaning}) of {spec.name} in [{spec.alpha.lowest:g}, "
+                    f"{spec.alpha.limit:g}), got {given['alpha']!r}; {spec.alpha.default:g} is usual"
+                )
         for key in self.outputs:
             for other in self.shapes:
                 if other != key and np.may_share_memory(given[key], given[other]):

@@ -8,38 +8,44 @@ from __future__ import annotations
 import numpy as np
 
 from fastdl_kernels._jit import jit
-from fastdl_kernels.activations import ACTIVATIONS, IDENTITY, times_derivative
+from fastdl_kernels.activations import IDENTITY, LAST_IN_REGISTERS, apply_activation, is_activation, make_ready
 from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.regions import n_threads, run_jobs
 from fastdl_kernels.simd import (
     flush_subnormals,
-    lanes_of,
-    load_up_to,
     null,
     pointer,
     restore_mode,
-    store_up_to,
 )
 
 # Rows per job of the pass over d_out.
 ROWS = 16
 
-N_ACTIVATIONS = len(ACTIVATIONS)
-
 
 @jit
-def _forward_job(job, parts, x, weight, bias, activation, alpha, out):
+def _forward_job(job, parts, x, weight, bias, activation, alpha, kept, out):
     n_in, n_out = weight.shape
     nothing = null(alpha)
     m0, m1, n0, n1 = job_block(job, x.shape[0], n_out, out.itemsize, parts)
     a = Operand(pointer(x, 0), n_in, False)
     b = Operand(pointer(weight, 0), n_out, True)
-    c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing, 0)
+    c = Target(pointer(out, 0), n_out, pointer(bias, 0), activation, alpha, nothing, IDENTITY, alpha, nothing, 0, kept)
     mode = flush_subnormals()
     product_job(m0, m1, n0, n1, n_in, a, b, c)
     restore_mode(mode)
+
+
+@jit
+def _forward(x, weight, bias, activation, alpha, kept, out):
+    """`linear_forward` after its checks; kept points to z, or is null."""
+    n_rows, n_out = out.shape
+    n_in = x.shape[1]
+    alpha_ = out.dtype.type(alpha)
+    parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
+    jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
+    run_jobs(_forward_job, jobs, parts > 1, (parts, x, weight, bias, activation, alpha_, kept, out))
 
 
 @kernel({"x": "B I", "weight": "I O", "bias": "O", "out": "B O"}, outputs=["out"])
@@ -51,12 +57,14 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     x : float32 or float64 [B, I], C-contiguous, read
     weight : same dtype [I, O], C-contiguous, read
     bias : same dtype [O], read
-    activation : IDENTITY, RELU, LEAKY_RELU, SIGMOID or TANH
-    alpha : slope of LEAKY_RELU below 0; not read otherwise
+    activation : a code of ACTIVATIONS, such as RELU
+    alpha : slope of LEAKY_RELU below 0, 0 <= alpha < 1; depth of ELU, alpha >= 0; not read otherwise
     out : same dtype [B, O], C-contiguous, overwritten; must not overlap the inputs
 
-    Raises TypeError for a wrong type or layout and ValueError for wrong shapes, an activation that there is not, or
-    overlapping memory, before anything is written.
+    GELU, SILU and MISH need z for their derivative: train with `linear_forward_keep`.
+
+    Raises TypeError for a wrong type or layout and ValueError for wrong shapes, an activation that there is not, an alpha
+    out of its range, or overlapping memory, before anything is written.
 
     Cost: 2 B I O flop; itemsize (B I + I O + O + B O) bytes.
     Numerics: sums in the arrays' dtype, in an order that depends on the shapes only: the same bits for any number of
@@ -69,12 +77,41 @@ def linear_forward(x, weight, bias, activation, alpha, out):
         raise ValueError("linear_forward: expected x [B, I], weight [I, O], bias [O], out [B, O]")
     if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
         raise ValueError("linear_forward: expected out in memory of its own")
-    if activation < 0 or activation >= N_ACTIVATIONS:
-        raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS")
-    alpha_ = out.dtype.type(alpha)
-    parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK else 1
-    jobs = n_jobs(n_rows, n_out, out.itemsize, parts)
-    run_jobs(_forward_job, jobs, parts > 1, (parts, x, weight, bias, activation, alpha_, out))
+    if not is_activation(activation, alpha):
+        raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
+    if activation > LAST_IN_REGISTERS:
+        make_ready(activation, out)
+    _forward(x, weight, bias, activation, alpha, null(out.dtype.type(0)), out)
+
+
+@kernel({"x": "B I", "weight": "I O", "bias": "O", "z": "B O", "out": "B O"}, outputs=["z", "out"])
+def linear_forward_keep(x, weight, bias, activation, alpha, z, out):
+    """z = x @ weight + bias and out = act(z), fused: what the derivatives of GELU, SILU and MISH are taken from is kept.
+
+    Parameters
+    ----------
+    x, weight, bias, activation, alpha : as for `linear_forward`; any activation
+    z, out : same dtype [B, O], C-contiguous, overwritten; in memory of their own
+
+    Raises as `linear_forward` does.
+
+    Cost: 2 B I O flop; itemsize (B I + I O + O + 2 B O) bytes. Numerics and edges as for `linear_forward`; the same bits.
+    """
+    n_rows, n_out = out.shape
+    n_in = x.shape[1]
+    if x.shape[0] != n_rows or weight.shape[0] != n_in or weight.shape[1] != n_out or bias.size != n_out:
+        raise ValueError("linear_forward_keep: expected x [B, I], weight [I, O], bias [O], z [B, O], out [B, O]")
+    if z.shape != out.shape:
+        raise ValueError("linear_forward_keep: expected z and out of one shape [B, O]")
+    if (
+        overlap(out, x) or overlap(out, weight) or overlap(out, bias) or overlap(out, z)
+        or overlap(z, x) or overlap(z, weight) or overlap(z, bias)
+    ):  # fmt: skip
+        raise ValueError("linear_forward_keep: expected z and out in memory of their own")
+    if not is_activation(activation, alpha):
+        raise ValueError("linear_forward_keep: expected activation to be a code of ACTIVATIONS, and alpha in its range")
+    make_ready(activation, out)
+    _forward(x, weight, bias, activation, alpha, pointer(z, 0), out)
 
 
 @jit
@@ -90,13 +127,25 @@ def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias
         m0, m1, n0, n1 = job_block(job, n_in, n_out, x.itemsize, parts)
         a = Operand(pointer(x, 0), n_in, True)
         b = Operand(pointer(d_z, 0), stride, True)
-        c = Target(pointer(d_weight, 0), n_out, nothing, IDENTITY, zero, nothing, IDENTITY, zero, pointer(d_bias, 0), 0)
+        c = Target(
+            pointer(d_weight, 0),
+            n_out,
+            nothing,
+            IDENTITY,
+            zero,
+            nothing,
+            IDENTITY,
+            zero,
+            pointer(d_bias, 0),
+            0,
+            nothing,
+        )
         product_job(m0, m1, n0, n1, n_rows, a, b, c)
     else:
         m0, m1, n0, n1 = job_block(job - weight_jobs, n_rows, n_in, x.itemsize, parts)
         a = Operand(pointer(d_z, 0), stride, False)
         b = Operand(pointer(weight, 0), n_out, False)
-        c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, zero, nothing, IDENTITY, zero, nothing, 0)
+        c = Target(pointer(d_x, 0), n_in, nothing, IDENTITY, zero, nothing, IDENTITY, zero, nothing, 0, nothing)
         product_job(m0, m1, n0, n1, n_out, a, b, c)
     restore_mode(mode)
 
@@ -105,12 +154,11 @@ def _backward_job(job, weight_jobs, parts, x, weight, d_z, d_x, d_weight, d_bias
 def _differentiate(job, d_out, out, activation, alpha, d_z):
     """d_z = d_out * act'(z) for ROWS rows."""
     n_out, stride = d_out.shape[1], d_z.shape[1]
+    first = job * ROWS
+    d, source, result = pointer(d_out, first * n_out), pointer(out, first * n_out), pointer(d_z, first * stride)
+    rows, one = min(ROWS, d_out.shape[0] - first), d_z.dtype.type(1)
     mode = flush_subnormals()
-    for r in range(job * ROWS, min(d_out.shape[0], (job + 1) * ROWS)):
-        row, outputs, result = pointer(d_out, r * n_out), pointer(out, r * n_out), pointer(d_z, r * stride)
-        for i in range(0, n_out, lanes_of(row)):
-            d = times_derivative(load_up_to(row, i, n_out - i), load_up_to(outputs, i, n_out - i), activation, alpha)
-            store_up_to(result, i, d, n_out - i)
+    apply_activation(activation, 1, result, stride, d, n_out, source, n_out, rows, n_out, alpha, one)
     restore_mode(mode)
 
 
@@ -120,14 +168,15 @@ def _differentiate(job, d_out, out, activation, alpha, d_z):
     optional=["d_x"],
 )
 def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_bias):
-    """The gradients of `linear_forward`: with d_z = d_out * act'(z), written in out = act(z),
+    """The gradients of `linear_forward`: with d_z = d_out * act'(z), the derivative taken from out = act(z), or from z,
 
     d_x = d_z @ weight.T,  d_weight = x.T @ d_z,  d_bias = d_z summed over rows.
 
     Parameters
     ----------
     x, weight : as given to `linear_forward`, read
-    out : its result [B, O], read
+    out : what the derivative is taken from [B, O], read: the result of `linear_forward`, or for GELU, SILU and MISH the z of
+        `linear_forward_keep`
     d_out : gradient of the loss with respect to out [B, O], read
     activation, alpha : as given to `linear_forward`
     d_x : [B, I], overwritten; an array of shape (0, I) leaves it out (the first layer does not need it)
@@ -155,12 +204,13 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
         or overlap(d_x, d_weight) or overlap(d_x, d_bias) or overlap(d_weight, d_bias)
     ):  # fmt: skip
         raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
-    if activation < 0 or activation >= N_ACTIVATIONS:
-        raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS")
+    if not is_activation(activation, alpha):
+        raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     alpha_ = out.dtype.type(alpha)
     parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1
     d_z = d_out
     if activation != IDENTITY:
+        make_ready(activation, out)
         # Computed once for both products. Rows a cache line further apart do not share a few sets of the caches.
         d_z = np.empty((n_rows, n_out + 64 // out.itemsize), out.dtype)
         run_jobs(_differentiate, (n_rows + ROWS - 1) // ROWS, parts > 1, (d_out, out, activation, alpha_, d_z))

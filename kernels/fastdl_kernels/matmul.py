@@ -43,8 +43,15 @@ from typing import Any, NamedTuple
 
 from numba.core import types
 
-from fastdl_kernels._jit import jit, linked
-from fastdl_kernels.activations import IDENTITY, LEAKY_RELU, RELU, SIGMOID, saturate_tile
+from fastdl_kernels._jit import jit, linked, named_type
+from fastdl_kernels.activations import (
+    IDENTITY,
+    LAST_DERIVATIVE_IN_REGISTERS,
+    LAST_IN_REGISTERS,
+    LEAKY_RELU,
+    RELU,
+    apply_activation,
+)
 from fastdl_kernels.host import host
 from fastdl_kernels.packing import (
     BLOCK_BYTES,
@@ -95,9 +102,10 @@ SMALL_BYTES = max(128 * 1024, host().l2_bytes // 2) if IN_PLACE else 0
 class Target(NamedTuple):
     """C and its epilogue: data[i * stride + j] = act(sum + bias[j]), then times the derivative of `below`.
 
-    `bias`, `below` and `column_sums` may be null. `below` holds outputs of the activation `below_activation`, laid out
-    like the data; with it, `activation` is IDENTITY. `column_sums` [columns] receives the sums of B over the depth from
-    the job that owns row 0. With `adds`, products and column sums are added to what is there.
+    `bias`, `below`, `column_sums` and `kept` may be null. `below` holds what the derivative of the activation
+    `below_activation` is taken from (its outputs, or z), laid out like the data; with it, `activation` is IDENTITY.
+    `column_sums` [columns] receives the sums of B over the depth from the job that owns row 0. With `adds`, products and column
+    sums are added to what is there. `kept`, laid out like the data, receives z = sum + bias.
     """
 
     data: Any
@@ -110,53 +118,54 @@ class Target(NamedTuple):
     below_alpha: Any
     column_sums: Any
     adds: Any
+    kept: Any
 
 
 def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
     n, p, x = types.int64, types.CPointer(element), element
-    return (n,) * 5 + (p, n, n) * 2 + (p, n, p, n, x, p, n, x, p, n)
+    operand = named_type(Operand, p, n, types.boolean)
+    return types.UniTuple(n, 4), n, operand, operand, named_type(Target, p, n, p, n, x, p, n, x, p, n, p)
 
 
 @linked(_product_signature, lazily=True)
-def _product(
-    m0, m1, n0, n1, depth,
-    a_data, a_stride, a_transposed,
-    b_data, b_stride, b_transposed,
-    c_data, c_stride, c_bias, c_activation, c_alpha, c_below, c_below_activation, c_below_alpha, c_column_sums, c_adds,
-):  # fmt: skip
-    """`product_job` with its operands spread out: what is compiled once and called by address."""
-    a = Operand(a_data, a_stride, a_transposed != 0)
-    b = Operand(b_data, b_stride, b_transposed != 0)
-    a_block = block_scratch(c_alpha)
-    b_panels = panel_scratch(c_alpha)
-    nothing = null(c_alpha)
-    lanes = lanes_of(c_data)
+def _product(block, depth, a, b, c):
+    """`product_job`, compiled once and called by address."""
+    m0, m1, n0, n1 = block
+    a_block = block_scratch(c.alpha)
+    b_panels = panel_scratch(c.alpha)
+    nothing = null(c.alpha)
+    lanes = lanes_of(c.data)
     width, itemsize = NV * lanes, VECTOR_BYTES // lanes
-    a_row, a_step = (1, a_stride) if a.transposed else (a_stride, 1)
-    summed = m0 == 0 and not is_null(c_column_sums)
+    a_row, a_step = (1, a.stride) if a.transposed else (a.stride, 1)
+    summed = m0 == 0 and not is_null(c.column_sums)
     tiles = (m1 - m0 + MR - 1) // MR
     missing = max(0, FEWEST_ROWS - (m1 - m0 - (tiles - 1) * MR)) if tiles > 1 else 0
     short = (missing + 1) // 2 * 2
     full_tiles = tiles - 2 if short else (m1 - m0) // MR
     # The largest power of two by which rows of B are apart, up to a page.
-    power = min(4096, b_stride * itemsize & -(b_stride * itemsize))
+    power = min(4096, b.stride * itemsize & -(b.stride * itemsize))
     spread = power < CONFLICT and min(depth, DEPTH) * power <= MOST_TOGETHER
     in_place = b.transposed and (tiles <= 2 or spread)
-    panels_for_a = MANY_PANELS_IN_CONFLICT if a_stride * itemsize % CONFLICT == 0 else MANY_PANELS
+    panels_for_a = MANY_PANELS_IN_CONFLICT if a.stride * itemsize % CONFLICT == 0 else MANY_PANELS
     packs_a = n1 - n0 >= panels_for_a * width
     # The slope below 0: of the activation here or of the one underneath; a product has one of them.
-    alpha, below_activation = c_alpha, c_below_activation
-    if c_below_activation == RELU or c_below_activation == LEAKY_RELU:
-        alpha = c_below_alpha if c_below_activation == LEAKY_RELU else number_like(c_alpha, 0)
+    alpha, below_activation = c.alpha, c.below_activation
+    if c.below_activation == RELU or c.below_activation == LEAKY_RELU:
+        alpha = c.below_alpha if c.below_activation == LEAKY_RELU else number_like(c.alpha, 0)
         below_activation = RELU
+    # What the tiles cannot apply themselves is applied to each when it has been stored.
+    keeps = not is_null(c.kept)
+    z = c.kept if keeps else c.data
+    acts = keeps or c.activation < 0 or c.activation > LAST_IN_REGISTERS
+    differentiates = c.below_activation < 0 or c.below_activation > LAST_DERIVATIVE_IN_REGISTERS
     blocks = max(1, (depth + DEPTH - 1) // DEPTH)
     block_depth = ((depth + blocks - 1) // blocks + 7) // 8 * 8
     start = 0
     while True:
         k = min(block_depth, depth - start)
         last = start + k >= depth
-        adds = start + c_adds
-        activation = c_activation if last else IDENTITY
+        adds = start + c.adds
+        activation = IDENTITY if acts or not last else c.activation
         # `share` is what a tile prepares of the next panel: rows to copy, or steps to turn. It runs errands after `every`
         # steps: often enough for each of these rows, or for each tile's width of the rows of memory that hold these steps, and
         # for all rows of C.
@@ -183,7 +192,7 @@ def _product(
                     panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
                 else:
                     pack_panel(b, j, n1, start, k, this)
-            bias = pointer(c_bias, j) if last and not is_null(c_bias) else nothing
+            bias = pointer(c.bias, j) if last and not is_null(c.bias) else nothing
             # Whole panels are copied; what is turned may be narrower.
             next_is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
             i, t = m0, 0
@@ -191,7 +200,7 @@ def _product(
                 rows = min(MR - short if t == tiles - 2 else MR, m1 - i)
                 if rows > 8 and rows % 2 == 1:
                     rows = rows // 2 + 1  # and the rest in another one: see `has_body`
-                a_tile, row, step = pointer(a_data, i * a_row + start * a_step), a_row, a_step
+                a_tile, row, step = pointer(a.data, i * a_row + start * a_step), a_row, a_step
                 if packs_a and rows == MR:
                     a_tile = packed_tile(t, a_block)
                     row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
@@ -206,20 +215,42 @@ def _product(
                 elif turns:
                     source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
-                    rows, k, a_tile, row, step, panel, panel_step, pointer(c_data, i * c_stride + j), c_stride, columns, adds,
-                    bias, activation, alpha, pointer(c_below, i * c_stride + j), below_activation if last else IDENTITY,
+                    rows, k, a_tile, row, step, panel, panel_step, pointer(z, i * c.stride + j), c.stride, columns, adds,
+                    bias, activation, alpha, pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY,
                     every, source, b.stride, k if copies else width, target,
                 )  # fmt: skip
                 if turns:
                     pack_panel(b, j + width, n1, start + done, min(share, k - done), pointer(following, done * width))
-                if last and activation >= SIGMOID:
-                    saturate_tile(pointer(c_data, i * c_stride + j), c_stride, rows, columns, activation)
+                if last:
+                    at = i * c.stride + j
+                    if acts:
+                        out, sums = pointer(c.data, at), pointer(z, at)
+                        apply_activation(
+                            c.activation,
+                            0,
+                            out,
+                            c.stride,
+                            sums,
+                            c.stride,
+                            sums,
+                            c.stride,
+                            rows,
+                            columns,
+                            c.alpha,
+                            c.alpha,
+                        )
+                    if differentiates:
+                        out, under = pointer(c.data, at), pointer(c.below, at)
+                        apply_activation(
+                            c.below_activation, 1, out, c.stride, out, c.stride, under, c.stride, rows, columns,
+                            c.below_alpha, number_like(c.alpha, 1),
+                        )  # fmt: skip
                 i, t = i + rows, t + 1
             copied = every * share
             if next_is_ready and b.transposed and copied < k:
                 pack_panel(b, j + width, n1, start + copied, k - copied, pointer(following, copied * width))
             if summed:
-                add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c_column_sums, j))
+                add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c.column_sums, j))
             this, following, is_ready = following, this, next_is_ready
         if last:
             break
@@ -236,10 +267,12 @@ def product_job(m0, m1, n0, n1, depth, a, b, c):
     A job has at most `job_rows` rows.
     """
     _product(
-        m0, m1, n0, n1, depth,
-        a.data, a.stride, a.transposed,
-        b.data, b.stride, b.transposed,
-        c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums, c.adds,
+        (m0, m1, n0, n1), depth,
+        Operand(a.data, a.stride, a.transposed), Operand(b.data, b.stride, b.transposed),
+        Target(
+            c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
+            c.adds, c.kept,
+        ),
     )  # fmt: skip
 
 

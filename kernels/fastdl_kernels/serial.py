@@ -5,8 +5,18 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import Linked, entry, jit, linked, noinline
-from fastdl_kernels.activations import IDENTITY, SIGMOID, TANH, times_derivative
+from fastdl_kernels._jit import Linked, entry, inlined, jit, linked, named_type, noinline
+from fastdl_kernels.activations import (
+    BLOCKS,
+    BY_CODE,
+    IDENTITY,
+    IN_REGISTERS,
+    SIGMOID,
+    TANH,
+    apply_activation,
+    is_rectifier,
+    needs_z,
+)
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.losses import (
     LOSSES,
@@ -28,7 +38,10 @@ from fastdl_kernels.tile import MR as TILE_ROWS
 from fastdl_kernels.tile import panel_width
 
 __all__ = [
+    "BLOCKS",
+    "BY_CODE",
     "IDENTITY",
+    "IN_REGISTERS",
     "LOSSES",
     "SIGMOID",
     "SOFTMAX_CROSS_ENTROPY",
@@ -41,6 +54,7 @@ __all__ = [
     "Operand",
     "Target",
     "adam_range",
+    "apply_activation",
     "barrier",
     "check_in",
     "claim",
@@ -49,7 +63,9 @@ __all__ = [
     "fma_flop",
     "grid",
     "host",
+    "inlined",
     "jit",
+    "is_rectifier",
     "job_block",
     "job_rows",
     "linked",
@@ -58,6 +74,8 @@ __all__ = [
     "mix_small",
     "momentum_range",
     "n_jobs",
+    "named_type",
+    "needs_z",
     "noinline",
     "pair_loss_rows",
     "panel_width",
@@ -70,6 +88,5 @@ __all__ = [
     "softmax_cross_entropy_rows",
     "sum_of",
     "ticks",
-    "times_derivative",
     "usable_cores",
 ]

@@ -33,7 +33,7 @@ from fastdl_kernels.simd.vector import (
 
 
 @intrinsic
-def _scale_by_power(typingctx, v, n):
+def scale_by_power(typingctx, v, n):
     """v * 2^n for whole numbers n with 2^n normal: n is added to the exponent of 1."""
     if not is_vec(v) or v != n:
         return None
@@ -96,11 +96,11 @@ def _copysign(typingctx, magnitude, sign):
     return magnitude(magnitude, sign), codegen
 
 
-def _polynomial(float32: list[float], float64: list[float]) -> Any:
+def polynomial(float32: list[float], float64: list[float]) -> Any:
     """An intrinsic p(v) with the given coefficients, highest power first."""
 
     @intrinsic
-    def polynomial(typingctx, v):
+    def evaluate(typingctx, v):
         if not is_vec(v):
             return None
         coefficients = float32 if v.element is types.float32 else float64
@@ -114,12 +114,12 @@ def _polynomial(float32: list[float], float64: list[float]) -> Any:
 
         return v(v), codegen
 
-    return polynomial
+    return evaluate
 
 
-def _per_dtype(float32: float, float64: float) -> Any:
+def per_dtype(float32: float, float64: float) -> Any:
     """An intrinsic c(v): a constant that differs between the dtypes, in every lane."""
-    return _polynomial([float32], [float64])
+    return polynomial([float32], [float64])
 
 
 def _inverse_factorials(last: int, first: int) -> list[float]:
@@ -130,18 +130,18 @@ def _inverse_factorials(last: int, first: int) -> list[float]:
 
 
 # exp(r) = 1 + r + r² (1/2! + r/3! + ...) for |r| <= ln(2)/2: the next term is 0.1 ULP in float32 and 0.02 in float64.
-_exp_tail = _polynomial(_inverse_factorials(7, 2), _inverse_factorials(13, 2))
-# ln 2 in two parts, the first so short that n * _LN2_HIGH is exact: needed where there is no fma.
-_ln2_high = _per_dtype(0.693359375, 6.93145751953125e-1)
-_ln2_low = _per_dtype(-2.12194440e-4, 1.42860682030941723212e-6)
+exp_tail = polynomial(_inverse_factorials(7, 2), _inverse_factorials(13, 2))
+# ln 2 in two parts, the first so short that n * ln2_high is exact: needed where there is no fma.
+ln2_high = per_dtype(0.693359375, 6.93145751953125e-1)
+ln2_low = per_dtype(-2.12194440e-4, 1.42860682030941723212e-6)
 # Below and above these the result is 0 or infinite.
-_exp_lowest = _per_dtype(-104.0, -746.0)
-_exp_highest = _per_dtype(89.0, 710.0)
-_round_magic = _per_dtype(1.5 * 2.0**23, 1.5 * 2.0**52)
+_exp_lowest = per_dtype(-104.0, -746.0)
+_exp_highest = per_dtype(89.0, 710.0)
+round_magic = per_dtype(1.5 * 2.0**23, 1.5 * 2.0**52)
 
 
 @intrinsic
-def _round(typingctx, v, magic):
+def round_to_whole(typingctx, v, magic):
     """The nearest whole number: (v + magic) - magic, without flags that would let it be simplified."""
     if not is_vec(v) or v != magic:
         return None
@@ -156,29 +156,29 @@ def _round(typingctx, v, magic):
 def _exp(v):
     # The constant comes first in minimum and maximum, so that a NaN in v is what remains.
     v = minimum(_exp_highest(v), maximum(_exp_lowest(v), v))
-    n = _round(v * like(v, 1.4426950408889634), _round_magic(v))
-    r_high = fma(n, -_ln2_high(v), v)
-    r = fma(n, -_ln2_low(v), r_high)
-    r_low = fma(n, -_ln2_low(v), r_high - r)
+    n = round_to_whole(v * like(v, 1.4426950408889634), round_magic(v))
+    r_high = fma(n, -ln2_high(v), v)
+    r = fma(n, -ln2_low(v), r_high)
+    r_low = fma(n, -ln2_low(v), r_high - r)
     # 1 + r + r_low + r² tail(r), with what 1 + r rounds away carried along: 0.6 ULP instead of 1.03, which sigmoid needs.
     one = like(v, 1.0)
     leading = one + r
-    y = leading + (fma(r * r, _exp_tail(r), r_low) + (r - (leading - one)))
+    y = leading + (fma(r * r, exp_tail(r), r_low) + (r - (leading - one)))
     # Two steps, because 2^n itself is not a normal number for the largest and smallest results.
-    half = _round(n * like(v, 0.5), _round_magic(v))
-    return _scale_by_power(_scale_by_power(y, half), n - half)
+    half = round_to_whole(n * like(v, 0.5), round_magic(v))
+    return scale_by_power(scale_by_power(y, half), n - half)
 
 
 @jit
 def _exp_moderate(v):
     """exp(v) for 0 <= v <= 44, at most 1.1 ULP off: half the work of `_exp`, which has limits and subnormals to care for."""
-    n = _round(v * like(v, 1.4426950408889634), _round_magic(v))
-    r = fma(n, -_ln2_low(v), fma(n, -_ln2_high(v), v))
-    return _scale_by_power(like(v, 1.0) + fma(r * r, _exp_tail(r), r), n)
+    n = round_to_whole(v * like(v, 1.4426950408889634), round_magic(v))
+    r = fma(n, -ln2_low(v), fma(n, -ln2_high(v), v))
+    return scale_by_power(like(v, 1.0) + fma(r * r, exp_tail(r), r), n)
 
 
 # log(1 + f) = f - (f²/2 - s (f²/2 + R(s²))), s = f / (2 + f): the series of fdlibm's log and logf.
-_log_series = _polynomial(
+log_series = polynomial(
     [0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693],
     [
         1.479819860511658591e-01,
@@ -190,9 +190,9 @@ _log_series = _polynomial(
         6.666666666666735130e-01,
     ],
 )
-_smallest_normal = _per_dtype(2.0**-126, 2.0**-1022)
-_subnormal_shift = _per_dtype(2.0**25, 2.0**54)
-_subnormal_exponent = _per_dtype(25.0, 54.0)
+_smallest_normal = per_dtype(2.0**-126, 2.0**-1022)
+_subnormal_shift = per_dtype(2.0**25, 2.0**54)
+_subnormal_exponent = per_dtype(25.0, 54.0)
 
 
 @jit
@@ -205,9 +205,9 @@ def _log(v):
     s = f / (f + like(v, 2.0))
     z = s * s
     half = f * f * like(v, 0.5)
-    r = z * _log_series(z)
-    y = f - (half - fma(s, half + r, e * _ln2_low(v)))
-    y = fma(e, _ln2_high(v), y)
+    r = z * log_series(z)
+    y = f - (half - fma(s, half + r, e * ln2_low(v)))
+    y = fma(e, ln2_high(v), y)
     infinity = like(v, np.inf)
     y = select(v < infinity, y, v)  # infinity and NaN
     y = select(v == zero, -infinity, y)
@@ -215,11 +215,11 @@ def _log(v):
 
 
 # tanh(x) = x + x³ P(x²) / Q(x²) for |x| < 0.625 (Cephes), where 1 - 2 / (exp(2x) + 1) would lose digits.
-_tanh_p = _polynomial(
+_tanh_p = polynomial(
     [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1],
     [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3],
 )
-_tanh_q = _polynomial([1.0], [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3])
+_tanh_q = polynomial([1.0], [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3])
 
 
 @jit

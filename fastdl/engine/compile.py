@@ -14,24 +14,33 @@ import numpy as np
 from numba.core.types import Type
 from numba.np.numpy_support import from_dtype
 
-from fastdl.engine import phases, steps
-from fastdl_kernels.serial import Linked, linked_product, usable_cores
+from fastdl.engine.backward import add_partial, backward
+from fastdl.engine.forward import forward
+from fastdl.engine.gather import gather
+from fastdl.engine.loss import loss_rows
+from fastdl.engine.step import work
+from fastdl.engine.update import clipped_update, update_block
+from fastdl.network import Architecture
+from fastdl_kernels.serial import BLOCKS, IN_REGISTERS, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
-_MINE: list[Linked] = [
-    f.linked for f in (steps.work, phases.update, phases.add_share, phases.clipped_update, phases.gather)
-]
-_HELPERS: list[Linked] = [
-    linked_product, *(f.linked for f in (phases.forward, phases.backward, phases.loss_rows))
-]  # fmt: skip
+MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
+HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
 _ready: set[Type] = set()
 
 
+def for_activations(architecture: Architecture) -> None:
+    """Make ready what the network's activations call, as far as they are not in the register tiles."""
+    for unit in architecture.hidden:
+        if unit.code not in IN_REGISTERS:
+            BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
+
+
 def for_prediction(dtype: np.dtype) -> None:
     """Make ready what a forward pass and a mean loss call."""
-    for unit in (phases.forward, phases.loss_rows):
+    for unit in (forward, loss_rows):
         unit.linked.ensure(from_dtype(dtype))
 
 
@@ -43,10 +52,10 @@ def for_training(dtype: np.dtype) -> Iterator[None]:
         yield
         return
     with _helper(dtype, element):
-        for unit in _MINE:
+        for unit in MINE:
             unit.ensure(element)
         yield
-    for unit in _HELPERS:
+    for unit in HELPERS:
         unit.ensure(element)
     _ready.add(element)
 
@@ -57,7 +66,9 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import prepare; prepare.compile_half({dtype.name!r})"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half({dtype.name!r})"
+    )
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
@@ -73,16 +84,3 @@ def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
         linked_product.awaited = False
         process.kill()
         process.wait()
-
-
-def compile_half(name: str) -> None:
-    """What the second process does: its half, and prediction."""
-    from fastdl.engine import Engine
-    from fastdl.model import MLP
-
-    element = from_dtype(np.dtype(name))
-    for unit in _HELPERS:
-        unit.ensure(element)
-    engine = Engine(MLP([1, 1, 2], dtype=name))
-    raw = engine.forward(np.zeros((1, 1), name))
-    engine.mean_loss(raw, np.zeros(1, np.int64))

@@ -52,7 +52,7 @@ class Pace:
             self.count = max(1, math.ceil(count * SECONDS_PER_CALL / seconds))
 
 
-class Chooser:
+class ThreadTuner:
     """Says for each native call on how many threads it runs and how many steps it takes at the most.
 
     counts : the numbers of threads to choose from, in ascending order
@@ -140,8 +140,8 @@ def threads_for(work: int, n_threads: int | str = "auto", phases: int = 1) -> in
     return 1 if busy < 2 else min(_most_threads(), busy)
 
 
-def chooser_for(work: int, n_threads: int | str, phases: int) -> Chooser:
-    """What chooses the threads of a training; between powers of two, and all of them, if n_threads is "auto"."""
+def tuner_for(work: int, n_threads: int | str, phases: int) -> ThreadTuner:
+    """The tuner of the threads of a training; between powers of two, and all of them, if n_threads is "auto"."""
     first = threads_for(work, n_threads, phases)
     counts = {first}
     if not isinstance(n_threads, int) and not regions.forked:
@@ -149,7 +149,7 @@ def chooser_for(work: int, n_threads: int | str, phases: int) -> Chooser:
         counts |= {
             n for n in ({1 << k for k in range(most.bit_length())} | {most}) if n <= most and _may_be(n, first, busy)
         }
-    return Chooser(sorted(counts), sorted(counts).index(first))
+    return ThreadTuner(sorted(counts), sorted(counts).index(first))
 
 
 def _may_be(n: int, first: int, busy: float) -> bool:

@@ -1,0 +1,96 @@
+"""The loss of a block of rows and its gradient, and the mean loss of raw outputs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.engine.structs import F64, I64, LOSS, NUMBERS, Loss, floats, rows_of, rows_type
+from fastdl.network import LossTerm
+from fastdl_kernels.serial import (
+    SOFTMAX_CROSS_ENTROPY,
+    TILE_ROWS,
+    entry,
+    jit,
+    linked,
+    pair_loss_rows,
+    softmax_cross_entropy_rows,
+    sum_of,
+)
+from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, restore_mode
+
+NO_LABELS = np.zeros(0, np.int64)
+
+
+def split_targets(
+    term: LossTerm, y: NDArray, weight: NDArray | None, dtype: np.dtype
+) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+    """(labels, targets, weights) as compiled code takes them: what a loss does not use is empty."""
+    weights = np.zeros(0, dtype) if weight is None else weight
+    return (y, np.zeros((0, 0), dtype), weights) if term.takes_labels else (NO_LABELS, y, weights)
+
+
+def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:
+    """What is wrong with the first label that is no class of 0 .. n_classes - 1, or None."""
+    bad = (labels < 0) | (labels >= n_classes)
+    if not bad.any():
+        return None
+    row = int(np.argmax(bad))
+    return f"label {labels[row]} in row {row}, where there are {n_classes} classes"
+
+
+@jit
+def loss_of(code, per_output, parameters):
+    """The loss with this code and these numbers of its own."""
+    return Loss(code, pointer(parameters, 0), per_output)
+
+
+@jit
+def _are_classes(labels, first, last, n):
+    """Whether labels first .. last are all in 0 .. n - 1: with others, the loss would reach for memory that is not its own."""
+    good = True
+    for row in range(first, last):
+        good &= (labels[row] >= 0) & (labels[row] < n)
+    return good
+
+
+@linked(lambda x: (I64, I64, I64, floats(x), rows_type(x), LOSS, F64, floats(x), NUMBERS))
+def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
+    """losses[i] = sum of the weighted losses of the rows from i * TILE_ROWS on, for first .. last; first is a multiple.
+
+    d_outputs = their gradient / divisor, where the batch's mean is taken. A label that is no class makes the loss NaN.
+    """
+    scale = number_like(outputs[0], 1.0 / divisor)
+    weights = batch.weights if batch.n_weights else null(scale)
+    for start in range(first, last, TILE_ROWS):
+        stop = min(last, start + TILE_ROWS)
+        if batch.n_labels and not _are_classes(batch.labels, start, stop, n):
+            part = math.nan
+        elif loss.code == SOFTMAX_CROSS_ENTROPY:
+            part = softmax_cross_entropy_rows(outputs, batch.labels, weights, start, stop, n, scale, d_outputs)
+        else:
+            part = pair_loss_rows(loss.code, outputs, batch.targets, weights, start, stop, n, scale, d_outputs)
+        losses[start // TILE_ROWS] = part
+
+
+@entry
+def total_loss(loss, outputs, data, scratch):
+    """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
+
+    loss is (code, per_output, parameters), data (labels, targets, weights). `scratch`, as large as outputs, is overwritten.
+    """
+    code, per_output, parameters = loss
+    labels, targets, weights = data
+    n_rows, n = outputs.shape
+    blocks = (n_rows + TILE_ROWS - 1) // TILE_ROWS
+    losses = np.empty(blocks)
+    rows = rows_of(outputs, labels, targets, weights)
+    mode = flush_subnormals()
+    loss_rows(
+        0, n_rows, n, rows.inputs, rows, loss_of(code, per_output, parameters), 1.0, pointer(scratch, 0),
+        pointer(losses, 0),
+    )  # fmt: skip
+    restore_mode(mode)
+    return sum_of(losses, blocks)

@@ -1,0 +1,212 @@
+"""Prediction: the forward pass over any number of rows, in chunks that go through all layers while they are in the cache.
+
+What else a prediction has to do with its rows happens on the way, where it costs no pass over memory: the inputs are looked
+through for NaN and infinity, and classes are picked from raw outputs in the cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.engine.boundary import check
+from fastdl.engine.compile import for_activations, for_prediction
+from fastdl.engine.forward import forward
+from fastdl.engine.plan import Layout
+from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
+from fastdl.engine.thread_tuner import Pace, threads_for
+from fastdl_kernels.serial import TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
+from fastdl_kernels.simd import (
+    broadcast,
+    first_lanes,
+    first_true,
+    flush_subnormals,
+    fma,
+    hmax,
+    hsum,
+    lanes_of,
+    like,
+    load,
+    load_up_to,
+    maximum,
+    null,
+    number_like,
+    pointer,
+    restore_mode,
+    select,
+)
+
+# Rows of a chunk of prediction: enough for a tile to use its panel of weights many times.
+CHUNK_ROWS = 192
+NO_CLASSES = np.zeros(0, np.int64)
+
+
+@jit
+def is_finite(data, n):
+    """Whether data[:n] has neither NaN nor infinity: times 0, nothing else is 0."""
+    noinline()
+    lanes = lanes_of(data)
+    zero = broadcast(number_like(data[0], 0))
+    a, b, c, d = zero, zero, zero, zero
+    i = 0
+    while i + 4 * lanes <= n:
+        a = fma(load(data, i), zero, a)
+        b = fma(load(data, i + lanes), zero, b)
+        c = fma(load(data, i + 2 * lanes), zero, c)
+        d = fma(load(data, i + 3 * lanes), zero, d)
+        i += 4 * lanes
+    while i < n:
+        a = fma(load_up_to(data, i, n - i), zero, a)
+        i += lanes
+    return hsum((a + b) + (c + d)) == 0.0
+
+
+@jit
+def argmax(row, n):
+    """Where the greatest of row[:n] is: the first of equals, or the first NaN, as `numpy.argmax` says."""
+    lanes = lanes_of(row)
+    lowest = like(broadcast(row[0]), -np.inf)
+    top = lowest
+    for i in range(0, n, lanes):
+        v = load_up_to(row, i, n - i)
+        v = select(first_lanes(v, n - i), v, lowest)
+        nan = first_true(v != v)
+        if nan < lanes:
+            return i + nan
+        top = maximum(top, v)
+    top_number = broadcast(hmax(top))
+    for i in range(0, n, lanes):
+        where = first_true(load_up_to(row, i, n - i) == top_number)
+        if where < min(lanes, n - i):
+            return i + where
+    return 0
+
+
+@jit
+def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, classes):
+    """All layers for one chunk of rows; work holds the layers by turns, `room` numbers apart. Are its inputs finite?"""
+    noinline()
+    first = c * chunk
+    rows = min(chunk, n_rows - first)
+    last = network.n_layers - 1
+    no_mask, no_z = np.uint64(0), null(network.alphas[0])  # a prediction drops no units and keeps no z
+    n_inputs = plan_of(network, 0)[N_IN]
+    below = Matrix(pointer(data, first * n_inputs), n_inputs)
+    finite = is_finite(below.data, rows * n_inputs)
+    for layer in range(network.n_layers):
+        plan = plan_of(network, layer)
+        n_out = plan[N_OUT]
+        above = pointer(work, layer % 2 * room)
+        if layer == last and not picks:
+            above = pointer(raw, first * n_out)
+        for job in range(n_jobs(rows, n_out, network.itemsize, 1)):
+            forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, no_z, no_mask)
+        below = Matrix(above, plan[STRIDE])
+    if picks:
+        for row in range(rows):
+            classes[first + row] = argmax(pointer(below.data, row * below.stride), plan_of(network, last)[N_OUT])
+    return finite
+
+
+@jit
+def _predict_chunks(t, n_threads, chunk, network, data, n_rows, work, room, raw, picks, classes):
+    own = pointer(work, 2 * t * room)
+    finite = True
+    mode = flush_subnormals()
+    for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
+        finite &= _predict_chunk(c, chunk, network, data, n_rows, own, room, raw, picks, classes)
+    restore_mode(mode)
+    own[0] = number_like(own[0], 1 if finite else 0)  # the answer, in a place that only this thread writes to
+
+
+@entry
+def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, classes):
+    """raw [N, O] = outputs of the last layer for all N rows of data, or classes [N] = their greatest outputs.
+
+    What is not wanted is empty. work [n_threads, 2, chunk * widest] is scratch. Returns whether all of the data are finite;
+    where they are not, results mean nothing.
+    """
+    run_jobs(
+        _predict_chunks, n_threads, n_threads > 1,
+        (
+            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), data.shape[0], pointer(work, 0),
+            work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
+        ),
+    )  # fmt: skip
+    finite = True
+    for t in range(n_threads):
+        finite &= work[t, 0, 0] != 0.0
+    return finite
+
+
+class Predictor:
+    """Predictions with one network's parameters."""
+
+    def __init__(self, layout: Layout, parameters: NDArray) -> None:
+        architecture = layout.architecture
+        self._layout, self._parameters = layout, parameters
+        self._plan = layout.plan(1, trains=False)
+        self._n_inputs, self._n_outputs, self._dtype = (
+            architecture.layers[0],
+            architecture.layers[-1],
+            architecture.dtype,
+        )
+        self._shape = (architecture.n_parameters,)
+        self._widest = max(layout.strides[1:])
+        self._work_per_row = architecture.work_per_row
+        self._no_raw = np.empty((0, 0), self._dtype)
+        self._chunks: Callable[..., bool] | None = None
+        self._pace = Pace()  # in rounds of a chunk for each thread
+
+    def outputs(self, x: NDArray, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
+        """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
+        raw = np.empty((len(x), self._n_outputs), self._dtype)
+        return raw, self._predict(x, raw, NO_CLASSES, n_threads)
+
+    def classes(self, x: NDArray) -> tuple[NDArray[np.int64], bool]:
+        """(which raw output is the greatest [N], whether the inputs are finite)."""
+        classes = np.empty(len(x), np.int64)
+        return classes, self._predict(x, self._no_raw, classes, "auto")
+
+    def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
+        """Fill `raw`, or `classes` where it is not empty."""
+        predict = self._chunks or self._compile()
+        rows = len(x)
+        check("x", x, self._dtype, (rows, self._n_inputs))
+        check("parameters", self._parameters, self._dtype, self._shape)
+        arguments = self._plan, self._layout.alphas, self._parameters
+        if rows <= CHUNK_ROWS:  # a short way: a single row takes a few microseconds in all
+            work = np.empty((1, 2, max(1, rows) * self._widest), self._dtype)
+            return predict(1, max(1, rows), *arguments, x, work, raw, classes)
+        threads = min(threads_for(rows * self._work_per_row, n_threads), -(-rows // CHUNK_ROWS))
+        # Equal chunks, as many for each thread.
+        rounds = -(-rows // (threads * CHUNK_ROWS))
+        chunk = -(-rows // (rounds * threads * TILE_ROWS)) * TILE_ROWS
+        work = np.empty((threads, 2, chunk * self._widest), self._dtype)
+        done, finite = 0, True
+        while done < rows and finite:
+            count = self._pace.count
+            part = slice(done, done + count * threads * chunk)
+            start = time.perf_counter()
+            finite = predict(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
+            self._pace.took(count, time.perf_counter() - start)
+            done = part.stop
+        return finite
+
+    def _compile(self) -> Callable[..., bool]:
+        """The compiled function as it is: Numba's look at the types of all arguments takes as long as the check does."""
+        for_prediction(self._dtype)
+        for_activations(self._layout.architecture)
+        matrix, vector, classes = (
+            numba.typeof(self._no_raw),
+            numba.typeof(self._layout.alphas),
+            numba.typeof(NO_CLASSES),
+        )
+        plan, work = numba.typeof(self._plan), numba.typeof(np.empty((1, 2, 0), self._dtype))
+        count = numba.typeof(1)
+        self._chunks = predict_chunks.compile((count, count, plan, vector, vector, matrix, work, matrix, classes))
+        return self._chunks

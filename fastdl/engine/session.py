@@ -1,0 +1,323 @@
+"""A training session: an optimizer's states and the workspaces of steps, made once, on which native calls run.
+
+Each call takes about 50 ms, without the GIL, on as many threads as the thread tuner chooses; between two of them Python gets its
+turn, for progress, callbacks and Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.engine import step, structs
+from fastdl.engine.boundary import FLOAT64, INT64, check, fault
+from fastdl.engine.compile import for_activations, for_training
+from fastdl.engine.interrupt import run_interruptibly
+from fastdl.engine.loss import first_bad_label, split_targets
+from fastdl.engine.plan import Layout
+from fastdl.engine.thread_tuner import SECONDS_PER_CALL
+from fastdl.engine.workspace import Workspace
+from fastdl.network import Architecture, aligned_zeros
+from fastdl_kernels.serial import STOP, usable_cores
+
+# Multiply-adds of a step that may take more than 20 ms.
+SLOW_STEP = 1_000_000_000
+
+_HYPER = {
+    "beta": structs.BETA1,
+    "beta1": structs.BETA1,
+    "beta2": structs.BETA2,
+    "eps": structs.EPS,
+    "weight_decay": structs.WEIGHT_DECAY,
+    "nesterov": structs.NESTEROV,
+}
+
+
+class Optimizer(Protocol):
+    """What a session must know of an optimizer."""
+
+    @property
+    def code(self) -> int:
+        """Which update it is: see `structs.SGD` and those after it."""
+
+    @property
+    def n_states(self) -> int:
+        """How many buffers as large as the parameters it keeps."""
+
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """Its numbers by name; the learning rate comes with each epoch instead."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a step does, besides network and data.
+
+    batch_size : the most rows of a step
+    optimizer : None leaves the parameters alone and the last batch's gradient in `Session.gradient`
+    l2 : adds (l2/2) Σ w² over weights to the loss, in the gradient only
+    clip_norm : the limit of the gradient's norm; 0 is none
+    dropout : one dropout rate per hidden layer, or none at all
+    seed : of the dropout masks
+    n_threads : "auto" or their number; results do not depend on it
+    clocked : count the ticks of each kind of job in `Session.ticks`
+    """
+
+    batch_size: int
+    optimizer: Optimizer | None = None
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    dropout: tuple[float, ...] = ()
+    seed: int = 0
+    n_threads: int | str = "auto"
+    clocked: bool = False
+
+
+class State(NamedTuple):
+    """What a session carries from step to step, besides the parameters: see `Session`."""
+
+    states: list[NDArray]
+    steps_done: int
+    updates_done: int
+
+
+class Session:
+    """The training of one network's parameters.
+
+    steps_done : counts all steps, for dropout and schedules
+    settings : those in force; `apply` changes them
+    states : the optimizer's, as large as the parameters; empty where it has less than two
+    """
+
+    def __init__(self, architecture: Architecture, parameters: NDArray, settings: Settings) -> None:
+        self.architecture = architecture
+        self.parameters = parameters
+        self.steps_done = 0
+        self.states: list[NDArray] = []
+        self._layout = Layout(architecture)
+        self._shape = (architecture.n_parameters,)
+        self._hyper = np.zeros(structs.HYPER_SIZE)
+        self._updates_done = 0  # by the optimizer whose states there are
+        self._snapshot: tuple[list[NDArray], int, int] | None = None
+        self._train_batches: Callable[..., None] | None = None
+        self._build(settings)
+        self._adopt_states(settings)
+        self._write_numbers(settings)
+        self.settings = settings
+
+    def apply(self, settings: Settings) -> None:
+        """Let these settings hold from the next epoch on, keeping all that still fits.
+
+        Numbers are written where they stand. Workspaces are made anew if their size depends on what has changed. States
+        are kept, and the count of updates that Adam corrects its bias with, unless the optimizer is of another kind.
+        """
+        old = self.settings
+        if settings == old:
+            return
+        if self._rooms(settings) != self._rooms(old):
+            self._build(settings)
+        if _kind(settings.optimizer) != _kind(old.optimizer):
+            self._adopt_states(settings)
+        self._write_numbers(settings)
+        self.settings = settings
+
+    def _rooms(self, settings: Settings) -> tuple[Any, ...]:
+        """What the workspaces depend on."""
+        clips, whole = settings.clip_norm > 0, settings.optimizer is None
+        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked
+
+    def _build(self, settings: Settings) -> None:
+        self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
+        # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
+        self._slow = 3 * settings.batch_size * self.architecture.n_parameters > SLOW_STEP
+
+    def _adopt_states(self, settings: Settings) -> None:
+        n_states, size = settings.optimizer.n_states if settings.optimizer else 0, self.architecture.n_parameters
+        self.states = [aligned_zeros(size if i < n_states else 0, self.architecture.dtype) for i in range(2)]
+        self._updates_done = 0
+        self._snapshot = None
+
+    def _write_numbers(self, settings: Settings) -> None:
+        self._hyper[:] = 0
+        self._hyper[[structs.L2, structs.CLIP]] = settings.l2, settings.clip_norm
+        for name, value in (settings.optimizer.hyperparameters() if settings.optimizer else {}).items():
+            if name != "lr":
+                self._hyper[_HYPER[name]] = value
+        self._code = settings.optimizer.code if settings.optimizer else structs.NO_UPDATE
+        self._seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        self._workspace.drop(settings.dropout)
+
+    @property
+    def tuner(self) -> Any:
+        """What chooses the threads of the coming call."""
+        return self._workspace.tuner
+
+    @property
+    def workspace(self) -> Workspace:
+        """The memory that steps work in."""
+        return self._workspace
+
+    @property
+    def gradient(self) -> NDArray:
+        """The last batch's gradient, where there is no optimizer."""
+        return self._workspace.gradient
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads the coming call runs on."""
+        return self._workspace.crews[self.tuner.choice].n_threads
+
+    @property
+    def leaves_a_core(self) -> bool:
+        """Whether the coming call leaves a core to others."""
+        return self.n_threads < usable_cores()
+
+    @property
+    def state(self) -> State:
+        """What another session for such a network and optimizer needs to go on from here; the arrays are this session's own."""
+        return State(self.states, self.steps_done, self._updates_done)
+
+    def resume(self, state: State) -> None:
+        """Go on from a state that is of the same kind; its numbers are copied."""
+        for mine, given in zip(self.states, state.states, strict=True):
+            if given.shape != mine.shape or given.dtype != mine.dtype:
+                raise fault(
+                    f"an optimizer's state should be {mine.dtype} of shape {mine.shape}, "
+                    f"and is {given.dtype} of shape {given.shape}"
+                )
+            mine[:] = given
+        self.steps_done, self._updates_done = state.steps_done, state.updates_done
+
+    def snapshot(self) -> None:
+        """Remember parameters, states and steps, to `restore` them: one copy into buffers that are made once."""
+        arrays = [self.parameters, *self.states]
+        if self._snapshot is None:
+            copies = [aligned_zeros(array.size, array.dtype) for array in arrays]
+        else:
+            copies = self._snapshot[0]
+        for copy, array in zip(copies, arrays, strict=True):
+            copy[:] = array
+        self._snapshot = copies, self.steps_done, self._updates_done
+
+    def restore(self) -> None:
+        """Go back to the last snapshot; it stays, to go back again. EngineError if there is none of these states."""
+        if self._snapshot is None:
+            raise fault("there is no snapshot of these states to go back to")
+        copies, self.steps_done, self._updates_done = self._snapshot
+        for copy, array in zip(copies, [self.parameters, *self.states], strict=True):
+            array[:] = copy
+
+    def epoch(
+        self,
+        x: NDArray,
+        y: NDArray,
+        weight: NDArray | None,
+        order: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> tuple[float, int]:
+        """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
+
+        `weight` [N] has mean 1; `rates` holds the learning rate of each batch. A batch that is all of the rows is read as
+        it stands. `on_progress` is called with the rows done, between native calls.
+        """
+        dtype, batch_size = self.architecture.dtype, self.settings.batch_size
+        n_batches = -(-len(order) // batch_size)
+        self._check(x, y, weight, order, rates, n_batches)
+        labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
+        data = x, labels, targets, weights
+        whole = len(order) == len(x) <= batch_size
+        places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
+        data_and_order = batch_size, order, *data
+        train_batches = self._train_batches
+        if train_batches is None:
+            for_activations(self.architecture)
+            with for_training(dtype):
+                arguments = self._arguments(data_and_order, places, rates, 0, 1)
+                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+                train_batches = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
+            self._train_batches = train_batches
+        result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
+        # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
+        result[:] = 0
+        while batch < n_batches:
+            count = min(tuner.steps, n_batches - batch)
+            state[:] = 0
+            result[structs.STEPS_DONE] = 0
+            arguments = self._arguments(data_and_order, places, rates, batch, count)
+            start = time.perf_counter()
+            if self._slow:
+                run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
+            else:
+                train_batches(*arguments)
+            seconds = time.perf_counter() - start
+            done = int(result[structs.STEPS_DONE])
+            self.steps_done += done
+            self._updates_done += done
+            loss = float(result[structs.LAST_LOSS])
+            if not math.isfinite(loss):
+                self._check_labels(labels)
+                return loss, batch + done
+            batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
+            tuner.took(done, seconds)
+            self._slow = seconds > 2 * SECONDS_PER_CALL * count
+            if on_progress is not None:
+                on_progress(min(batch * batch_size, len(order)))
+        return float(result[structs.LOSS_SUM]) / len(order), -1
+
+    def _check(
+        self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, rates: NDArray, n_batches: int
+    ) -> None:
+        """Whether all that the caller brings fits the workspaces, which are nobody else's; the values of `order` are his duty."""
+        a, rows, dtype = self.architecture, len(x), self.architecture.dtype
+        check("x", x, dtype, (rows, a.layers[0]))
+        if a.loss.takes_labels:
+            check("labels", y, INT64, (rows,))
+        else:
+            check("targets", y, dtype, (rows, a.layers[-1]))
+        if weight is not None:
+            check("weights", weight, dtype, (rows,))
+        check("order", order, INT64, (len(order),))
+        check("rates", rates, FLOAT64, (len(rates),))
+        if len(rates) < n_batches:
+            raise fault(f"{len(rates)} rates are too few for {n_batches} batches")
+        check("parameters", self.parameters, dtype, self._shape)
+
+    def _check_labels(self, labels: NDArray) -> None:
+        bad = first_bad_label(labels, self.architecture.layers[-1])
+        if bad is not None:
+            raise fault(bad)
+
+    def _arguments(
+        self, data: tuple[Any, ...], places: tuple[NDArray, ...], rates: NDArray, batch: int, count: int
+    ) -> tuple[Any, ...]:
+        """Those of a native call for `count` batches from `batch` on."""
+        w, layout = self._workspace, self._layout
+        crew = w.crews[w.tuner.choice]
+        return (
+            (w.state, crew.n_threads, crew.row_blocks),
+            (crew.plan, layout.alphas, self.parameters),
+            layout.loss,
+            (self._code, self._hyper, *self.states, w.gradient, w.squares, w.partial),
+            data,
+            places,
+            (w.outputs, w.d_outputs, w.losses),
+            (batch, count, rates, self.steps_done + 1, self._updates_done + 1, self._seed),
+            (w.result, w.ticks),
+        )
+
+    def _stop(self) -> None:
+        """End the native call under way as soon as the jobs that have begun are done, in the middle of a step."""
+        self._workspace.state[STOP] = 1
+
+
+def _kind(optimizer: Optimizer | None) -> tuple[int, int] | None:
+    """What states are good for."""
+    return None if optimizer is None else (optimizer.code, optimizer.n_states)

@@ -1,0 +1,154 @@
+"""The compiled engine: many mini-batches in one call, by a team of threads.
+
+A step goes through phases; the jobs of a phase write to separate places, and a barrier ends it:
+
+    forward of layer 1, 2, ... L          bias and activation in the tile; the last one goes on to the loss of its rows
+    backward of layer L                   d_z[L-1] = (d_z[L] @ W[L].T) * act'
+    update of layer L, backward of L-1    d_W = a.T @ d_z, and at once the optimizer on the block just computed
+    ...
+    update of layers 2 and 1, next batch  rows of the next batch are gathered while the last gradients are computed
+
+Rows have nothing to do with each other until their gradients are added up. Where the parameters and the numbers of a
+batch in all layers fit into a core's cache together, there are two phases only:
+
+    forward, loss and backward            a block of rows goes up and down through all layers: fused row blocks
+    update of all layers, next batch
+
+With many blocks, each also takes its partial gradient while its numbers are in the cache, and the updates add these up,
+one after the other: they depend on the number of rows alone.
+
+The network is data: sizes, offsets, activations, loss and optimizer are numbers in arrays, so that one compiled version
+per dtype serves them all. A layer's gradient lives for as long as its block is in the cache: it has no place in memory.
+
+Clipping by the global norm needs the whole gradient before the first update. Then the updates leave it in a flat buffer
+with the sum of squares of each block, and one more phase runs the optimizer on the same blocks.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastdl.engine.loss import loss_of
+from fastdl.engine.phases import (
+    Worker,
+    backward_and_update,
+    batch_loss,
+    clip_and_update,
+    forward_layers,
+    fused_row_blocks,
+    gather_first,
+    start_clock,
+    step_of,
+    stop_clock,
+)
+from fastdl.engine.structs import (
+    CLIP,
+    I64,
+    LAST_LOSS,
+    LOSS,
+    LOSS_SUM,
+    REPORT,
+    RUN,
+    SLOT_ROUND,
+    STEPS_DONE,
+    TEAM,
+    TICK_COLUMNS,
+    TOTAL,
+    Batches,
+    Memory,
+    Report,
+    Run,
+    Team,
+    Update,
+    batches_type,
+    memory_type,
+    network_of,
+    network_type,
+    rows_of,
+    update_type,
+)
+from fastdl_kernels.serial import check_in, entry, jit, linked, run_jobs
+from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
+
+
+@linked(
+    lambda x: (I64, TEAM, network_type(x), LOSS, update_type(x), batches_type(x), memory_type(x), RUN, REPORT)
+)  # fmt: skip
+def work(job, team, network, loss, update, batches, memory, run, report):
+    """What one thread of the team does: the steps of a call."""
+    rank, size = check_in(team.state, team.wanted)
+    if rank < 0:
+        return
+    mode = flush_subnormals()
+    worker = Worker(rank, size, team.state, pointer(report.ticks, rank * TICK_COLUMNS), report.clocked)
+    begin = start_clock(worker)
+    gather_first(worker, run, batches)
+    for i in range(run.n_batches):
+        step = step_of(i, run, network, loss, update, batches)
+        if team.row_blocks:
+            fused_row_blocks(worker, team.row_blocks, step, network, loss, update, memory)
+        else:
+            forward_layers(worker, step, network, loss, memory)
+        loss_sum = batch_loss(step, network, loss, memory)
+        if rank == 0:
+            report.result[LOSS_SUM] += loss_sum
+            report.result[LAST_LOSS] = loss_sum / step.rows
+        if not math.isfinite(loss_sum):
+            break
+        first_passed = 0 if team.row_blocks else network.n_layers - 1
+        following = run.batch + i + 1 if i + 1 < run.n_batches else -1
+        backward_and_update(worker, first_passed, following, step, network, update, batches, memory)
+        if update.hyper[CLIP] > 0.0:
+            clip_and_update(worker, step, network, update)
+        if rank == 0:
+            report.result[STEPS_DONE] += 1
+    stop_clock(worker, TOTAL, begin)
+    restore_mode(mode)
+
+
+@jit
+def _work_job(job, team, network, loss, update, batches, memory, run, report):
+    work(job, team, network, loss, update, batches, memory, run, report)
+
+
+@entry
+def train_batches(team, network, loss, update, data, places, memory, run, report):
+    """Train on some batches of an epoch. The arguments are tuples of arrays and numbers, in the order of the struct's fields:
+
+    team : state (zeros at the start), threads wanted, row blocks
+    network : plan, alphas, parameters
+    loss : code, whether its mean is per output, its parameters
+    update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size]
+    data : batch size, order, inputs, labels, targets, weights
+    places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
+    memory : outputs, d_outputs, losses
+    run : batch, n_batches, rates, step, update, seed
+    report : result (zeros at the start), ticks
+    """
+    state, wanted, row_blocks = team
+    code, hyper, state1, state2, gradient, squares, partial = update
+    size, order, inputs, labels, targets, weights = data
+    x, y_labels, y_targets, y_weights = places
+    outputs, d_outputs, losses = memory
+    batch, n_batches, rates, first_step, first_update, seed = run
+    result, clock = report
+    slot_size = gradient.size // wanted // SLOT_ROUND * SLOT_ROUND
+    run_jobs(
+        _work_job, wanted, wanted > 1,
+        (
+            Team(pointer(state, 0), wanted, row_blocks),
+            network_of(network[0], network[1], network[2]),
+            loss_of(loss[0], loss[1], loss[2]),
+            Update(
+                code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(gradient, 0), slot_size,
+                pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1],
+            ),
+            Batches(
+                size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
+                rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0],
+            ),
+            Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
+            Run(batch, n_batches, pointer(rates, 0), first_step, first_update, seed),
+            Report(pointer(result, 0), pointer(clock, 0), clock.size > 0),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,257 @@
+"""What compiled functions are given: groups of pointers and numbers, and how a network is written down as numbers.
+
+Numba counts references to every array that a function gets. The counters of a training's arrays lie on cache lines that
+all of its threads would write to, for each job: with jobs of a microsecond that took longer than the work itself. So
+arrays become pointers where Python's call arrives, and everything beyond works on these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba.core import types
+
+from fastdl_kernels.serial import TILE_ROWS, jit
+from fastdl_kernels.simd import pointer
+
+# Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
+# outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
+# buffer for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
+# its weights is cut into UPDATES jobs of UPDATE_ROWS rows.
+N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
+PLAN_COLUMNS = 11
+
+# Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
+NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
+
+# Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
+# limit of the gradient's norm (0: none). The learning rate of each step stands in an array of its own.
+BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
+HYPER_SIZE = 7
+
+# Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss.
+LOSS_SUM, STEPS_DONE, LAST_LOSS = range(3)
+RESULT_SIZE = 3
+
+# Columns of `ticks` (int64), one row per thread: ticks spent in each kind of job, and in the whole call. A row is as
+# long as two cache lines.
+FORWARD, BACKWARD, UPDATE, GATHER, TOTAL = range(5)
+TICK_COLUMNS = 16
+
+# Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
+ROWS = 4 * TILE_ROWS
+# How many rows ahead the gather prefetches: copying so many short rows takes longer than a line takes to come from memory.
+ROWS_AHEAD = 16
+# Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
+WORK_PER_JOB = 8_000
+# Into how many jobs an update is cut when the norm of the gradient is wanted: sums of squares that do not depend on the
+# number of threads.
+CLIP_PARTS = 8
+# Numbers by which a thread's slot of the gradient is rounded up: slots of two threads share no cache line, nor its neighbour.
+SLOT_ROUND = 32
+
+
+class Network(NamedTuple):
+    """A network: its plan, the parameters of its activations, and its own parameters of `itemsize` bytes each."""
+
+    n_layers: Any
+    plan: Any
+    alphas: Any
+    parameters: Any
+    itemsize: Any
+
+
+class Loss(NamedTuple):
+    """A loss: its code, its own numbers (float64), and whether its mean is over outputs as well as over rows."""
+
+    code: Any
+    parameters: Any
+    per_output: Any
+
+
+class Matrix(NamedTuple):
+    """Rows of numbers that lie `stride` apart."""
+
+    data: Any
+    stride: Any
+
+
+class Rows(NamedTuple):
+    """Rows and what belongs to them: so many inputs, labels (0 or 1), targets and weights (0 or 1) to a row."""
+
+    inputs: Any
+    n_inputs: Any
+    labels: Any
+    n_labels: Any
+    targets: Any
+    n_targets: Any
+    weights: Any
+    n_weights: Any
+
+
+class Batches(NamedTuple):
+    """The batches of an epoch: `size` rows of the `data` each, in the order that `order` [n_rows] says.
+
+    Steps read them in one of `n_places` places, by turns. A batch that is all of the data is read where it is: then
+    there is one place, which is the data, and nothing to gather.
+    """
+
+    size: Any
+    order: Any
+    n_rows: Any
+    data: Rows
+    places: Rows
+    n_places: Any
+
+
+class Update(NamedTuple):
+    """What turns a gradient into new parameters: the optimizer's code, numbers and states, and the gradient's memory.
+
+    gradient is all of it, flat, or a slot for each thread, slot_size numbers apart; squares [update jobs] is what its norm is
+    made of. The gradient may come in `n_partial` partial gradients, one for each block of rows, that lie partial_size
+    numbers apart from `partial` on.
+    """
+
+    code: Any
+    hyper: Any
+    state1: Any
+    state2: Any
+    gradient: Any
+    slot_size: Any
+    squares: Any
+    partial: Any
+    n_partial: Any
+    partial_size: Any
+
+
+class Memory(NamedTuple):
+    """Workspaces of a step: a[l] and d_z[l] of all layers, and the losses of blocks of TILE_ROWS rows."""
+
+    outputs: Any
+    d_outputs: Any
+    losses: Any
+
+
+class Team(NamedTuple):
+    """The threads that share a step out: the state in which they meet, how many are wanted, and `row_blocks`.
+
+    row_blocks is into how many blocks of rows a batch is cut that go through all layers; 0: one layer after the other.
+    """
+
+    state: Any
+    wanted: Any
+    row_blocks: Any
+
+
+class Run(NamedTuple):
+    """Which steps a call takes.
+
+    `n_batches` of the epoch's batches from `batch` on. rates [batches of the epoch] are learning rates. `step` is the number of
+    the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states.
+    """
+
+    batch: Any
+    n_batches: Any
+    rates: Any
+    step: Any
+    update: Any
+    seed: Any
+
+
+class Report(NamedTuple):
+    """What a call tells: `result` (LOSS_SUM and so on), and ticks [threads, TICK_COLUMNS] if it is `clocked`."""
+
+    result: Any
+    ticks: Any
+    clocked: Any
+
+
+I64, F64, BOOL, KEY = types.int64, types.float64, types.boolean, types.uint64
+INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
+RATES = types.UniTuple(types.float64, 3)
+BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
+TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
+LOSS = types.BaseTuple.from_types((I64, NUMBERS, I64), Loss)
+RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
+REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
+
+
+def _named(kind: type, *members: types.Type) -> types.Type:
+    return types.BaseTuple.from_types(members, kind)
+
+
+def floats(element: types.Type) -> types.Type:
+    """A pointer to floats as Numba sees it, for an element type; so for the functions below."""
+    return types.CPointer(element)
+
+
+def network_type(element: types.Type) -> types.Type:
+    """`Network`."""
+    return _named(Network, I64, INTS, floats(element), floats(element), I64)
+
+
+def matrix_type(element: types.Type) -> types.Type:
+    """`Matrix`."""
+    return _named(Matrix, floats(element), I64)
+
+
+def rows_type(element: types.Type) -> types.Type:
+    """`Rows`."""
+    return _named(Rows, floats(element), I64, INTS, I64, floats(element), I64, floats(element), I64)
+
+
+def batches_type(element: types.Type) -> types.Type:
+    """`Batches`."""
+    return _named(Batches, I64, INTS, I64, rows_type(element), rows_type(element), I64)
+
+
+def update_type(element: types.Type) -> types.Type:
+    """`Update`."""
+    x = floats(element)
+    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64)
+
+
+def memory_type(element: types.Type) -> types.Type:
+    """`Memory`."""
+    return _named(Memory, floats(element), floats(element), NUMBERS)
+
+
+@jit
+def network_of(plan, alphas, parameters):
+    """The network that these arrays describe."""
+    return Network(
+        plan.shape[0], pointer(plan, 0), pointer(alphas, 0), pointer(parameters, 0), parameters.itemsize
+    )  # fmt: skip
+
+
+@jit
+def rows_of(inputs, labels, targets, weights):
+    """Arrays inputs [N, I], labels [N], targets [N, T] and weights [N] as rows; what a loss has no use for has size 0."""
+    return Rows(
+        pointer(inputs, 0), inputs.shape[1], pointer(labels, 0), min(1, labels.size),
+        pointer(targets, 0), targets.shape[1], pointer(weights, 0), min(1, weights.size),
+    )  # fmt: skip
+
+
+@jit
+def skip(rows, n):
+    """The rows from number n on."""
+    return Rows(
+        pointer(rows.inputs, n * rows.n_inputs), rows.n_inputs, pointer(rows.labels, n * rows.n_labels), rows.n_labels,
+        pointer(rows.targets, n * rows.n_targets), rows.n_targets, pointer(rows.weights, n * rows.n_weights), rows.n_weights,
+    )  # fmt: skip
+
+
+@jit
+def plan_of(network, layer):
+    """A layer's row of the plan: its columns are `N_IN` and those after it."""
+    return pointer(network.plan, layer * PLAN_COLUMNS)
+
+
+@jit
+def input_of(network, layer, batch, outputs):
+    """What a layer reads, as a `Matrix`: the batch, or the outputs of the layer underneath."""
+    if layer == 0:
+        return Matrix(batch.inputs, batch.n_inputs)
+    under = plan_of(network, layer - 1)
+    return Matrix(pointer(outputs, under[OUTPUT]), under[STRIDE])

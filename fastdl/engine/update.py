@@ -1,0 +1,232 @@
+"""Update: the gradient of a block of weights, and at once the optimizer on the block just computed."""
+
+from __future__ import annotations
+
+import math
+
+from fastdl.engine.backward import weight_gradient
+from fastdl.engine.forward import parts_of
+from fastdl.engine.structs import (
+    ADAM,
+    BETA1,
+    BETA2,
+    BIAS,
+    CLIP,
+    CLIP_PARTS,
+    EPS,
+    F64,
+    I64,
+    L2,
+    MOMENTUM,
+    N_IN,
+    N_OUT,
+    NESTEROV,
+    NO_UPDATE,
+    RATES,
+    RMSPROP,
+    SLOT_ROUND,
+    UPDATE_ROWS,
+    UPDATES,
+    WEIGHT,
+    WEIGHT_DECAY,
+    floats,
+    matrix_type,
+    network_of,
+    network_type,
+    plan_of,
+    update_type,
+)
+from fastdl_kernels.serial import (
+    adam_range,
+    entry,
+    grid,
+    jit,
+    linked,
+    momentum_range,
+    noinline,
+    rmsprop_range,
+    sgd_range,
+    sum_of,
+)
+from fastdl_kernels.simd import broadcast, fma, lanes_of, load_up_to, number_like, pointer, store_up_to
+
+
+@jit
+def step_rates(hyper, lr, step):
+    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step)), computed once for all blocks of a step."""
+    return lr, 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step)
+
+
+@jit
+def _apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
+    """One optimizer step on n parameters from `at` on; `gradient` points to theirs."""
+    noinline()
+    one, code, hyper = parameters[0], update.code, update.hyper
+    rate, decay = number_like(one, rates[0]), number_like(one, l2)
+    beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
+    beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
+    eps = number_like(one, hyper[EPS])
+    keep = number_like(one, 1.0 - rates[0] * weight_decay)
+    unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
+    p = pointer(parameters, at)
+    if code == ADAM:
+        m, v = pointer(update.state1, at), pointer(update.state2, at)
+        adam_range(p, gradient, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+    elif code == RMSPROP:
+        rmsprop_range(p, gradient, pointer(update.state1, at), 0, n, decay, rate, beta1, rest1, eps)
+    elif code == MOMENTUM:
+        momentum_range(p, gradient, pointer(update.state1, at), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
+    else:
+        sgd_range(p, gradient, 0, n, decay, rate)
+
+
+@jit
+def update_jobs(network, low, high):
+    """Jobs of the updates of the layers low .. high."""
+    jobs = 0
+    for layer in range(low, high):
+        jobs += plan_of(network, layer)[UPDATES]
+    return jobs
+
+
+@jit
+def update_of(job, network, low):
+    """(layer, number of its update's block) of a job of the layers from `low` on."""
+    layer = low
+    while job >= plan_of(network, layer)[UPDATES]:
+        job -= plan_of(network, layer)[UPDATES]
+        layer += 1
+    return layer, job
+
+
+@jit
+def _update_block(job, network, layer):
+    """(first row, one behind the last) of an update job's weights, which lie in one piece in every buffer."""
+    plan = plan_of(network, layer)
+    return job * plan[UPDATE_ROWS], min(plan[N_IN], (job + 1) * plan[UPDATE_ROWS])
+
+
+@jit
+def _slot_bias(rows, n_out):
+    """Where in a thread's slot of the gradient a layer's biases come: behind the block of weights, on a cache line."""
+    return (rows * n_out + 15) // 16 * 16
+
+
+@entry
+def cut_updates(size, rows, clips, plan, alphas, parameters):
+    """Write into `plan` how updates are cut for a team of `size` and batches of `rows`: into blocks of whole rows.
+
+    Returns (jobs of all updates together, numbers in the slot that has room for the gradient of any one of them). Sums of
+    squares must not depend on the number of threads: if `clips`, neither does the cut.
+    """
+    network = network_of(plan, alphas, parameters)
+    jobs = room = 0
+    for layer in range(network.n_layers):
+        n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
+        parts = CLIP_PARTS if clips else parts_of(size, rows, network, layer)
+        plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, network.itemsize, parts, True)
+        jobs += plan[layer, UPDATES]
+        room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
+    return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
+
+
+@jit
+def _add_partials(update, at, n, total):
+    """total[:n] = the numbers from `at` on of all partial gradients, added up one after the other."""
+    noinline()
+    for i in range(0, n, lanes_of(total)):
+        s = load_up_to(update.partial, at + i, n - i)
+        for k in range(1, update.n_partial):
+            s = s + load_up_to(update.partial, k * update.partial_size + at + i, n - i)
+        store_up_to(total, i, s, n - i)
+
+
+@linked(lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, matrix_type(x), floats(x), I64))
+def update_block(job, network, layer, rows, update, rank, rates, below, d_above, square):
+    """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well. Where there are partial gradients
+    (`add_partial`), they are added up instead of multiplying.
+
+    The block's gradient goes to the slot of the thread `rank`, is used and forgotten. Where all of it is wanted, with
+    NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
+    limit, the L2 penalty is added to it and update.squares[square] = Σ g².
+    """
+    plan = plan_of(network, layer)
+    n_out = plan[N_OUT]
+    m0, m1 = _update_block(job, network, layer)
+    alpha, gradient, slot = network.alphas[layer], update.gradient, rank * update.slot_size
+    whole = update.code == NO_UPDATE or update.hyper[CLIP] > 0.0
+    at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
+    d_weight = pointer(gradient, at if whole else slot)
+    d_bias = pointer(gradient, bias if whole else slot + _slot_bias(m1 - m0, n_out))
+    if update.n_partial:
+        _add_partials(update, at, n, d_weight)
+        if m0 == 0:
+            _add_partials(update, bias, n_out, d_bias)
+    else:
+        weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
+    if not whole:
+        _apply(update, rates, network.parameters, d_weight, at, n, update.hyper[L2], update.hyper[WEIGHT_DECAY])
+        if m0 == 0:
+            _apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+    elif update.code != NO_UPDATE:
+        if update.hyper[L2] > 0.0:
+            _add_multiple(d_weight, pointer(network.parameters, at), number_like(alpha, update.hyper[L2]), n)
+        bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
+        update.squares[square] = square_sum(d_weight, n) + bias_square
+
+
+@jit
+def clip_factor(update, jobs):
+    """What the gradient is multiplied by to have at most the norm that is allowed; `jobs` blocks make it up."""
+    limit = update.hyper[CLIP]
+    norm = math.sqrt(sum_of(update.squares, jobs))
+    return limit / norm if norm > limit else (1.0 if norm <= limit else norm)  # a NaN stays one
+
+
+@linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, F64))
+def clipped_update(job, network, layer, update, rates, factor):
+    """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
+    plan = plan_of(network, layer)
+    n_out, bias = plan[N_OUT], plan[BIAS]
+    m0, m1 = _update_block(job, network, layer)
+    at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
+    d_weight, d_bias = pointer(update.gradient, at), pointer(update.gradient, bias)
+    if factor != 1.0:  # a NaN, too
+        _scale(d_weight, number_like(network.parameters[0], factor), n)
+    _apply(update, rates, network.parameters, d_weight, at, n, 0.0, update.hyper[WEIGHT_DECAY])
+    if m0 == 0:
+        if factor != 1.0:
+            _scale(d_bias, number_like(network.parameters[0], factor), n_out)
+        _apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+
+
+@jit
+def _add_multiple(out, x, factor, n):
+    """out += factor * x."""
+    for i in range(0, n, lanes_of(out)):
+        store_up_to(out, i, fma(broadcast(factor), load_up_to(x, i, n - i), load_up_to(out, i, n - i)), n - i)
+
+
+@jit
+def _scale(out, factor, n):
+    """out *= factor."""
+    for i in range(0, n, lanes_of(out)):
+        store_up_to(out, i, broadcast(factor) * load_up_to(out, i, n - i), n - i)
+
+
+@jit
+def square_sum(x, n):
+    """Σ x², in float64: four sums by turns, which do not wait for each other, then the rest."""
+    noinline()
+    s0 = s1 = s2 = s3 = 0.0
+    full = n - n % 4
+    for i in range(0, full, 4):
+        a, b, c, d = float(x[i]), float(x[i + 1]), float(x[i + 2]), float(x[i + 3])
+        s0 += a * a
+        s1 += b * b
+        s2 += c * c
+        s3 += d * d
+    total = (s0 + s1) + (s2 + s3)
+    for i in range(full, n):
+        total += float(x[i]) * float(x[i])
+    return total

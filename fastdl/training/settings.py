@@ -1,0 +1,186 @@
+"""The settings of a training: what each is, its default, its check. Trainer, run records and options derive from here.
+
+Every setting is live: it is checked when it is set, at any time, and holds from the next `fit` (the rate's factor from the
+next epoch). To add one: an entry of `SETTINGS`, and the argument of `Trainer` that has its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdl import checks, metrics
+from fastdl.errors import InputError
+from fastdl.model import MLP
+from fastdl.optimizers import Adam, Optimizer
+from fastdl.schedules import Constant, Schedule
+from fastdl.training.callbacks import check_callbacks
+from fastdl.training.early_stopping import EarlyStopping
+
+
+class Settings:
+    """Attributes that are checked when they are set; see `Trainer` for what they mean."""
+
+    model: MLP
+    optimizer: Optimizer
+    batch_size: int
+    epochs: int
+    l2: float
+    seed: int
+    n_threads: int | str
+    callbacks: list[Any]
+    schedule: Schedule
+    clip_norm: float | None
+    dropout: float | tuple[float, ...]
+    early_stopping: EarlyStopping | None
+    class_weight: dict[int, float] | str | None
+    metrics: dict[str, Callable[..., float]]
+    rate_factor: float
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setting = SETTINGS.get(name)
+        object.__setattr__(self, name, value if setting is None else setting.check(value, self))
+
+    def check_again(self) -> None:
+        """Look at all settings once more: some depend on others, and lists may have been changed in place."""
+        for name in SETTINGS:
+            setattr(self, name, getattr(self, name))
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """One dropout rate for each hidden layer; empty where nothing is dropped."""
+        rates = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * len(self.model.activations)
+        return rates if any(rates) else ()
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain JSON values, for a run's record and model file."""
+        return {name: setting.plain(getattr(self, name)) for name, setting in SETTINGS.items() if setting.plain}
+
+
+def _model(value: Any, _: Settings) -> MLP:
+    if not isinstance(value, MLP):
+        raise InputError(f"model: expected a fastdl.MLP, got {type(value).__name__}")
+    return value
+
+
+def _optimizer(value: Any, _: Settings) -> Optimizer:
+    if value is None:
+        return Adam()
+    if not isinstance(value, Optimizer):
+        raise InputError(f"optimizer: expected an instance such as fastdl.Adam(lr=1e-3), got {value!r}")
+    return value
+
+
+def _schedule(value: Any, _: Settings) -> Schedule:
+    if value is None:
+        return Constant()
+    if not isinstance(value, Schedule):
+        raise InputError(f"schedule: expected an instance such as fastdl.schedules.Cosine(), got {value!r}")
+    return value
+
+
+def _count(name: str, low: int, what: str) -> Callable[[Any, Settings], int]:
+    return lambda value, _: checks.count(value, name, low, what)
+
+
+def _n_threads(value: Any, _: Settings) -> int | str:
+    return value if isinstance(value, str) and value == "auto" else checks.count(
+        value, "n_threads", 1, "'auto' or the number of threads"
+    )  # fmt: skip
+
+
+def _dropout(value: Any, settings: Settings) -> float | tuple[float, ...]:
+    """One rate for all hidden layers, or one each."""
+    n_hidden = len(settings.model.activations)
+    several = isinstance(value, (list, tuple))
+    rates = tuple(checks.number(rate, "dropout", 0, "the dropout rate") for rate in (value if several else [value]))
+    if any(rate >= 1 for rate in rates):
+        raise InputError(f"dropout: expected rates in [0, 1), such as 0.2, got {value!r}")
+    if several and len(rates) != n_hidden:
+        raise InputError(f"dropout: expected one rate, or {n_hidden} (one per hidden layer), got {len(rates)}")
+    if n_hidden == 0 and any(rates):
+        raise InputError("dropout: expected a model with hidden layers, got a linear one; leave dropout out")
+    return rates if several else rates[0]
+
+
+def _early_stopping(value: Any, settings: Settings) -> EarlyStopping | None:
+    if value is None:
+        return None
+    if not isinstance(value, EarlyStopping):
+        value = EarlyStopping(checks.count(value, "early_stopping", 1, "an EarlyStopping or the epochs to wait"))
+    value.check_monitor((*metrics.METRICS[settings.model.output], *settings.metrics))
+    return value
+
+
+def _class_weight(value: Any, settings: Settings) -> dict[int, float] | str | None:
+    if value is None:
+        return None
+    model = settings.model
+    n_classes = {"softmax": model.layers[-1], "sigmoid": 2 if model.layers[-1] == 1 else 0}.get(model.output, 0)
+    if not n_classes:
+        raise InputError(
+            f"class_weight: expected a model with softmax output, or with one sigmoid output, got {model.output!r} "
+            f"with {model.layers[-1]} outputs; use sample_weight"
+        )
+    if isinstance(value, str) and value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not all(key in range(n_classes) for key in value):
+        raise InputError(
+            f"class_weight: expected 'balanced', or a dictionary from classes 0 to {n_classes - 1} to weights, got {value!r}"
+        )
+    return {int(k): checks.number(w, "class_weight", 0, "the weight of a class") for k, w in value.items()}
+
+
+def _metrics(value: Any, settings: Settings) -> dict[str, Callable[..., float]]:
+    value = {} if value is None else value
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) and callable(f) for k, f in value.items()):
+        raise InputError(f"metrics: expected a dictionary from names to functions of (y, predictions), got {value!r}")
+    taken = [name for name in value if name in ("loss", "val_loss", "epoch", "seconds")]
+    taken += [name for name in value if name in metrics.METRICS[settings.model.output]]
+    if taken:
+        raise InputError(f"metrics: expected names of your own, got {taken[0]!r}, which fastdl uses; call it otherwise")
+    return dict(value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its default, its check (value, settings) -> value, and how a record shows it (None: not at all)."""
+
+    default: Any
+    check: Callable[[Any, Settings], Any]
+    plain: Callable[[Any], Any] | None = lambda value: value
+
+
+def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else function(value)
+
+
+# The order is that in which they are checked: metrics before what monitors them.
+SETTINGS: dict[str, Setting] = {
+    "model": Setting(..., _model, None),
+    "optimizer": Setting(None, _optimizer, lambda value: {"name": value.name, **value.hyperparameters()}),
+    "batch_size": Setting(64, _count("batch_size", 1, "the rows of a mini-batch")),
+    "epochs": Setting(20, _count("epochs", 1, "the passes over the data")),
+    "l2": Setting(0.0, lambda value, _: checks.number(value, "l2", 0, "the weight of the L2 penalty")),
+    "seed": Setting(0, _count("seed", 0, "the seed of the shuffling")),
+    "n_threads": Setting("auto", _n_threads, None),
+    "callbacks": Setting((), lambda value, _: check_callbacks(value), None),
+    "schedule": Setting(None, _schedule, lambda value: value.describe()),
+    "clip_norm": Setting(
+        None,
+        lambda value, _: None if value is None else checks.positive(value, "clip_norm", "the gradient's largest norm"),
+    ),
+    "dropout": Setting(0.0, _dropout, lambda value: [] if not np.any(value) else np.asarray(value).tolist()),
+    "metrics": Setting(None, _metrics, None),
+    "early_stopping": Setting(None, _early_stopping, _optional(lambda value: value.describe())),
+    "class_weight": Setting(
+        None, _class_weight, lambda value: {str(k): w for k, w in value.items()} if isinstance(value, dict) else value
+    ),
+    "rate_factor": Setting(
+        1.0, lambda value, _: checks.positive(value, "rate_factor", "what the schedule's rates are multiplied by"), None
+    ),
+}
+"""Registry: `Trainer`'s arguments, run records, and the tests iterate over it."""

@@ -1,0 +1,107 @@
+"""Standardisation at the edges: large offsets, tiny and constant columns, and targets back in their units."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+import fastdl
+from fastdl import metrics
+from fastdl.scaling import Scaling
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [0.0, 5e3, 1.7e9, 1e15, -1e15])
+def test_predictions_are_in_the_units_of_the_data(rng, dtype, offset):
+    """`predict` and the history agree, however far the targets lie from 0 for what they vary by."""
+    A = rng.normal(size=(500, 3))
+    w = offset + 10 * A.sum(1)
+    model = fastdl.MLP([3, 1], output="linear", dtype=dtype).standardize(A, w)
+    history = fastdl.Trainer(model, fastdl.Adam(0.03), batch_size=50, epochs=60).fit(A, w, validation_data=(A, w))
+    predictions = model.predict(A)
+    assert predictions.dtype == np.float64
+    rmse = np.sqrt(np.mean((predictions - w) ** 2))
+    resolution = np.spacing(abs(offset) + 50)
+    assert rmse == pytest.approx(history.metrics["rmse"][-1], rel=1e-3, abs=2 * resolution + 1e-5)
+    assert rmse < 0.1 + 2 * resolution
+    assert history.metrics["r2"][-1] == pytest.approx(r2_score(w, predictions), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-13, 1e-5, 1.0, 1e13, 1e150])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_varies_is_scaled_whatever_its_size(rng, size, offset, dtype):
+    """Standardised columns have mean 0 and deviation 1; only differences of a few units in the last place are none."""
+    column = np.linspace(-1, 1, 101) * size + offset * size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with np.errstate(over="ignore", under="ignore"):
+            X = column[:, None].astype(dtype)
+        if not np.isfinite(X).all() or np.ptp(X) == 0:
+            return
+        scaled = Scaling.of(X).inputs(X, np.dtype("float64"))
+    rough = 50 * np.finfo(dtype).eps * (1 + offset)
+    assert abs(scaled.mean()) < rough
+    assert scaled.std() == pytest.approx(1, rel=float(1e-3 + rough))
+
+
+def test_counters_with_a_large_offset():
+    """Values of 1e15 + i are numbers that differ by 1: exact in float64, and not in float32."""
+    X = (1e15 + np.arange(400.0))[:, None]
+    scaled = Scaling.of(X).inputs(X, np.dtype("float32"))
+    want = (np.arange(400) - 199.5) / np.arange(400).std()
+    np.testing.assert_allclose(scaled[:, 0], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e-13, 1e13, -7.7, 5e-324])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_columns_become_0(value, dtype):
+    X = np.full((1000, 1), value, dtype)
+    X[::3] = np.nextafter(X[0], dtype(np.inf)) if value > 1e-300 else X[0]  # rounding
+    scaling = Scaling.of(X)
+    assert scaling.scale[0] == 1
+    assert np.abs(scaling.inputs(X, np.dtype("float64"))).max() < 1e-2 * max(abs(value), 1e-20)
+
+
+def test_whole_numbers_and_booleans():
+    X = np.array([[1, 2**40], [3, 2**40], [5, 2**40]])
+    np.testing.assert_allclose(Scaling.of(X).scale, [np.sqrt(8 / 3), 1])
+    np.testing.assert_allclose(Scaling.of(X[:, :1] > 1).scale, [np.sqrt(2) / 3])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [0.1, 0.0, 1e6, -3.3])
+def test_r2_of_a_constant_target(dtype, value):
+    """1 where the error is rounding, else 0, as scikit-learn says of exact numbers."""
+    model = fastdl.MLP([1, 1], output="linear", dtype=dtype)
+    y = np.full((50, 1), value, dtype)
+    close = y * dtype_number(dtype, 1 + np.finfo(dtype).eps)
+    assert metrics.evaluate(model, y, y)["r2"] == 1 == r2_score(y, y)
+    assert metrics.evaluate(model, close, y)["r2"] == 1
+    assert metrics.evaluate(model, y + dtype_number(dtype, 0.01 + abs(value) / 50), y)["r2"] == 0
+
+
+def dtype_number(dtype, value):
+    return np.dtype(dtype).type(value)
+
+
+def test_r2_as_scikit_learn_has_it(rng):
+    model = fastdl.MLP([1, 3], output="linear", dtype="float64")
+    y, p, w = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)), rng.random(40)
+    assert metrics.evaluate(model, p, y)["r2"] == pytest.approx(r2_score(y, p), rel=1e-12)
+    assert metrics.evaluate(model, p, y, w)["r2"] == pytest.approx(r2_score(y, p, sample_weight=w), rel=1e-12)
+
+
+def test_large_targets_that_nothing_scales_are_warned_of(rng):
+    X = rng.normal(size=(60, 3))
+    y = 5e5 + 1e4 * X[:, 0]
+    model = fastdl.MLP([3, 4, 1], output="linear").standardize(X)
+    with pytest.warns(UserWarning, match=r"y: the targets are around 5e\+05 .* model.standardize\(X, y\)") as caught:
+        fastdl.Trainer(model, batch_size=20, epochs=1).fit(X, y)
+    assert caught[0].filename == __file__
+    fastdl.Trainer(model.standardize(X, y), batch_size=20, epochs=1).fit(X, y)  # no warning
