@@ -36,7 +36,7 @@ from fastdl.estimators import fitting
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
-from fastdl.tables.model import load
+from fastdl.tables.model import TableModel, load
 from fastdl.tables.tasks import check_task
 from fastdl.training.trainer import Trainer
 
@@ -173,7 +173,10 @@ def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
 
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
-    wording.inspection(output, load(model_path), model_path)
+    model = load(model_path)
+    wording.inspection(output, model, model_path)
+    if isinstance(model, TableModel):
+        columns.table_of_kinds(output, model.preprocessor)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class _Tabular(BaseEstimator):
         self.dtype = dtype
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, class_weight: str | None) -> None:
-        loaded, _options = self._load(X, y)
+        loaded, n_rows = self._load(X, y)
         class_weight = check_class_weight(loaded, class_weight)
         weights = None
         if sample_weight is not None:
