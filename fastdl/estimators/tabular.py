@@ -56,7 +56,8 @@ class _Tabular(BaseEstimator):
     schedule, clip_norm, dropout, early_stopping : as those of `fastdl.Trainer`
     categorical, numeric, date, ignore : names of columns of which you say what they are; the others show it
     na_values : more words for missing values in columns of text
-    validation : share of the rows that is held out and measured after each epoch, or 0
+    validation : share of the rows that is held out and measured after each epoch; None for 0.2 where `early_stopping`,
+        `group` or `time` need such rows, and for 0, all rows to learn from, elsewhere
     group, time : a column that says which rows belong together, or which come last: those are held out
     seed : of the split, the weights and the shuffling
     threads : how many threads work on a step, or "auto"
@@ -91,7 +92,7 @@ class _Tabular(BaseEstimator):
         date: Sequence[str] = (),
         ignore: Sequence[str] = (),
         na_values: Sequence[str] = (),
-        validation: float = 0.2,
+        validation: float | None = None,
         group: str | None = None,
         time: str | None = None,
         seed: int = 0,
@@ -159,6 +160,7 @@ class _Tabular(BaseEstimator):
         if frame.height == 0:
             raise InputError("X: expected at least one row to learn from, got an empty table")
         names, frame = self._with_targets(frame, y)
+        held_out = self.early_stopping is not None or self.group is not None or self.time is not None
         options = Options(
             target=names,
             task=self._chosen_task(names),
@@ -168,7 +170,7 @@ class _Tabular(BaseEstimator):
             ignore=names_in(frame.columns, self.ignore),
             group=self.group,
             time=self.time,
-            validation=self.validation if frame.height > 1 else 0.0,
+            validation=(0.2 if held_out else 0.0) if self.validation is None else self.validation,
             seed=checks.count(self.seed, "seed", 0, "the seed of split, weights and shuffling"),
             wishes=Wishes(na_values=tuple(self.na_values)),
         )
@@ -262,7 +264,7 @@ class TabularClassifier(ClassifierMixin, _Tabular):
         date: Sequence[str] = (),
         ignore: Sequence[str] = (),
         na_values: Sequence[str] = (),
-        validation: float = 0.2,
+        validation: float | None = None,
         group: str | None = None,
         time: str | None = None,
         seed: int = 0,
@@ -298,7 +300,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """The probability of each class [N, classes], in the order of `classes_`."""
-        chances = self.model_.predict_proba(self._rows(X))
+        rows = self._rows(X)
+        chances = self.model_.predict_proba(rows)
         return np.hstack([1 - chances, chances]) if chances.shape[1] == 1 else chances
 
 
@@ -320,4 +323,5 @@ class TabularRegressor(RegressorMixin, _Tabular):
 
     def predict(self, X: Any) -> NDArray[np.floating]:
         """The numbers [N], or [N, O] for several, in the units of y."""
-        return self.model_.predict(self._rows(X))
+        rows = self._rows(X)
+        return self.model_.predict(rows)

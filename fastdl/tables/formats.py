@@ -47,7 +47,7 @@ def read(path: Path, kind: str) -> Table:
     pl = polars()
     readers: dict[str, Callable[[], Any]] = {
         "parquet": lambda: pl.read_parquet(path),
-        "arrow": lambda: _read_arrow(path),
+        "arrow": lambda: pl.read_ipc(path),
         "jsonl": lambda: pl.read_ndjson(io.BytesIO(read_bytes(path)), infer_schema_length=None),
         "xlsx": lambda: _read_xlsx(path),
     }
@@ -75,11 +75,6 @@ def parts(path: Path, kind: str) -> Iterator[Table]:
     for start in range(0, n_rows, SLICE_ROWS):
         frame = lazy.slice(start, SLICE_ROWS).collect()
         yield Table(frame, str(path), [path], places=lambda row, start=start: f"{path}, row {start + row + 1}")  # type: ignore[misc]
-
-
-def _read_arrow(path: Path) -> pl.DataFrame:
-    pl = polars()
-    return pl.read_ipc(path, memory_map=False)
 
 
 def _read_xlsx(path: Path) -> pl.DataFrame:

@@ -187,7 +187,7 @@ def test_groups_stay_together_and_time_runs_forward(write):
 def test_validation_data_of_its_own(run):
     people(150).write_csv("a.csv")
     people(40, seed=3).write_csv("b.csv")
-    code, out, err = run("train", "a.csv", "--target", "tall", "--validation-data", "b.csv", *FAST, "--out", "r")
+    code, _, err = run("train", "a.csv", "--target", "tall", "--validation-data", "b.csv", *FAST, "--out", "r")
     assert code == 0, err
     assert "150 to train, 40 to validate" in err
     record = json.loads(Path("r/config.json").read_text())["result"]
@@ -214,7 +214,7 @@ def test_cross_validation_predicts_rows_that_were_not_learnt(run, write):
     path = write(
         "a.csv", "x,z,y\n" + "".join("{:.4f},{:.4f},{:.4f}\n".format(*r) for r in rng.standard_normal((40, 3)))
     )
-    code, out, err = run("train", path, "--target", "y", "--epochs", 400, "--l2", 0, "--threads", 1, "--out", "r")
+    run("train", path, "--target", "y", "--epochs", 400, "--l2", 0, "--threads", 1, "--out", "r")
     result = json.loads(Path("r/config.json").read_text())["result"]
     assert result["validation"]["r2"] < 0.3
     assert float(rows(Path("r/history.csv").read_text())[-1]["loss"]) < 0.4
@@ -239,7 +239,7 @@ def test_balanced_classes_count_alike(run, write):
     path = write("a.csv", "x,y\n" + "".join(f"{v:.4f},{int(t)}\n" for v, t in zip(rng.standard_normal(1000) + y, y)))
     found = {}
     for out, options in (("a", []), ("b", ["--class-weight", "balanced"])):
-        code, shown, err = run("train", path, "--target", "y", "--epochs", 10, "--threads", 1, "--out", out, *options)
+        code, _, err = run("train", path, "--target", "y", "--epochs", 10, "--threads", 1, "--out", out, *options)
         assert code == 0, err
         found[out] = json.loads(Path(out, "config.json").read_text())["result"]["validation"]
     assert found["a"]["accuracy"] >= 0.9
