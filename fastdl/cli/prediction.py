@@ -47,7 +47,7 @@ def predict(
     findings = Findings()
     bad: list[str] = []
     with _writer(out) as write:
-        for part in sources.parts(files, as_text=[*data.texts_of(model), *_pieces(ids)]):
+        for part in sources.parts(files, data.wishes_of(model), as_text=[*data.texts_of(model), *_pieces(ids)]):
             write(_predicted(model, part, ids, only, findings))
             if isinstance(part, Table):
                 bad += [f"{part.where(row)}: {reason}" for row, reason in part.bad.items()]

@@ -26,6 +26,7 @@ from fastdl.tables.kinds import Findings
 from fastdl.tables.model import TableModel, as_array, labels_of
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
+from fastdl.tables.text import tidied
 from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
 
@@ -174,7 +175,7 @@ class _Tabular(BaseEstimator):
             seed=checks.count(self.seed, "seed", 0, "the seed of split, weights and shuffling"),
             wishes=Wishes(na_values=tuple(self.na_values)),
         )
-        loaded = prepare(Table(frame, "X"), options)
+        loaded = prepare(Table(tidied(frame, options.wishes.na_values), "X"), options)
         return loaded, frame.height
 
     def _chosen_task(self, names: list[str]) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import InputError
-from fastdl.tables.dialect import Dialect, Wishes, encoding_of, sniff
+from fastdl.tables.dialect import SPACES, Dialect, Wishes, encoding_of, sniff
 from fastdl.tables.streams import head_of, opened
 from fastdl.tables.table import Table, unique_names
 from fastdl.tables.text import cleaned, listed, polars
@@ -22,10 +23,11 @@ from fastdl.tables.text import cleaned, listed, polars
 if TYPE_CHECKING:
     import polars as pl
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 16 << 20
 """Bytes that are parsed at a time: their cells as text take about four times as much for the moment."""
 _HEAD = 1 << 18
 _LOOK = 500  # cells that say whether a column may be one of numbers
+_LOOK_BYTES = 1 << 17
 
 
 @dataclass
@@ -77,10 +79,16 @@ class CsvFile:
     def blocks(self, as_text: Collection[str] = (), columns: Collection[str] | None = None) -> Iterator[Block]:
         """The rows in blocks; `as_text` names columns whose cells stay as they are, `columns` those that are wanted."""
         first = 0
-        for data in self._raw_blocks():
-            block = self._parse(data, first, as_text, columns)
-            first += block.records[-1] + 1 - first if len(block.records) else 0
-            yield block
+        width, separator = len(self.dialect.names), self.dialect.delimiter
+        header = separator.join(f"c{i}" for i in range(width)).encode() + b"\n"
+        with ThreadPoolExecutor(2) as pool:
+            blocks = self._raw_blocks(header)
+            coming = pool.submit(next, blocks, None)
+            while (data := coming.result()) is not None:
+                coming = pool.submit(next, blocks, None)  # read while these rows are parsed
+                block = self._parse(data, len(header), first, as_text, columns, pool)
+                first = int(block.records[-1]) + 1 if len(block.records) else first
+                yield block
 
     def read(self, as_text: Collection[str] = ()) -> Table:
         """All rows."""
@@ -105,8 +113,8 @@ class CsvFile:
 
     # From bytes to blocks
 
-    def _raw_blocks(self) -> Iterator[bytes]:
-        """UTF-8 bytes of whole records, the lines above the first row of data left out."""
+    def _raw_blocks(self, header: bytes = b"") -> Iterator[bytes]:
+        """UTF-8 bytes of whole records behind `header`, the lines above the first row of data left out."""
         dialect = self.dialect
         decoder: Any = None
         if dialect.encoding not in ("utf-8", "cp1252"):
@@ -124,14 +132,16 @@ class CsvFile:
                     data = data.replace(b"\r", b"\n")
                 data = carry + data
                 cut = len(data) if end else _last_record_end(data)
-                data, carry = data[:cut], data[cut:]
-                if decoder is None and not data.isascii():
-                    data = self._valid(data)
-                while skip and data:
-                    data = data[data.find(b"\n") + 1 or len(data) :]
-                    skip -= 1
-                if data:
-                    yield dialect.separated(data)
+                rows: bytes | memoryview = memoryview(data)[:cut]
+                if skip or dialect.separator == SPACES or not (decoder is not None or data.isascii()):
+                    text = bytes(rows) if decoder is not None else self._valid(bytes(rows))
+                    while skip and text:
+                        text = text[text.find(b"\n") + 1 or len(text) :]
+                        skip -= 1
+                    rows = dialect.separated(text)
+                if len(rows):
+                    yield b"".join((header, rows))
+                carry = data[cut:]
                 if end:
                     return
 
@@ -149,21 +159,23 @@ class CsvFile:
 
     # From blocks to columns
 
-    def _parse(self, data: bytes, first: int, as_text: Collection[str], columns: Collection[str] | None) -> Block:
+    def _parse(
+        self,
+        data: bytes,
+        start: int,
+        first: int,
+        as_text: Collection[str],
+        columns: Collection[str] | None,
+        pool: ThreadPoolExecutor,
+    ) -> Block:
         pl = polars()
-        width, separator = len(self.dialect.names), self.dialect.delimiter
-        header = separator.join(f"c{i}" for i in range(width)).encode() + b"\n"
         bad: dict[int, str] = {}
+        wanted = [(i, n) for i, n in zip(self._columns, self.names) if columns is None or n in columns]
+        plain = self._plain_numbers(data, [i for i, n in wanted if n not in as_text])
         try:
-            # infer_schema_length=0: every cell is text.
-            cells = pl.read_csv(
-                header + data,
-                infer_schema_length=0,
-                separator=separator,
-                comment_prefix="#" if self.dialect.comments else None,
-            )
+            cells = self._read(data, plain)
         except pl.exceptions.PolarsError:
-            cells, bad = self._parse_slowly(data, first)
+            cells, bad = self._parse_slowly(data[start:])
         records = np.arange(first, first + cells.height)
         if cells.height and cells["c0"].has_nulls():
             blank = cells.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
@@ -171,29 +183,61 @@ class CsvFile:
             kept = np.flatnonzero(~blank)
             cells, records = cells[kept], records[kept]
             bad = {int(np.searchsorted(kept, row)): why for row, why in bad.items()}
-        wanted = [(i, n) for i, n in zip(self._columns, self.names) if columns is None or n in columns]
-        series = [self._column(cells[f"c{i}"].alias(name), name in as_text) for i, name in wanted]
+        series = list(
+            pool.map(lambda column: self._column(cells[f"c{column[0]}"].alias(column[1]), column[1] in as_text), wanted)
+        )
         return Block(pl.DataFrame(series), records, bad)
+
+    def _read(self, data: bytes, plain: Collection[int]) -> pl.DataFrame:
+        """Cells as text, those of `plain` columns as numbers; as text all of them, if one of those is no number."""
+        pl = polars()
+        schema = {f"c{i}": pl.Float64 if i in plain else pl.String for i in range(len(self.dialect.names))}
+        options = {
+            "separator": self.dialect.delimiter,
+            "comment_prefix": "#" if self.dialect.comments else None,
+            "infer_schema_length": 0,
+        }
+        try:
+            return pl.read_csv(data, schema_overrides=schema, **options)
+        except pl.exceptions.PolarsError:
+            if not plain:
+                raise
+            return pl.read_csv(data, **options)
+
+    def _plain_numbers(self, data: bytes, candidates: Sequence[int]) -> set[int]:
+        """The columns whose first cells are numbers as computers write them."""
+        pl = polars()
+        if self._wishes.na_values:
+            return set()
+        end = _last_record_end(data[:_LOOK_BYTES])
+        try:
+            look = self._read(data[:end], ())
+        except pl.exceptions.PolarsError:
+            return set()
+        plain = set()
+        for i in candidates:
+            cells = look[f"c{i}"].drop_nulls()
+            if len(cells) and not cells.cast(pl.Float64, strict=False).has_nulls():
+                plain.add(i)
+        return plain
 
     def _column(self, cells: pl.Series, as_text: bool) -> pl.Series:
         """Plain numbers as numbers, everything else as text without spaces around it."""
         pl = polars()
-        na_values = self._wishes.na_values
+        if cells.dtype == pl.Float64:
+            return cells.fill_nan(None)
+        cells = cleaned(cells, self._wishes.na_values)
         if as_text:
-            return cleaned(cells, na_values)
-        look = cleaned(cells.head(_LOOK), na_values).drop_nulls()
-        if len(look) and look.cast(pl.Float64, strict=False).null_count():
-            return cleaned(cells, na_values)
-        numbers = cells.cast(pl.Float64, strict=False)
-        if numbers.null_count() == cells.null_count() and not na_values:
-            return numbers.fill_nan(None)
-        cells = cleaned(cells, na_values)
+            return cells
         if cells.null_count() == len(cells):
             return pl.Series(cells.name, [None] * len(cells), dtype=pl.Null)
+        look = cells.head(_LOOK).drop_nulls()
+        if len(look) and look.cast(pl.Float64, strict=False).has_nulls():
+            return cells
         numbers = cells.cast(pl.Float64, strict=False)
         return numbers.fill_nan(None) if numbers.null_count() == cells.null_count() else cells
 
-    def _parse_slowly(self, data: bytes, first: int) -> tuple[pl.DataFrame, dict[int, str]]:
+    def _parse_slowly(self, data: bytes) -> tuple[pl.DataFrame, dict[int, str]]:
         """The cells of a block that polars refuses, row by row, and the rows with too many cells."""
         width = len(self.dialect.names)
         rows: list[list[str | None]] = []
@@ -247,7 +291,7 @@ class CsvFile:
 def _last_record_end(data: bytes) -> int:
     """Behind the last line end that is outside of double quotes, or 0."""
     end = data.rfind(b"\n")
-    quotes = data.count(b'"', 0, end) if end >= 0 else 0
+    quotes = data.count(b'"', 0, end) if b'"' in data else 0
     while end >= 0 and quotes % 2:
         opening = data.rfind(b'"', 0, end)
         before = data.rfind(b"\n", 0, opening)

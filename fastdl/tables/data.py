@@ -117,7 +117,7 @@ def count_rows(source: Table | ArrayData, options: Options) -> int:
     if isinstance(source, Table):
         names = names_in(source.names, options.target)
         known = [name for name in names if name in source.names]
-        cells = [as_text(source.frame[name], options.wishes.na_values).is_null().to_numpy() for name in known]
+        cells = [as_text(source.frame[name]).is_null().to_numpy() for name in known]
         return len(source) - int(np.any(cells, axis=0).sum()) if cells else len(source)
     return len(source)
 
@@ -162,17 +162,17 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     names = names_in(table.names, options.target)
     check_columns(table, names, options)
     wishes = options.wishes
-    columns, rows, notes = targets.read(table, names, options.task, na_values=wishes.na_values, decimal=wishes.decimal)
+    columns, rows, notes = targets.read(table, names, options.task, decimal=wishes.decimal)
     found = tasks.resolve(columns, options.task)
     train, held_out = _split(table, rows, found, options)
     choices = _choices(table, options)
-    preprocessor = Preprocessor.fit(table.frame, rows[train], choices, names)
+    findings = Findings()
+    preprocessor, frame = Preprocessor.fit_tidy(table.frame, rows[train], choices, names, wishes.na_values, findings)
     if not preprocessor.feature_names:
         raise OptionError(
             f"{table.label}: expected at least one feature column that varies beside the target and --ignore, got none"
         )
-    findings = Findings()
-    encoded = preprocessor.encode(table.frame, findings, table.label)
+    encoded = preprocessor.encode(frame, findings, table.label)
     notes = [*table.notes, *notes, *(s for s in findings.sentences() if s.startswith("cells"))]
     return TrainingData(
         name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=table
@@ -186,22 +186,23 @@ def refitted(
     if data.table is None:
         return replace(data, train=train, validation=held_out)
     choices = _choices(data.table, options)
-    preprocessor = Preprocessor.fit(data.table.frame, data.rows[train], choices, data.targets.names)
-    encoded = preprocessor.encode(data.table.frame)
+    rows, names = data.rows[train], data.targets.names
+    preprocessor, frame = Preprocessor.fit_tidy(data.table.frame, rows, choices, names, options.wishes.na_values)
+    encoded = preprocessor.encode(frame)
     return replace(data, features=encoded, preprocessor=preprocessor, train=train, validation=held_out)
 
 
 def load_features(files: Sequence[str], model: MLP) -> Any:
     """The features [N, I] of a file as `model` takes them: a table's columns by name, arrays as they are."""
-    return features_of(open_data(files, with_targets=False, as_text=texts_of(model)), model)
+    source = open_data(files, with_targets=False, wishes=wishes_of(model), as_text=texts_of(model))
+    return features_of(source, model)
 
 
 def load_labelled(
     files: Sequence[str], model: MLP, target: Names | None = None, wishes: Wishes | None = None
 ) -> tuple[Any, NDArray[Any], list[str]]:
     """Features, targets, and notes, of a file as `model` takes them; `target` names other columns than in training."""
-    wishes = wishes or Wishes()
-    source = open_data(files, wishes=wishes, as_text=texts_of(model))
+    source = open_data(files, wishes=wishes or wishes_of(model), as_text=texts_of(model))
     if isinstance(source, ArrayData):
         if target:
             raise OptionError(f"--target: expected a table, whose columns have names, got {' '.join(files)}")
@@ -220,7 +221,7 @@ def load_labelled(
     text = len(names) == 1 and any(isinstance(c, str) for c in model.classes or ())
     if text and model.classes and len({str(c) for c in model.classes} & {"True", "False"}) == 2:
         text = False
-    columns, rows, notes = targets.read(source, names, as_classes=text, na_values=wishes.na_values)
+    columns, rows, notes = targets.read(source, names, as_classes=text)
     y = tasks.known_targets(columns, model.output, model.layers[-1], model.classes)
     findings = Findings()
     X = features_of(source, model, names, findings)
@@ -257,7 +258,7 @@ def features_of(
         )
     choices = Choices(numeric=names)
     missing = [name for name in names if name not in source.names]
-    fitted = Preprocessor.fit(source.frame.select([name for name in names if name in source.names]), None, choices)
+    fitted, _ = Preprocessor.fit_tidy(source.frame.select([n for n in names if n in source.names]), None, choices)
     holes = [column.name for column in fitted.columns if getattr(column, "missing", False)]
     if holes and not missing:
         row = int(source.frame[holes[0]].is_null().arg_max() or 0)
@@ -267,6 +268,11 @@ def features_of(
         )
     fitted = Preprocessor((*fitted.columns, *(NumberColumn(name) for name in missing)))
     return fitted.encode(source.frame, findings, source.label).rows().matrix()
+
+
+def wishes_of(model: MLP) -> Wishes:
+    """How files for a model are read: with the words for missing values that it learnt with."""
+    return Wishes(na_values=model.preprocessor.na_values) if isinstance(model, TableModel) else Wishes()
 
 
 def texts_of(model: MLP) -> list[str]:
@@ -302,7 +308,6 @@ def _choices(table: Table, options: Options) -> Choices:
         names_in(names, options.date),
         ignore,
         reasons,
-        options.wishes.na_values,
         options.wishes.decimal,
     )
 
@@ -314,7 +319,7 @@ def _split(
     if options.validation_data or options.validation == 0:
         return everything
     if options.group is not None:
-        cells = as_text(table.frame[options.group], options.wishes.na_values).fill_null("").gather(rows)
+        cells = as_text(table.frame[options.group]).fill_null("").gather(rows)
         _, groups = np.unique(np.asarray(cells.to_list(), dtype=str), return_inverse=True)
         return split_by_group(groups.reshape(-1), options.validation, options.seed)
     if options.time is not None:
@@ -334,11 +339,11 @@ def _times(table: Table, options: Options) -> NDArray[np.float64]:
     kind = kind_of(options.time, values, replace(choices, ignore=()))
     column = kind.learn(options.time, values)
     if isinstance(column, DateColumn):
-        found = as_times(values, column.format, column.na_values).dt.epoch("us").cast(float)
+        found = as_times(values, column.format).dt.epoch("us").cast(float)
     elif values.dtype.is_numeric():
         found = values.cast(float)
     elif isinstance(column, NumberColumn):
-        found = as_numbers(values, column.style, column.na_values)
+        found = as_numbers(values, column.style)
     else:
         raise OptionError(
             f"--time: expected a column of dates, times or numbers, got {options.time!r}, which is one of {column.kind}; "
@@ -359,9 +364,7 @@ def _with_validation_file(data: TrainingData, options: Options) -> TrainingData:
     for name in names:
         table.find(name, "--validation-data")
     text = len(names) == 1 and any(isinstance(c, str) for c in data.targets.classes or ())
-    columns, rows, notes = targets.read(
-        table, names, as_classes=text, na_values=wishes.na_values, decimal=wishes.decimal
-    )
+    columns, rows, notes = targets.read(table, names, as_classes=text, decimal=wishes.decimal)
     output = tasks.TASKS[data.targets.task].output
     y = tasks.known_targets(columns, output, data.targets.n_outputs, data.targets.classes)
     findings = Findings()

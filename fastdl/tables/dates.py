@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastdl.tables import text
-from fastdl.tables.text import polars, without
+from fastdl.tables.text import polars
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,7 +16,7 @@ _DAYS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y",
     "%d/%m/%y", "%d.%m.%y", "%d-%B-%Y", "%d-%B-%y", "%d %B %Y", "%B %d, %Y", "%B %d %Y", "%d/%B/%Y",
 )  # fmt: skip
-_TIMES = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S%.f%#z", " %H:%M%#z")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S%.f%#z", " %H:%M%#z")
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,23 @@ class DateFormat:
 
     def parse(self, cells: pl.Series) -> pl.Series:
         """The moments of text cells as Datetime, null where there is none; with a time zone they are those of UTC."""
+        times = self._parse(cells)
+        if times.null_count() > cells.null_count():
+            rows = (times.is_null() & cells.is_not_null()).arg_true()
+            times = times.scatter(rows, self._parse(usual(cells.gather(rows))))
+        return times
+
+    def _parse(self, cells: pl.Series) -> pl.Series:
         pl = polars()
-        cells = cells.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})[Tt](\d)", "$1 $2")
-        cells = cells.str.replace(r"\s+(Z|[+-]\d\d:?\d\d)$", "$1")
         if self.prefix:
             cells = self.prefix + cells
         times = cells.str.to_datetime(self.pattern, strict=False, time_unit="us")
         if getattr(times.dtype, "time_zone", None) is not None:
             times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        times = times.cast(pl.Datetime("us"))
         # `%Y` takes the year 19 as well, which is meant for `%y`.
-        year = times.dt.year()
-        return without(times, (year < 1000) | (year > 9999)).cast(pl.Datetime("us"))
+        low, high = pl.datetime(1000, 1, 1), pl.datetime(9999, 12, 31)
+        return pl.select(pl.when(pl.lit(times).is_between(low, high)).then(pl.lit(times))).to_series()
 
     @property
     def words(self) -> str:
@@ -69,25 +75,31 @@ FORMATS = (
 SAMPLE = 200
 
 
-def format_of(cells: pl.Series, share: float = 0.95) -> DateFormat | None:
-    """The format in which at least `share` of the cells that are not missing are dates, or None."""
-    found = cells.drop_nulls()
-    if len(found) == 0:
+def usual(cells: pl.Series) -> pl.Series:
+    """Cells without the T between date and time, and the space before a time zone, of ISO 8601."""
+    return cells.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})[Tt](\d)", "$1 $2").str.replace(r"\s+(Z|[+-]\d\d:?\d\d)$", "$1")
+
+
+def format_of(cells: pl.Series, share: float = 0.95) -> tuple[DateFormat, pl.Series] | None:
+    """The format in which at least `share` of the cells that are not missing are dates, and these; or None."""
+    n = len(cells) - cells.null_count()
+    sample = cells.drop_nulls().head(SAMPLE).unique(maintain_order=True) if n else cells
+    if len(sample) == 0:
         return None
-    sample = found.head(SAMPLE).unique(maintain_order=True)
     looks = sample.str.contains(r"^\s*[\w.,/:+ -]{4,40}$") & sample.str.contains(r"\d.*[-/.: ].*\d|[A-Za-z]{3}.*\d{2}")
     if text.share(looks) < share:
         return None
-    best: tuple[float, DateFormat] | None = None
+    best: tuple[int, DateFormat, pl.Series] | None = None
     for candidate in FORMATS:
         if candidate.parse(sample).count() < share * len(sample):
             continue
-        whole = candidate.parse(found).count() / len(found)
-        if whole >= share and (best is None or whole > best[0]):
-            best = whole, candidate
-            if whole == 1:
+        times = candidate.parse(cells)
+        found = times.count()
+        if found >= share * n and (best is None or found > best[0]):
+            best = found, candidate, times
+            if found == n:
                 break
-    return None if best is None else best[1]
+    return None if best is None else best[1:]
 
 
 def _days(times: pl.Series) -> Any:

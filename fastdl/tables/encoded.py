@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 from fastdl.scaling import Scaling
 
-BLOCK = 4096
-"""Rows that are encoded at a time: a float64 block of 100 features is 3 MB and stays in the cache."""
+BLOCK = 1024
+"""Rows that are encoded at a time: a float64 block of 100 features is 0.8 MB and stays in the cache."""
+SHARE = 1 << 16
+"""Rows that a thread takes at a time."""
 
 
 class OneHot(NamedTuple):
@@ -58,30 +62,58 @@ class EncodedRows:
 
         Memory: the matrix and one block of rows.
         """
-        out = np.empty((len(self), self.encoded.width), dtype)
         width = self.encoded.width
         mean, scale = (np.zeros(width), np.ones(width)) if scaling is None else (scaling.mean, scaling.scale)
-        on, off = (1 - mean) / scale, (0 - mean) / scale
-        for start in range(0, len(self), BLOCK):
-            index = self.index[start : start + BLOCK]
-            block = out[start : start + BLOCK]
-            at = 0
-            for part in self.encoded.parts:
-                if isinstance(part, OneHot):
-                    end = at + part.width
-                    codes = part.codes[index]
-                    rows = np.flatnonzero(codes < part.width)
-                    where = at + codes[rows].astype(np.intp)
-                    block[:, at:end] = off[at:end]
-                    block[rows, where] = on[where]
-                    at = end
-                else:
-                    values = part[index].astype(np.float64, copy=False)
-                    if scaling is not None:
-                        values = (values - mean[at]) / scale[at]
-                    block[:, at] = values
-                    at += 1
+        out = np.empty((len(self), width), dtype)
+        with np.errstate(over="ignore"):  # what leaves the range of `dtype` is infinite, which the model refuses
+            on, off = ((1 - mean) / scale).astype(dtype), ((0 - mean) / scale).astype(dtype)
+            _in_threads(
+                lambda start: self._encode(
+                    out[start : start + SHARE], start, on, off, None if scaling is None else (mean, scale)
+                ),
+                range(0, len(self), SHARE),
+            )
         return out
+
+    def _encode(
+        self,
+        out: NDArray[Any],
+        first: int,
+        on: NDArray[Any],
+        off: NDArray[Any],
+        scaling: tuple[NDArray[Any], NDArray[Any]] | None,
+    ) -> None:
+        """Write the rows from `first` on; a one-hot feature is `on` where it is 1 and `off` elsewhere."""
+        with np.errstate(over="ignore"):
+            for start in range(0, len(out), BLOCK):
+                block = out[start : start + BLOCK]
+                block[:] = off
+                self._fill(block, first + start, on, scaling)
+
+    def _fill(
+        self, block: NDArray[Any], start: int, on: NDArray[Any], scaling: tuple[NDArray[Any], NDArray[Any]] | None
+    ) -> None:
+        """Write the rows from `start` on into a block that holds what a one-hot feature is where it is 0; `on` is what it
+        is where it is 1. Other features become (x - mean) / scale."""
+        index = self.index[start : start + len(block)]
+        places = np.arange(len(block))
+        at = 0
+        for part in self.encoded.parts:
+            if isinstance(part, OneHot):
+                codes = part.codes[index].astype(np.intp)
+                rows = places
+                if codes.max(initial=0) >= part.width:
+                    rows = np.flatnonzero(codes < part.width)
+                    codes = codes[rows]
+                codes += at
+                block[rows, codes] = on[codes]
+                at += part.width
+            else:
+                values = part[index]
+                if scaling is not None:
+                    values = (values.astype(np.float64, copy=False) - scaling[0][at]) / scaling[1][at]
+                block[:, at] = values
+                at += 1
 
     def statistics(self) -> Scaling:
         """Mean and deviation of each feature, as `Scaling.of` finds them in the matrix: the same sums in the same order.
@@ -91,19 +123,9 @@ class EncodedRows:
         width = self.encoded.width
         if width == 1 or len(self) <= BLOCK:
             return Scaling.of(self.matrix())
-        total, squares = np.zeros((1, width)), np.zeros((1, width))
-        low, high = np.full(width, np.inf), np.full(width, -np.inf)
-        blocks = [EncodedRows(self.encoded, self.index[i : i + BLOCK]) for i in range(0, len(self), BLOCK)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            for block in blocks:
-                values = block.matrix()
-                low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-                total = np.add.reduce(np.concatenate([total, values]), axis=0, keepdims=True)
-            mean = total[0] / len(self)
-            for block in blocks:
-                difference = block.matrix() - mean
-                squares = np.add.reduce(np.concatenate([squares, difference * difference]), axis=0, keepdims=True)
-            scale = np.sqrt(squares[0] / len(self))
+        groups = [EncodedRows(Encoded(self.encoded.n_rows, parts), self.index) for parts in _halves(self.encoded.parts)]
+        found = _in_threads(EncodedRows._sums, groups)
+        mean, scale, low, high = (np.concatenate(columns) for columns in zip(*found))
         # Columns that hardly vary, or whose squares leave float64's range, are looked at as a whole.
         usual = (high - low > 1e-9 * np.maximum(np.abs(low), np.abs(high))) & (scale > 0) & np.isfinite(scale + mean)
         usual &= np.abs(mean) <= 1e6 * scale
@@ -113,9 +135,70 @@ class EncodedRows:
             mean[odd], scale[odd] = whole.mean, whole.scale
         return Scaling(mean, scale)
 
+    def _sums(self) -> tuple[NDArray[np.float64], ...]:
+        """Mean, deviation, least and largest value of each feature."""
+        width = self.encoded.width
+        ones, zeros = np.ones(width), np.zeros(width)
+        total, squares = zeros, zeros
+        low, high = np.full(width, np.inf), np.full(width, -np.inf)
+        starts = range(0, len(self), BLOCK)
+        # The first row holds the sums so far: numpy adds the rows of a matrix one after the other.
+        memory = np.empty((BLOCK + 1, width))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in starts:
+                block = memory[1 : 1 + min(BLOCK, len(self) - start)]
+                block[:] = 0
+                self._fill(block, start, ones, None)
+                np.minimum(low, block.min(axis=0), out=low)
+                np.maximum(high, block.max(axis=0), out=high)
+                memory[0] = total
+                total = np.add.reduce(memory[: 1 + len(block)], axis=0)
+            mean = total / len(self)
+            on, off = (1 - mean) * (1 - mean), (0 - mean) * (0 - mean)
+            for start in starts:
+                block = memory[1 : 1 + min(BLOCK, len(self) - start)]
+                block[:] = off
+                self._fill(block, start, on, (mean, ones))
+                for column in self._numbers:
+                    block[:, column] *= block[:, column]
+                memory[0] = squares
+                squares = np.add.reduce(memory[: 1 + len(block)], axis=0)
+            scale = np.sqrt(squares / len(self))
+        return mean, scale, low, high
+
+    @property
+    def _numbers(self) -> list[int]:
+        """The features that are none of a one-hot group."""
+        at, found = 0, []
+        for part in self.encoded.parts:
+            if isinstance(part, OneHot):
+                at += part.width
+            else:
+                found.append(at)
+                at += 1
+        return found
+
     def _columns(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
         """Some of the features [N, len(wanted)]."""
         out = np.empty((len(self), len(wanted)))
         for i in range(0, len(self), BLOCK):
             out[i : i + BLOCK] = EncodedRows(self.encoded, self.index[i : i + BLOCK]).matrix()[:, wanted]
         return out
+
+
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The function of each item; several at a time, as NumPy works without the interpreter's lock."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))
+
+
+def _halves(parts: Sequence[Part]) -> list[Sequence[Part]]:
+    """The parts in groups of neighbours, one for each processor, about as wide."""
+    widths = np.cumsum([part.width if isinstance(part, OneHot) else 1 for part in parts])
+    count = min(os.cpu_count() or 1, 8, len(parts))
+    ends = [int(np.searchsorted(widths, widths[-1] * (k + 1) / count)) + 1 for k in range(count)]
+    ends[-1] = len(parts)
+    groups = [parts[start:end] for start, end in zip([0, *ends], ends)]
+    return [group for group in groups if len(group)]

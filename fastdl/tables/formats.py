@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from fastdl.errors import InputError, MissingExtraError
 from fastdl.tables.streams import opened, read_bytes
 from fastdl.tables.table import Table
-from fastdl.tables.text import polars
+from fastdl.tables.text import polars, tidied
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +36,7 @@ def kind_of(path: Path, head: bytes) -> str | None:
     return None
 
 
-def read(path: Path, kind: str) -> Table:
+def read(path: Path, kind: str, na_values: Sequence[str] = ()) -> Table:
     """A whole file as a table.
 
     Raises
@@ -61,19 +61,20 @@ def read(path: Path, kind: str) -> Table:
     if frame.height == 0:
         raise InputError(f"{path}: expected at least one row of data, got none")
     first = 2 if kind == "xlsx" else 1
+    frame = tidied(frame, na_values)
     return Table(frame, str(path), [path], places=lambda row: f"{path}, row {row + first}")
 
 
-def parts(path: Path, kind: str) -> Iterator[Table]:
+def parts(path: Path, kind: str, na_values: Sequence[str] = ()) -> Iterator[Table]:
     """A file in parts, for what does not fit into memory; kinds that cannot be cut come whole."""
     if kind not in ("parquet", "arrow"):
-        yield read(path, kind)
+        yield read(path, kind, na_values)
         return
     pl = polars()
     lazy = pl.scan_parquet(path) if kind == "parquet" else pl.scan_ipc(path)
     n_rows = lazy.select(pl.len()).collect().item()
     for start in range(0, n_rows, SLICE_ROWS):
-        frame = lazy.slice(start, SLICE_ROWS).collect()
+        frame = tidied(lazy.slice(start, SLICE_ROWS).collect(), na_values)
         yield Table(frame, str(path), [path], places=lambda row, start=start: f"{path}, row {start + row + 1}")  # type: ignore[misc]
 
 

@@ -137,6 +137,8 @@ def _of_numpy(array: np.ndarray, name: str) -> pl.Series:
         return pl.Series(name, array.tolist(), dtype=pl.String)
     if kind == "M":
         return pl.Series(name, array.astype("datetime64[us]"))
+    if kind == "m":
+        return pl.Series(name, array.astype("timedelta64[us]"))
     if kind == "O":
         return _of_objects(array.tolist(), name)
     return pl.Series(name, array)

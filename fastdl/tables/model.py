@@ -64,7 +64,7 @@ class TableModel(MLP):
 
     def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating], str]:
         if not isinstance(X, EncodedRows) and is_frame(X):
-            X = self.preprocessor.encode(to_polars(X, name), name=name).rows()
+            X = self.encode(X, name=name)
         if isinstance(X, EncodedRows):
             return X.matrix(self.scaling, self.dtype), f"{name} as {self.dtype}"
         return super()._inputs(X, name)
@@ -76,7 +76,8 @@ class TableModel(MLP):
 
     def encode(self, frame: Any, findings: Findings | None = None, name: str = "X") -> EncodedRows:
         """The features of a data frame in a compact form that all methods take; `findings` says what was new in it."""
-        return self.preprocessor.encode(to_polars(frame, name), findings, name).rows()
+        preprocessor = self.preprocessor
+        return preprocessor.encode(preprocessor.tidied(to_polars(frame, name)), findings, name).rows()
 
 
 def labels_of(model: MLP, found: NDArray[Any]) -> NDArray[Any]:

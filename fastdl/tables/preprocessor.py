@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from fastdl.suggest import did_you_mean
 from fastdl.tables.encoded import Encoded
 from fastdl.tables.kinds import KINDS, CategoryColumn, Column, ConstantColumn, Findings, NumberColumn, column_from_json
 from fastdl.tables.recognise import Choices, kind_of
-from fastdl.tables.text import listed, polars
+from fastdl.tables.text import listed, polars, tidied
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,12 +30,14 @@ class Preprocessor:
     """How the columns of a table become the features of a network.
 
     columns : all columns of the table but the targets, in its order, with what the training rows showed
+    na_values : words for missing values, besides the usual ones
 
     `fit` learns it, `transform` applies it; the command line and the estimators use the same object, and a model file
     keeps it as JSON.
     """
 
     columns: tuple[Column, ...]
+    na_values: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -42,6 +46,7 @@ class Preprocessor:
         rows: NDArray[np.int64] | None = None,
         choices: Choices = Choices(),  # noqa: B008
         targets: Sequence[str] = (),
+        na_values: Sequence[str] = (),
     ) -> Preprocessor:
         """Recognise the columns of `frame` but the targets, and learn them from its training rows.
 
@@ -51,26 +56,44 @@ class Preprocessor:
         ------
         InputError : columns are not what `choices` says; all of them are named
         """
-        columns: list[Column] = []
-        problems: list[str] = []
-        for name in frame.columns:
-            if name in targets:
-                continue
+        return cls.fit_tidy(tidied(frame, na_values), rows, choices, targets, na_values)[0]
+
+    @classmethod
+    def fit_tidy(
+        cls,
+        frame: pl.DataFrame,
+        rows: NDArray[np.int64] | None = None,
+        choices: Choices = Choices(),  # noqa: B008
+        targets: Sequence[str] = (),
+        na_values: Sequence[str] = (),
+        findings: Findings | None = None,
+    ) -> tuple[Preprocessor, pl.DataFrame]:
+        """The same for a frame that is tidy (see `text.tidied`); it comes back with text read as what it is, so that
+        `encode` need not read it again."""
+        findings = Findings() if findings is None else findings
+
+        def learn(name: str) -> tuple[Column, pl.Series] | InputError:
             values = frame[name]
             try:
-                kind = kind_of(name, values, choices)
+                kind = kind_of(name, values, choices, findings)
             except InputError as error:
-                problems.append(str(error))
-                continue
-            columns.append(kind.learn(name, values if rows is None else values.gather(rows)))
+                return error
+            values = values if kind.converted is None else kind.converted.alias(name)
+            return kind.learn(name, values if rows is None else values.gather(rows)), values
+
+        names = [name for name in frame.columns if name not in targets]
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # polars works without the interpreter's lock
+            learnt = list(pool.map(learn, names))
+        problems = [str(found) for found in learnt if isinstance(found, InputError)]
         if problems:
             raise InputError("; ".join(problems))
-        fitted = cls(tuple(columns))
+        pairs = [found for found in learnt if not isinstance(found, InputError)]
+        fitted = cls(tuple(column for column, _ in pairs), tuple(na_values))
         # A table of nothing but a counter, or of nothing else that varies, has that as its feature.
         if not fitted.feature_names:
-            columns = [_revived(column, frame[column.name], rows, choices) for column in columns]
-            fitted = cls(tuple(columns))
-        return fitted
+            columns = [_revived(column, values, rows) for column, values in pairs]
+            fitted = cls(tuple(columns), tuple(na_values))
+        return fitted, frame.with_columns([values for _, values in pairs])
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -88,7 +111,7 @@ class Preprocessor:
         return [column.name for column in self.columns if column.is_text]
 
     def encode(self, frame: pl.DataFrame, findings: Findings | None = None, name: str = "the table") -> Encoded:
-        """The features of a frame in their compact form; its columns are found by their names.
+        """The features of a tidy frame in their compact form; its columns are found by their names.
 
         Raises
         ------
@@ -106,6 +129,10 @@ class Preprocessor:
         parts = [part for column in self.features for part in column.encode(frame[column.name], findings)]
         return Encoded(frame.height, parts)
 
+    def tidied(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A frame as `encode` takes it: see `text.tidied`."""
+        return tidied(frame, self.na_values, [column.name for column in self.features])
+
     def transform(
         self,
         frame: pl.DataFrame,
@@ -117,11 +144,15 @@ class Preprocessor:
 
         `findings` collects what training had not shown.
         """
-        return self.encode(frame, findings).rows().matrix(scaling, dtype)
+        return self.encode(self.tidied(frame), findings).rows().matrix(scaling, dtype)
 
     def to_json(self) -> dict[str, Any]:
         """The object as plain JSON values."""
-        return {"version": 1, "columns": [column.to_json() for column in self.columns]}
+        return {
+            "version": 1,
+            "na_values": list(self.na_values),
+            "columns": [column.to_json() for column in self.columns],
+        }
 
     @classmethod
     def from_json(cls, values: Any) -> Preprocessor:
@@ -133,7 +164,7 @@ class Preprocessor:
         """
         if not isinstance(values, dict) or values.get("version") != 1 or not isinstance(values.get("columns"), list):
             raise ModelFileError(f"the model's preprocessor: expected version 1 with a list of columns, got {values!r}")
-        return cls(tuple(column_from_json(entry) for entry in values["columns"]))
+        return cls(tuple(column_from_json(entry) for entry in values["columns"]), tuple(values.get("na_values", ())))
 
     @classmethod
     def from_old_columns(cls, entries: Any, means: NDArray[np.float64] | None) -> Preprocessor:
@@ -166,7 +197,7 @@ class Preprocessor:
         return {kind: count for kind, count in counts.items() if count}
 
 
-def _revived(column: Column, values: pl.Series, rows: NDArray[np.int64] | None, choices: Choices) -> Column:
+def _revived(column: Column, values: pl.Series, rows: NDArray[np.int64] | None) -> Column:
     """A column that was left out as one of numbers, unless the user left it out or it never varies."""
     if column.kind not in _LEFT_OUT or column.kind == "ignored" or isinstance(column, ConstantColumn):
         return column

@@ -120,7 +120,7 @@ def parts(
         return
     for path, kind in zip(paths, kinds):
         if kind != "csv":
-            yield from formats.parts(path, kind)
+            yield from formats.parts(path, kind, wishes.na_values)
             continue
         file = CsvFile(path, wishes)
         empty = True
@@ -133,7 +133,7 @@ def parts(
 
 
 def _table(path: Path, kind: str, wishes: Wishes, as_text: Collection[str]) -> Table:
-    return CsvFile(path, wishes).read(as_text) if kind == "csv" else formats.read(path, kind)
+    return CsvFile(path, wishes).read(as_text) if kind == "csv" else formats.read(path, kind, wishes.na_values)
 
 
 def _alike(

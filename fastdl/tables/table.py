@@ -23,7 +23,7 @@ class Table:
 
     Parameters
     ----------
-    frame : the columns; text cells may still have spaces around them, and words for missing values
+    frame : the columns, tidy: see `text.tidied`
     label : how messages call the table: a path, or "X"
     notes : what is to be said about how it was read
     places : how messages call a row, by its number

@@ -25,7 +25,6 @@ def read(
     names: Sequence[str],
     task: str | None = None,
     as_classes: bool | None = None,
-    na_values: tuple[str, ...] = (),
     decimal: str | None = None,
 ) -> tuple[list[TargetColumn], NDArray[np.int64], list[str]]:
     """The target columns of the rows that have a target, these rows, and what is to be said.
@@ -38,9 +37,7 @@ def read(
     """
     numeric = len(names) > 1 or task in ("regression", "multilabel")
     notes: list[str] = []
-    columns = [
-        _column(table, name, task, True if numeric else None, as_classes, na_values, decimal, notes) for name in names
-    ]
+    columns = [_column(table, name, task, True if numeric else None, as_classes, decimal, notes) for name in names]
     present = np.ones(len(table), dtype=bool)
     for column in columns:
         present &= _present(column.values)
@@ -74,7 +71,6 @@ def _column(
     task: str | None,
     numeric: bool | None,
     as_classes: bool | None,
-    na_values: tuple[str, ...],
     decimal: str | None,
     notes: list[str],
 ) -> TargetColumn:
@@ -87,7 +83,7 @@ def _column(
         return table.where(row, name)
 
     if as_classes:
-        return TargetColumn(name, as_text(values, na_values).to_numpy(), where)
+        return TargetColumn(name, as_text(values).to_numpy(), where)
     if dtype == pl.Boolean:
         return TargetColumn(name, _floats(values.cast(pl.Float64)), where, True)
     if dtype.is_numeric() or dtype == pl.Null:
@@ -98,7 +94,7 @@ def _column(
         raise InputError(
             f"the target {name!r}: expected numbers or classes, got cells of type {dtype}; convert it, or name another"
         )
-    cells = as_text(values, na_values)
+    cells = as_text(values)
     filled = cells.drop_nulls()
     words = words_of(filled) if len(filled) else None
     if words is not None and words[0].lower() == "true" and not as_classes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastdl.errors import MissingExtraError
@@ -31,13 +31,48 @@ def polars() -> Any:
     return pl
 
 
+LONGEST_MISSING = max(map(len, MISSING))
+
+
 def cleaned(cells: pl.Series, na_values: Sequence[str] = ()) -> pl.Series:
     """Cells without the spaces around them; null where a value is missing. Beside `+`, `-` is a value."""
     cells = cells.str.strip_chars()
+    longest = max(LONGEST_MISSING, *(len(word.encode()) for word in na_values)) if na_values else LONGEST_MISSING
+    if not (cells.str.len_bytes() <= longest).any():
+        return cells
     missing = cells.is_in([*MISSING, *na_values])
     if missing.any() and (cells == "+").any():
         missing &= cells != "-"
     return without(cells, missing)
+
+
+def tidied(frame: pl.DataFrame, na_values: Sequence[str] = (), columns: Collection[str] | None = None) -> pl.DataFrame:
+    """A frame in which all that is missing is null and text has no spaces around it; `columns` are those that matter.
+
+    All other modules of this package take frames to be so.
+    """
+    pl = polars()
+    numbers = [float(word) for word in na_values if _is_number(word)]
+    changed = []
+    for values in frame.get_columns():
+        if columns is not None and values.name not in columns:
+            continue
+        dtype = values.dtype
+        if dtype == pl.String or dtype in (pl.Categorical, pl.Enum):
+            changed.append(cleaned(values.cast(pl.String), na_values))
+        elif dtype.is_numeric():
+            tidy = values.fill_nan(None) if dtype.is_float() else values
+            if numbers:
+                tidy = without(tidy, tidy.cast(pl.Float64).is_in(numbers))
+            changed.append(tidy)
+    return frame.with_columns(changed) if changed else frame
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return float(word) == float(word)
+    except ValueError:
+        return False
 
 
 def share(mask: Any) -> float:
@@ -52,20 +87,20 @@ def without(values: pl.Series, mask: pl.Series) -> pl.Series:
     return values if not mask.any() else pl.select(pl.when(~mask).then(values)).to_series().alias(values.name)
 
 
-def as_text(values: pl.Series, na_values: Sequence[str] = ()) -> pl.Series:
-    """A column of any kind as text, null where a value is missing: 1 and 1.0 are both `1`, booleans `True`, `False`."""
+def as_text(values: pl.Series) -> pl.Series:
+    """A column of any kind as text: whole numbers without a fraction, booleans as `True` and `False`."""
     pl = polars()
     dtype = values.dtype
-    if dtype == pl.String or dtype in (pl.Categorical, pl.Enum):
-        return cleaned(values.cast(pl.String), na_values)
+    if dtype == pl.String:
+        return values
     if dtype == pl.Boolean:
         return values.replace_strict([True, False], ["True", "False"], default=None, return_dtype=pl.String)
-    if dtype.is_float():
-        values = values.fill_nan(None)
-        whole = values.is_not_null().all() and bool((values.floor() == values).all() and (values.abs() < 2**53).all())
+    if dtype.is_float() and values.null_count() < len(values):
+        whole = bool((values.floor() == values).all() and (values.abs() < 2**53).all())
         if whole:
             return values.cast(pl.Int64).cast(pl.String)
-    return canonical(values.cast(pl.String))
+        return canonical(values.cast(pl.String))
+    return values.cast(pl.String)
 
 
 def canonical(cells: pl.Series) -> pl.Series:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
-from fastdl.tables.text import TRUE_WORDS, cleaned, polars, share, without
+from fastdl.tables.text import TRUE_WORDS, polars, share, without
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,28 +29,25 @@ class BooleanColumn(Column):
     share: float = 0.0
     missing: bool = False
     words: tuple[str, str] = ("true", "false")
-    na_values: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, name: str, values: pl.Series, words: tuple[str, str], na_values: tuple[str, ...]) -> BooleanColumn:
+    def learn(cls, name: str, values: pl.Series, words: tuple[str, str]) -> BooleanColumn:
         """The column that the training rows `values` show."""
-        truth = as_truth(values, na_values)
-        return cls(name, share(truth), truth.has_nulls(), words, na_values)
+        truth = as_truth(values)
+        return cls(name, share(truth), truth.has_nulls(), words)
 
     @property
     def feature_names(self) -> list[str]:
         return [self.name, f"{self.name} is missing"] if self.missing else [self.name]
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
-        return with_indicator(as_truth(values, self.na_values, self.name, findings), self.share, self.missing)
+        return with_indicator(as_truth(values, self.name, findings), self.share, self.missing)
 
     def describe(self) -> str:
         return f"{self.words[0]} or {self.words[1]}{missing_words(self.missing)}"
 
 
-def as_truth(
-    values: pl.Series, na_values: tuple[str, ...], name: str = "", findings: Findings | None = None
-) -> pl.Series:
+def as_truth(values: pl.Series, name: str = "", findings: Findings | None = None) -> pl.Series:
     """Values of any type as 1.0, 0.0 or null; cells that are none of the known words are noted."""
     pl = polars()
     if values.dtype == pl.Boolean or values.dtype == pl.Null:
@@ -60,7 +57,7 @@ def as_truth(
         truth = without(numbers, ~numbers.is_in([0.0, 1.0]))
         cells = numbers
     else:
-        cells = cleaned(values.cast(pl.String), na_values)
+        cells = values.cast(pl.String)
         truth = cells.str.to_lowercase().replace_strict(_VALUES, default=None, return_dtype=pl.Float64)
     if findings is not None and truth.null_count() > cells.null_count():
         findings.add("unreadable", name, cells.filter(truth.is_null() & cells.is_not_null()))

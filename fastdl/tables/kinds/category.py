@@ -33,20 +33,18 @@ class CategoryColumn(Column):
     categories: tuple[str, ...] = ()
     grouped: tuple[str, ...] = ()
     missing: bool = False
-    na_values: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, name: str, values: pl.Series, na_values: tuple[str, ...] = ()) -> CategoryColumn:
+    def learn(cls, name: str, values: pl.Series) -> CategoryColumn:
         """The column that the training rows `values` show.
 
         A category is rare where it has fewer than 10 rows and fewer than 1 row in 200.
         """
-        cells = as_text(values, na_values)
         counts: dict[str, int] = {}
-        found = cells.drop_nulls().rename("cell").value_counts(name="rows")
-        for cell, rows in zip(canonical(found["cell"]), found["rows"]):
+        found = as_categories(values).drop_nulls().rename("cell").value_counts(name="rows")
+        for cell, rows in zip(canonical(found["cell"].cast(polars().String)), found["rows"]):
             counts[cell] = counts.get(cell, 0) + rows
-        least = min(10, len(cells) // 200)
+        least = min(10, len(values) // 200)
         order = sorted(counts, key=lambda category: (-counts[category], category))
         own = [category for category in order if counts[category] >= least]
         if len(own) > MOST_OWN:
@@ -55,7 +53,7 @@ class CategoryColumn(Column):
         grouped = tuple(sorted(category for category in order if category not in kept))
         if len(grouped) == 1 and len(own) < MOST_OWN:
             own, grouped = [*own, *grouped], ()
-        return cls(name, tuple(sorted(own)), grouped, cells.has_nulls(), na_values)
+        return cls(name, tuple(sorted(own)), grouped, values.has_nulls())
 
     @property
     def feature_names(self) -> list[str]:
@@ -69,24 +67,26 @@ class CategoryColumn(Column):
 
     def codes(self, values: pl.Series, findings: Findings | None = None) -> NDArray[np.integer]:
         """The feature of each row's category, counted from 0; the number of features where it has none."""
-        pl = polars()
-        cells = as_text(values, self.na_values)
+        cells = as_categories(values)
         width = len(self.feature_names)
         other = len(self.categories) if self.grouped else width
+        missing = width - 1 if self.missing else width
         known = {category: code for code, category in enumerate(self.categories)}
         known |= dict.fromkeys(self.grouped, other)
+        # Each category is looked up once: the rows hold its number.
         distinct = cells.unique().drop_nulls()
-        dtype = pl.UInt8 if width < 256 else pl.Int32
-        code_of = [known.get(category, -1) for category in canonical(distinct)]
+        numbers = distinct.to_physical().to_numpy()
+        code_of = [known.get(category, -1) for category in canonical(distinct.cast(polars().String))]
+        table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, np.uint8 if width < 256 else np.int32)
+        table[numbers] = [other if code == -1 else code for code in code_of]
         if findings is not None and -1 in code_of:
-            unseen = distinct.filter(pl.Series([code == -1 for code in code_of]))
-            findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())))
-        code_of = [other if code == -1 else code for code in code_of]
-        if len(distinct) == 0:
-            codes = cells.cast(dtype, strict=False)
-        else:
-            codes = cells.replace_strict(distinct, pl.Series(code_of, dtype=dtype), default=None, return_dtype=dtype)
-        return np.asarray(codes.fill_null(width - 1 if self.missing else width).to_numpy())
+            unseen = distinct.filter([code == -1 for code in code_of])
+            findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())).cast(polars().String))
+        rows = cells.to_physical()
+        codes = table[rows.fill_null(0).to_numpy()]
+        if rows.has_nulls():
+            codes[rows.is_null().to_numpy()] = missing
+        return codes
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         return [OneHot(self.codes(values, findings), len(self.feature_names))]
@@ -97,3 +97,9 @@ class CategoryColumn(Column):
         if self.grouped:
             text += f", {len(self.grouped):,} of them together"
         return text + missing_words(self.missing)
+
+
+def as_categories(values: pl.Series) -> pl.Series:
+    """A column of any kind as polars' Categorical: text, each different one kept once."""
+    pl = polars()
+    return values if values.dtype == pl.Categorical else as_text(values).cast(pl.Categorical)

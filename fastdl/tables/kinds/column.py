@@ -30,6 +30,12 @@ class Findings:
             getattr(self, kind)[column] += len(cells)
             self.examples.setdefault(column, shown(cells[0]))
 
+    def merge(self, other: Findings) -> None:
+        """Take over what another one has counted."""
+        self.unseen += other.unseen
+        self.unreadable += other.unreadable
+        self.examples = {**other.examples, **self.examples}
+
     def sentences(self) -> list[str]:
         """One sentence for each kind of finding, with counts for each column."""
         told = {"unseen": "categories that training did not show", "unreadable": "cells taken as missing"}

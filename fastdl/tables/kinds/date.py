@@ -10,7 +10,7 @@ import numpy as np
 from fastdl.tables.dates import PARTS, DateFormat
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
-from fastdl.tables.text import cleaned, polars
+from fastdl.tables.text import polars
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,18 +29,17 @@ class DateColumn(Column):
     format: DateFormat = field(default_factory=lambda: DateFormat("%Y-%m-%d"))
     medians: dict[str, float] = field(default_factory=dict)
     missing: bool = False
-    na_values: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, name: str, values: pl.Series, format: DateFormat, na_values: tuple[str, ...]) -> DateColumn:
+    def learn(cls, name: str, values: pl.Series, format: DateFormat) -> DateColumn:
         """The column that the training rows `values` show."""
-        times = as_times(values, format, na_values)
+        times = as_times(values, format)
         medians = {}
         for part, of in PARTS.items():
             numbers = of(times)
             if numbers.min() != numbers.max():
                 medians[part] = float(numbers.median())
-        return cls(name, format, medians, times.has_nulls(), na_values)
+        return cls(name, format, medians, times.has_nulls())
 
     @property
     def feature_names(self) -> list[str]:
@@ -48,7 +47,7 @@ class DateColumn(Column):
         return [*names, f"{self.name} is missing"] if self.missing else names
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
-        times = as_times(values, self.format, self.na_values, self.name, findings)
+        times = as_times(values, self.format, self.name, findings)
         parts: list[Part] = []
         for part, median in self.medians.items():
             numbers = with_indicator(PARTS[part](times), median, False)[0]
@@ -63,13 +62,12 @@ class DateColumn(Column):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DateColumn:
-        return cls(**{**values, "format": DateFormat(**values["format"]), "na_values": tuple(values["na_values"])})
+        return cls(**{**values, "format": DateFormat(**values["format"])})
 
 
 def as_times(
     values: pl.Series,
     format: DateFormat,
-    na_values: tuple[str, ...] = (),
     name: str = "",
     findings: Findings | None = None,
 ) -> pl.Series:
@@ -84,7 +82,7 @@ def as_times(
         return values.cast(pl.Datetime("us"))
     if dtype == pl.Time:
         return (values.cast(pl.Int64) // 1000).cast(pl.Datetime("us"))
-    cells = cleaned(text_of_numbers(values), na_values)
+    cells = text_of_numbers(values)
     times = format.parse(cells)
     if findings is not None and times.null_count() > cells.null_count():
         findings.add("unreadable", name, cells.filter(times.is_null() & cells.is_not_null()))

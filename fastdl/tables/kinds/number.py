@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
 from fastdl.tables.numbers import Style
-from fastdl.tables.text import cleaned, polars, without
+from fastdl.tables.text import polars, without
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,21 +27,20 @@ class NumberColumn(Column):
     median: float = 0.0
     missing: bool = False
     style: Style = field(default_factory=Style)
-    na_values: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, name: str, values: pl.Series, style: Style, na_values: tuple[str, ...] = ()) -> NumberColumn:
+    def learn(cls, name: str, values: pl.Series, style: Style) -> NumberColumn:
         """The column that the training rows `values` show."""
-        numbers = as_numbers(values, style, na_values)
+        numbers = as_numbers(values, style)
         median: Any = numbers.median()
-        return cls(name, 0.0 if median is None else float(median), numbers.has_nulls(), style, na_values)
+        return cls(name, 0.0 if median is None else float(median), numbers.has_nulls(), style)
 
     @property
     def feature_names(self) -> list[str]:
         return [self.name, f"{self.name} is missing"] if self.missing else [self.name]
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
-        numbers = as_numbers(values, self.style, self.na_values, self.name, findings)
+        numbers = as_numbers(values, self.style, self.name, findings)
         return with_indicator(numbers, self.median, self.missing)
 
     def describe(self) -> str:
@@ -50,13 +49,12 @@ class NumberColumn(Column):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NumberColumn:
-        return cls(**{**values, "style": Style(**values["style"]), "na_values": tuple(values["na_values"])})
+        return cls(**{**values, "style": Style(**values["style"])})
 
 
 def as_numbers(
     values: pl.Series,
     style: Style,
-    na_values: tuple[str, ...] = (),
     name: str = "",
     findings: Findings | None = None,
 ) -> pl.Series:
@@ -68,7 +66,7 @@ def as_numbers(
         return numbers if numbers.is_finite().all() else without(numbers, ~numbers.is_finite())
     if dtype in (pl.Datetime, pl.Date, pl.Time, pl.Duration):
         return values.cast(pl.Int64).cast(pl.Float64)
-    cells = cleaned(values.cast(pl.String), na_values)
+    cells = values.cast(pl.String)
     numbers = style.parse(cells)
     if findings is not None and numbers.null_count() > cells.null_count():
         findings.add("unreadable", name, cells.filter(numbers.is_null() & cells.is_not_null()))

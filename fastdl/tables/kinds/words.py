@@ -26,18 +26,17 @@ class TextColumn(Column):
 
     kind: ClassVar[str] = "text"
     words: tuple[str, ...] = ()
-    na_values: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, name: str, values: pl.Series, na_values: tuple[str, ...] = ()) -> TextColumn:
+    def learn(cls, name: str, values: pl.Series) -> TextColumn:
         """The column that the training rows `values` show: words in 1 % to 90 % of the rows, and in 5 rows at least."""
         least, most = max(5, len(values) // 100), 0.9 * len(values)
-        counts = _words(as_text(values, na_values)).list.unique().explode().drop_nulls().rename("word")
+        counts = _words(as_text(values)).list.unique().explode().drop_nulls().rename("word")
         table = counts.value_counts(name="rows")
         found = sorted(
             ((-rows, word) for word, rows in zip(table["word"], table["rows"]) if least <= rows <= most and word)
         )
-        return cls(name, tuple(word for _, word in found[:MOST_WORDS]), na_values)
+        return cls(name, tuple(word for _, word in found[:MOST_WORDS]))
 
     @property
     def feature_names(self) -> list[str]:
@@ -48,7 +47,7 @@ class TextColumn(Column):
         return True
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
-        cells = _words(as_text(values, self.na_values))
+        cells = _words(as_text(values))
         return [cells.list.contains(word).fill_null(False).to_numpy().astype(np.uint8) for word in self.words]
 
     def describe(self) -> str:
