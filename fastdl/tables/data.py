@@ -167,7 +167,8 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     train, held_out = _split(table, rows, found, options)
     choices = _choices(table, options)
     findings = Findings()
-    preprocessor, frame = Preprocessor.fit_tidy(table.frame, rows[train], choices, names, wishes.na_values, findings)
+    learnt = None if len(train) == len(table) else rows[train]
+    preprocessor, frame = Preprocessor.fit_tidy(table.frame, learnt, choices, names, wishes.na_values, findings)
     if not preprocessor.feature_names:
         raise OptionError(
             f"{table.label}: expected at least one feature column that varies beside the target and --ignore, got none"

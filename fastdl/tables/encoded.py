@@ -136,35 +136,37 @@ class EncodedRows:
         return Scaling(mean, scale)
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
-        """Mean, deviation, least and largest value of each feature."""
+        """Mean, deviation, least and largest value of each feature; sums go from row to row."""
         width = self.encoded.width
-        ones, zeros = np.ones(width), np.zeros(width)
-        total, squares = zeros, zeros
+        ones, total, squares = np.ones(width), np.zeros(width), np.zeros(width)
         low, high = np.full(width, np.inf), np.full(width, -np.inf)
-        starts = range(0, len(self), BLOCK)
-        # The first row holds the sums so far: numpy adds the rows of a matrix one after the other.
-        memory = np.empty((BLOCK + 1, width))
+        # The first row holds the sums so far. NumPy adds the rows of a matrix one after the other, but not the numbers of a
+        # single column: there are always two.
+        memory = np.zeros((BLOCK + 1, max(2, width)))
+
+        def added(sums: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+            memory[0, :width] = sums
+            result: NDArray[np.float64] = np.add.reduce(memory[: 1 + rows], axis=0)[:width]
+            return result
+
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in starts:
-                block = memory[1 : 1 + min(BLOCK, len(self) - start)]
+            for start in range(0, len(self), BLOCK):
+                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
                 block[:] = 0
                 self._fill(block, start, ones, None)
                 np.minimum(low, block.min(axis=0), out=low)
                 np.maximum(high, block.max(axis=0), out=high)
-                memory[0] = total
-                total = np.add.reduce(memory[: 1 + len(block)], axis=0)
+                total = added(total, len(block))
             mean = total / len(self)
             on, off = (1 - mean) * (1 - mean), (0 - mean) * (0 - mean)
-            for start in starts:
-                block = memory[1 : 1 + min(BLOCK, len(self) - start)]
+            for start in range(0, len(self), BLOCK):
+                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
                 block[:] = off
                 self._fill(block, start, on, (mean, ones))
                 for column in self._numbers:
                     block[:, column] *= block[:, column]
-                memory[0] = squares
-                squares = np.add.reduce(memory[: 1 + len(block)], axis=0)
-            scale = np.sqrt(squares / len(self))
-        return mean, scale, low, high
+                squares = added(squares, len(block))
+            return mean, np.sqrt(squares / len(self)), low, high
 
     @property
     def _numbers(self) -> list[int]:

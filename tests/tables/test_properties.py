@@ -86,8 +86,9 @@ def test_encoded_rows_give_the_matrix_and_its_statistics(rng, monkeypatch):
     index = rng.permutation(n)[:900]
     naive = np.column_stack([parts[0], *(parts[1].codes == k for k in range(3)), *parts[2:]])[index]
     expected = Scaling.of(naive)
-    for block in (7, 128, 4096):
+    for block, cores in ((7, 1), (128, 2), (128, 8), (4096, 3)):
         monkeypatch.setattr(encoded, "BLOCK", block)
+        monkeypatch.setattr(encoded.os, "cpu_count", lambda cores=cores: cores)
         rows = table.rows(index)
         np.testing.assert_array_equal(rows.matrix(), naive)
         found = rows.statistics()
