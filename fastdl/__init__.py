@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
+    from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
     from fastdl.losses import CrossEntropy, Huber, Quantile
-    from fastdl.model import MLP, load
+    from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
+    from fastdl.tables.model import TableModel, load
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
@@ -49,6 +51,9 @@ __all__ = [
     "RMSProp",
     "ReduceOnPlateau",
     "Scaling",
+    "TableModel",
+    "TabularClassifier",
+    "TabularRegressor",
     "Trainer",
     "load",
     "load_digits",
@@ -62,10 +67,12 @@ _MODULES = {
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
+    "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],
     "fastdl.losses": ["CrossEntropy", "Huber", "Quantile"],
-    "fastdl.model": ["MLP", "load"],
+    "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
+    "fastdl.tables.model": ["TableModel", "load"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trainer": ["Trainer"],

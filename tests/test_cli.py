@@ -157,7 +157,7 @@ def test_out_keeps_a_run_unless_forced(run):
 
 def test_small_data_needs_no_batch_size(run, write):
     path = write("a.csv", "x,y\n" + "".join(f"{i},{i / 2 + 0.25}\n" for i in range(10)))
-    assert run("train", path, "--target", "y", *FAST, "--out", "r").code == 0
+    assert run("train", path, "--target", "y", *FAST, "--validation", 0.2, "--out", "r").code == 0
     assert json.loads(Path("r/config.json").read_text())["training"]["batch_size"] == 8
 
 

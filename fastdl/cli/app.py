@@ -30,10 +30,12 @@ DataFiles = Annotated[
     list[str],
     typer.Argument(
         metavar="DATA",
-        help="[bold]digits[/], or a file: CSV, NPZ with X and y, or two files with features and targets: "
-        "NPY, IDX or IDX.gz as MNIST ships it.",
+        help="[bold]digits[/], or a table: CSV, Parquet, Arrow, Excel or JSON lines, also several of one kind and "
+        "compressed ones; or arrays: NPZ with X and y, LIBSVM, or two files with features and targets: NPY, IDX or "
+        "IDX.gz as MNIST ships it.",
     ),
 ]
+_LISTS = ("target", "categorical", "numeric", "date", "ignore", "na_values", "validation_data")
 DATA, MODEL, TRAINING, RESULT = "Data", "Model", "Training", "Result"  # panels of the help
 
 
@@ -118,15 +120,50 @@ def _option(panel: str, help: str, metavar: str, *names: str, **settings: Any) -
 def train(
     data: DataFiles,
     target: Annotated[
-        str | None, _option(DATA, "CSV: the column to learn; several are separated by commas.", "NAME")
+        list[str] | None, _option(DATA, "The column to learn; several are separated by commas.", "NAME")
     ] = None,
-    categorical: Annotated[str, _option(DATA, "CSV: columns whose values are categories (one-hot).", "NAMES")] = "",
-    ignore: Annotated[str, _option(DATA, "CSV: columns to leave out.", "NAMES")] = "",
+    categorical: Annotated[
+        list[str] | None, _option(DATA, "Columns whose values are categories, also where they are numbers.", "NAMES")
+    ] = None,
+    numeric: Annotated[list[str] | None, _option(DATA, "Columns whose values are numbers.", "NAMES")] = None,
+    date: Annotated[list[str] | None, _option(DATA, "Columns whose values are dates or times.", "NAMES")] = None,
+    ignore: Annotated[list[str] | None, _option(DATA, "Columns to leave out.", "NAMES")] = None,
+    na_values: Annotated[
+        list[str] | None,
+        _option(DATA, "More words for missing values, besides empty cells, NA, NaN, null, None, ?, - and .", "WORDS"),
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether the first line names the columns; found out if left out.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
+    ] = None,
+    separator: Annotated[str | None, _option(DATA, "Between cells: a character, tab or space.", "CHAR")] = None,
+    decimal: Annotated[str | None, _option(DATA, "Before the fraction of a number: . or ,", "CHAR")] = None,
+    encoding: Annotated[str | None, _option(DATA, "Of text files: utf-8, cp1252, utf-16.", "NAME")] = None,
     task: Annotated[
         str | None,
         _option(DATA, "regression, binary, multiclass or multilabel; inferred from the target if left out.", "TASK"),
     ] = None,
-    validation: Annotated[float, _option(DATA, "Share of the rows kept for validation.", "SHARE")] = 0.2,
+    validation: Annotated[
+        float | None,
+        _option(
+            DATA, "Share of the rows kept for validation.", "SHARE", show_default="0.2; cross-validation below 50 rows"
+        ),
+    ] = None,
+    validation_data: Annotated[
+        list[str] | None, _option(DATA, "A file to validate on, instead of a share of the rows.", "FILE")
+    ] = None,
+    group: Annotated[
+        str | None, _option(DATA, "A column that says which rows belong together: validate on whole groups.", "NAME")
+    ] = None,
+    time: Annotated[str | None, _option(DATA, "A column of times: validate on the last rows.", "NAME")] = None,
+    class_weight: Annotated[
+        str | None, _option(TRAINING, "balanced: each class counts alike, however few its rows.", "NAME")
+    ] = None,
     hidden: Annotated[str, _option(MODEL, "Sizes of the hidden layers; none for a linear model.", "SIZES")] = "256,128",
     activation: Annotated[
         str, _option(MODEL, "relu, leaky_relu, tanh, sigmoid or identity; or one per hidden layer.", "NAMES")
@@ -188,13 +225,13 @@ def train(
 
     [cyan]fastdl train digits[/]
 
-    [cyan]fastdl train diamonds.csv --target price --categorical cut,color,clarity[/]
+    [cyan]fastdl train diamonds.csv --target price[/]
 
     [cyan]fastdl train train-images-idx3-ubyte.gz --epochs 10[/]
 
     Ctrl-C ends the training and saves what was learned so far.
     """
-    options = dict(locals())
+    options = {name: value if value is not None or name not in _LISTS else [] for name, value in locals().items()}
     from fastdl.cli import commands
 
     raise typer.Exit(commands.train(commands.TrainOptions(**options), _messages(), _output()))
@@ -205,16 +242,25 @@ def predict(
     model: ModelPath,
     data: DataFiles,
     out: Annotated[
-        str | None, typer.Option(help="File for the predictions.", metavar="FILE", show_default="stdout")
+        str | None,
+        typer.Option(help="File for the predictions: .csv or .parquet.", metavar="FILE", show_default="stdout"),
+    ] = None,
+    id: Annotated[
+        list[str] | None, typer.Option(help="Columns to copy in front of the predictions.", metavar="NAMES")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="The columns to write, such as prediction; the others are left out.", metavar="NAMES"),
     ] = None,
 ) -> None:
     """Write predictions for a data set as CSV, with probabilities where there are classes or labels.
 
-    The columns of a CSV file are found by their names; others, such as the target, are not looked at.
+    The columns of a table are found by their names; others, such as the target, are not looked at. Missing values and new
+    categories are taken as in training, and counted on stderr.
     """
-    from fastdl.cli import commands
+    from fastdl.cli import prediction
 
-    commands.predict(model, data, out)
+    prediction.predict(model, data, out, id or [], only or [], _messages())
 
 
 @app.command()
@@ -222,14 +268,14 @@ def evaluate(
     model: ModelPath,
     data: DataFiles,
     target: Annotated[
-        str | None,
-        typer.Option(help="CSV: the target's column, if it is called otherwise than in training.", metavar="NAME"),
+        list[str] | None,
+        typer.Option(help="The target's column, if it is called otherwise than in training.", metavar="NAME"),
     ] = None,
 ) -> None:
-    """Print the metrics and the loss of a model on a data set with known targets."""
-    from fastdl.cli import commands
+    """Print the metrics and the loss of a model on a data set with known targets, and those of the naive answer."""
+    from fastdl.cli import prediction
 
-    commands.evaluate(model, data, target, _output())
+    prediction.evaluate(model, data, target or [], _output(), _messages())
 
 
 @app.command()

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import curves, runs, wording
+from fastdl.cli import columns, curves, runs, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
@@ -29,14 +27,17 @@ from fastdl.cli.options import (
     one_of,
     optimizer_of,
     schedule_of,
+    table_options,
     thread_count,
 )
 from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
+from fastdl.estimators import fitting
 from fastdl.files.atomic import atomic_write
-from fastdl.model import DTYPES, MLP, load
+from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
-from fastdl.tables.tasks import TASKS, check_task
+from fastdl.tables.model import TableModel, load
+from fastdl.tables.tasks import check_task
 from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32
@@ -62,52 +63,53 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     check_numbers(options)
     runs.check_folder(options.out, options.force)
 
+    small = options.validation is None and not (options.group or options.time or options.validation_data)
+    small = small and options.early_stopping is None
+    share = 0.2 if options.validation is None else options.validation
+    wanted = table_options(options, task, share)
     live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
     with _status(messages, live, "reading the data"):
-        loaded = data.load_training(
-            options.data,
-            target=options.target,
-            task=task,
-            categorical=options.categorical,
-            ignore=options.ignore,
-            validation=options.validation,
-            seed=options.seed,
-        )
+        loaded, wanted, folds = _load(options.data, wanted, small)
     rows = len(loaded.train)
     if options.batch_size is not None and options.batch_size > rows:
         raise OptionError(
             f"--batch-size: expected at most the {rows:,} training rows, got {options.batch_size}; "
             f"leave it out or use --batch-size {rows} for full-batch training"
         )
-    layers = [loaded.X.shape[1], *hidden, loaded.targets.n_outputs]
-    model = MLP(layers, units, TASKS[loaded.targets.task].output, seed=options.seed, dtype=dtype)
-    X, y = loaded.X[loaded.train], loaded.targets.y[loaded.train]
-    _standardize(model, X, y, loaded.pixels)
-    _describe(model, loaded)
-    batch_size = options.batch_size or min(BATCH_SIZE, rows)
-    trainer = Trainer(
-        model,
-        optimizer,
-        batch_size,
-        options.epochs,
-        options.l2,
-        options.seed,
-        threads,
-        schedule=schedule,
-        clip_norm=options.clip_norm,
-        dropout=dropout,
-        early_stopping=options.early_stopping,
-    )
+    try:
+        class_weight = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
+    except InputError as error:
+        raise OptionError(str(error)) from error
+    recipe = fitting.Recipe(hidden, units, options.seed, dtype)
+
+    def trainer_of(model: MLP, rows: int) -> Trainer:
+        return Trainer(
+            model,
+            optimizer,
+            min(options.batch_size or BATCH_SIZE, rows),
+            options.epochs,
+            options.l2,
+            options.seed,
+            threads,
+            schedule=schedule,
+            clip_norm=options.clip_norm,
+            dropout=dropout,
+            early_stopping=options.early_stopping,
+            class_weight=class_weight,
+        )
+
+    model = recipe.model(loaded)
+    trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer)
+    columns.show(messages, loaded)
     _warm_up(trainer, messages, live)
     if options.explain:
         with _status(messages, live, "measuring"):
             told = trainer.explain()
         messages.print(f"{told}\n", markup=False)
 
-    held_out = None
-    if len(loaded.validation):
-        held_out = (loaded.X[loaded.validation], loaded.targets.y[loaded.validation])
+    X, y = loaded.training_pair()
+    held_out = loaded.validation_pair()
     interrupted = False
     start = time.perf_counter()
     try:
@@ -123,78 +125,58 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
 
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = assess(model, *held_out) if held_out is not None else {}
+    naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
+    if folds and not interrupted:
+        with _status(messages, live, f"cross-validating: {folds} models"):
+            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, folds)
     record = runs.training_record(loaded, trainer, validation, interrupted)
+    record |= {"cross_validation": folds or None, "baseline": naive if validation else {}}
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
     messages.print()
     folder = runs.write(options.out, loaded.name, trainer, config)
     _draw(folder, loaded.name, trainer, validation, messages)
-    _summarise(output, folder, trainer, validation, seconds, len(loaded.train))
+    _summarise(output, folder, trainer, record, validation, seconds, rows)
     return 130 if interrupted else 0
 
 
-def predict(model_path: str, files: Sequence[str], out: str | None) -> None:
-    """Write predictions, and probabilities where the model gives them, as CSV to `out` or stdout."""
-    model = load(model_path)
-    columns = predictions(model, data.load_features(files, model))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    # A float's str is the shortest text that gives the same float again.
-    writer.writerows(zip(*(list(map(str, values)) for values in columns.values()), strict=True))
-    if out is None:
-        sys.stdout.write(text.getvalue())
-        return
-    with atomic_write(out) as file:
-        file.write(text.getvalue().encode())
+def _load(
+    files: Sequence[str], wanted: data.Options, may_cross_validate: bool
+) -> tuple[data.TrainingData, data.Options, int]:
+    """The data, the options that they were split with, and in how many folds they are cross-validated (0: they are not).
 
-
-def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
-    """The columns of a prediction file: `prediction` and a probability `p_CLASS` of each class, or one pair per label.
-
-    With several targets or labels the columns are `prediction_NAME` (and `p_NAME`).
+    A set of few rows is trained on as a whole.
     """
-    n_outputs = model.layers[-1]
-    names = model.target_names
-    if names is None or len(names) != n_outputs:
-        names = [str(i) for i in range(n_outputs)]
-    found = model.predict(X)
-    if model.output == "linear":
-        if n_outputs == 1:
-            return {"prediction": found}
-        return {f"prediction_{name}": found[:, i] for i, name in enumerate(names)}
-    chances = model.predict_proba(X)
-    if model.output == "sigmoid" and n_outputs > 1:
-        columns: dict[str, Any] = {}
-        for i, name in enumerate(names):
-            columns |= {f"prediction_{name}": found[:, i], f"p_{name}": chances[:, i]}
-        return columns
-    classes = model.classes if model.classes is not None else list(range(max(2, n_outputs)))
-    if model.output == "sigmoid":
-        return {"prediction": [classes[i] for i in found], f"p_{classes[1]}": chances[:, 0]}
-    return {"prediction": [classes[i] for i in found]} | {f"p_{c}": chances[:, i] for i, c in enumerate(classes)}
-
-
-def evaluate(model_path: str, files: Sequence[str], target: str | None, output: Console) -> None:
-    """Print loss and metrics of a model on a data set."""
-    model = load(model_path)
-    X, y = data.load_labelled(files, model, target)
-    values = assess(model, X, y)
-    wording.print_pairs(
-        output, {"rows": f"{len(X):,}", **{wording.LABELS[k]: wording.metric(k, v) for k, v in values.items()}}
+    if not may_cross_validate:
+        return data.load_training(files, wanted), wanted, 0
+    source = data.open_source(files, wanted)
+    n_rows = data.count_rows(source, wanted)
+    if n_rows >= fitting.SMALL:
+        return data.load_training(files, wanted, source=source), wanted, 0
+    wanted = replace(wanted, validation=0.0)
+    loaded = data.load_training(files, wanted, source=source)
+    folds = min(fitting.FOLDS, len(loaded.rows)) if len(loaded.rows) >= fitting.FEWEST else 0
+    loaded.notes.append(
+        f"{len(loaded.rows)} rows: all are trained on, and {folds}-fold cross-validation says how good the model is"
+        if folds
+        else f"{wording.plural(len(loaded.rows), 'row')}: all are trained on, too few to validate"
     )
+    return loaded, wanted, folds
 
 
-def assess(model: MLP, X: NDArray, y: NDArray) -> dict[str, float]:
-    """The metrics of a model on X and y, and the mean loss."""
+def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
+    """All metrics of a model on X and y, and the mean loss."""
     targets = model.prepare_targets(y, len(X))
     raw = model.forward(X)
-    return {**metrics.evaluate(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
+    return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
 
 
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
-    wording.inspection(output, load(model_path), model_path)
+    model = load(model_path)
+    wording.inspection(output, model, model_path)
+    if isinstance(model, TableModel):
+        columns.table_of_kinds(output, model.preprocessor)
 
 
 @dataclass(frozen=True)
@@ -233,29 +215,6 @@ def bench(options: BenchOptions, messages: Console) -> None:
             file.write((json.dumps(result, indent=1) + "\n").encode())
     show.show(result)
     print(model.summary(result))
-
-
-def _standardize(model: MLP, X: NDArray, y: NDArray, pixels: bool) -> None:
-    """Give the model the training rows' statistics.
-
-    Pixels share one unit, hence one scale (the root mean square of their deviations). A scale each would blow up the
-    noise of pixels that are nearly always blank: on the digits, 20 seeds, that costs 0.3 points of validation accuracy
-    and 0.02 of loss, and a pixel that is blank in all training rows would not be scaled at all.
-    """
-    model.standardize(X, y if model.output == "linear" else None)
-    if pixels and model.scaling is not None:
-        deviation = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64)))) or 1.0
-        model.scaling = replace(model.scaling, scale=np.full(X.shape[1], deviation))
-
-
-def _describe(model: MLP, loaded: data.TrainingData) -> None:
-    """Put into the model what predictions need besides numbers."""
-    model.feature_names = loaded.feature_names
-    model.target_names = loaded.targets.names if loaded.columns is not None else None
-    model.classes = loaded.targets.classes
-    model.metadata["task"] = loaded.targets.task
-    if loaded.columns is not None:
-        model.metadata["columns"] = [column.to_json() for column in loaded.columns]
 
 
 def _warm_up(trainer: Trainer, messages: Console, live: bool) -> None:
@@ -298,7 +257,13 @@ def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float
 
 
 def _summarise(
-    output: Console, folder: Path, trainer: Trainer, validation: dict[str, float], seconds: float, rows: int
+    output: Console,
+    folder: Path,
+    trainer: Trainer,
+    record: Mapping[str, Any],
+    validation: Mapping[str, float],
+    seconds: float,
+    rows: int,
 ) -> None:
     trained = sum(trainer.history.epoch_seconds)
     epochs = wording.plural(trainer.epochs_done, "epoch")
@@ -306,7 +271,9 @@ def _summarise(
     files = ", ".join(name for name in runs.FILES if (folder / name).exists())
     facts = {}
     if validation:
-        facts["validation"] = wording.metrics(validation)
+        folds = record["cross_validation"]
+        facts["validation"] = wording.metrics(validation) + (f"   ({folds}-fold cross-validation)" if folds else "")
+        facts["baseline"] = wording.naive(trainer.model.output, record["baseline"])
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
     facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}

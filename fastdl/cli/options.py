@@ -11,6 +11,8 @@ from fastdl import activations, checks, schedules
 from fastdl.errors import InputError, OptionError
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.suggest import did_you_mean
+from fastdl.tables import data
+from fastdl.tables.dialect import Wishes, separator_of
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,22 @@ class TrainOptions:
     """The options of `fastdl train`, by their names on the command line; None is "not given"."""
 
     data: list[str]
-    target: str | None
+    target: list[str]
     task: str | None
-    categorical: str
-    ignore: str
-    validation: float
+    categorical: list[str]
+    numeric: list[str]
+    date: list[str]
+    ignore: list[str]
+    na_values: list[str]
+    header: bool | None
+    separator: str | None
+    decimal: str | None
+    encoding: str | None
+    validation: float | None
+    validation_data: list[str]
+    group: str | None
+    time: str | None
+    class_weight: str | None
     hidden: str
     activation: str
     leaky_alpha: float | None
@@ -65,13 +78,48 @@ def check_numbers(options: TrainOptions) -> None:
         checks.count(options.warmup, "--warmup", 0, "the steps in which the learning rate rises")
         if options.early_stopping is not None:
             checks.count(options.early_stopping, "--early-stopping", 1, "the epochs to wait for a lower loss")
-    if options.early_stopping is not None and options.validation == 0:
+    if options.early_stopping is not None and options.validation == 0 and not options.validation_data:
         raise OptionError("--early-stopping: expected validation rows to watch, got --validation 0")
+    ways = {"--group": options.group, "--time": options.time, "--validation-data": options.validation_data}
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise OptionError(f"{given[1]}: expected one way to choose the validation rows, got {' and '.join(given)}")
+    if given and options.validation == 0 and given[0] != "--validation-data":
+        raise OptionError(f"{given[0]}: expected validation rows to choose, got --validation 0")
     clip_norm = options.clip_norm
     if clip_norm is not None and not (math.isfinite(clip_norm) and clip_norm > 0):
         raise OptionError(f"--clip-norm: expected a finite number above 0, such as 1, got {clip_norm:g}")
     if not (math.isfinite(options.l2) and options.l2 >= 0):
         raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
+
+
+def wishes_of(options: TrainOptions) -> Wishes:
+    """How the user says that the files are written."""
+    return Wishes(
+        options.header,
+        separator_of(options.separator),
+        options.decimal,
+        options.encoding,
+        tuple(value for text in options.na_values for value in ([text] if text == "," else text.split(","))),
+    )
+
+
+def table_options(options: TrainOptions, task: str | None, validation: float) -> data.Options:
+    """What the user says about the data."""
+    return data.Options(
+        target=options.target,
+        task=task,
+        categorical=options.categorical,
+        numeric=options.numeric,
+        date=options.date,
+        ignore=options.ignore,
+        group=options.group,
+        time=options.time,
+        validation=validation,
+        validation_data=options.validation_data,
+        seed=options.seed,
+        wishes=wishes_of(options),
+    )
 
 
 def one_of(option: str, value: str, choices: Sequence[str]) -> str:

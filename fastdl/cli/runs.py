@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdl._version import __version__
+from fastdl.cli import columns
 from fastdl.errors import InputError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import MODEL_FILE
@@ -113,7 +114,7 @@ def training_record(
     return {
         "data": ", ".join(path.name for path in data.files),
         "train_rows": len(data.train),
-        "validation_rows": len(data.validation),
+        "validation_rows": data.n_validation,
         **trainer.record(),
         "epochs_done": trainer.epochs_done,
         "best_epoch": trainer.history.best_epoch,
@@ -137,11 +138,11 @@ def configuration(
     return {
         "data": {
             "files": [str(path) for path in data.files],
-            "rows": len(data.X),
-            "features": data.X.shape[1],
+            "rows": len(data.rows),
+            "features": data.n_features,
             "feature_names": data.feature_names,
-            "categorical": [c.name for c in data.columns or () if c.categories is not None],
-            "target": data.targets.names if data.columns is not None else None,
+            "columns": columns.described(data.preprocessor) if data.preprocessor is not None else None,
+            "target": data.targets.names if data.preprocessor is not None else None,
             "classes": data.targets.classes,
         },
         "task": data.targets.task,
@@ -155,7 +156,12 @@ def configuration(
         "training": {key: value for key, value in record.items() if key not in ("data", "validation")},
         "threads": trainer.n_threads,
         "options": dict(options),
-        "result": {"validation": record["validation"], "seconds": round(seconds, 4)},
+        "result": {
+            "validation": record["validation"],
+            "cross_validation": record["cross_validation"],
+            "baseline": record["baseline"],
+            "seconds": round(seconds, 4),
+        },
         "versions": {
             "fastdl": __version__,
             "numpy": np.__version__,

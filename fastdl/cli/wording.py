@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from fastdl.tables.data import TrainingData
     from fastdl.training.trainer import Trainer
 
-LABELS = {"loss": "loss", "val_loss": "val loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}
+LABELS = {
+    "loss": "loss",
+    "val_loss": "val loss",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "f1": "F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
 """How metrics are written for people."""
 
 
@@ -37,17 +48,22 @@ def number(value: float) -> str:
 
 def metric(name: str, value: float) -> str:
     """The value of a metric or loss: accuracy in percent, R² and usual losses with four decimals."""
-    if name == "accuracy":
+    if name in ("accuracy", "balanced_accuracy"):
         return f"{100 * value:.2f} %"
     # Losses stand below each other in tables: in each line as wide, and as many decimals while that shows enough.
     if "loss" in name and 0 < abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:.4f}" if name == "r2" or ("loss" in name and abs(value) < 1000) else number(value)
+    return f"{value:.4f}" if name in ("r2", "auc", "f1") or ("loss" in name and abs(value) < 1000) else number(value)
 
 
 def metrics(values: Mapping[str, float]) -> str:
     """Several metrics in one line: `accuracy 97.77 %   loss 0.08312`."""
     return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in values.items())
+
+
+def naive(output: str, values: Mapping[str, float]) -> str:
+    """The metrics of the naive answer, and what it is."""
+    return f"{metrics(values)}   (always {'the mean' if output == 'linear' else 'the most frequent class'})"
 
 
 def rate(rows_per_second: float) -> str:
@@ -99,15 +115,14 @@ def print_pairs(console: Console, rows: Mapping[str, str]) -> None:
 def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> None:
     """What is about to be trained, and on what."""
     targets = data.targets
-    rows, features = data.X.shape
     what = "label" if targets.task == "multilabel" else "target"
     target = plural(len(targets.classes), "class") if targets.classes else plural(targets.n_outputs, what)
-    if data.columns is not None:
+    if data.preprocessor is not None:
         target += f" ({', '.join(targets.names)})"
     console.print()
     console.print(
         f"[bold]{escape(', '.join(map(str, data.files)))}[/]: "
-        f"{plural(rows, 'row')} of {plural(features, 'feature')}, {escape(target)}"
+        f"{plural(len(data.rows), 'row')} of {plural(data.n_features, 'feature')}, {escape(target)}"
     )
     why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason} (--task overrides)"
     names = list(dict.fromkeys(a.name for a in model.activations))
@@ -117,7 +132,7 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> 
     scaling = "pixels share one scale" if data.pixels else "features standardised"
     rows_text = {
         "task": f"{targets.task}, {why}",
-        "rows": f"{len(data.train):,} to train, {len(data.validation):,} to validate; {scaling}",
+        "rows": f"{len(data.train):,} to train, {data.n_validation:,} to validate; {scaling}",
         "model": f"{shape(model)}, {activation}{model.output} output: "
         f"{plural(model.n_parameters, 'parameter')} in {model.dtype}",
         "training": f"{optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "

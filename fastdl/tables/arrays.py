@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from fastdl import checks
 from fastdl.datasets import load_digits
 from fastdl.errors import InputError, OptionError
 from fastdl.suggest import did_you_mean
-from fastdl.tables.csv_file import listed, read_bytes
+from fastdl.tables.streams import read_bytes
 from fastdl.tables.tasks import TargetColumn
+from fastdl.tables.text import listed
 
-ZIP_MAGIC = b"PK"
 NPY_MAGIC = b"\x93NUMPY"
 # The third byte of an IDX file says what its numbers are, the fourth how many dimensions follow (big-endian counts).
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -77,22 +78,9 @@ def digits() -> ArrayData:
     return ArrayData((Path("digits"),), X, y, "digits", pixels=True, labels=True)
 
 
-def kind(path: Path) -> str:
-    """ "npz", "npy", "idx" or "csv", by the first bytes of the file (of what a gzip archive holds)."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if head.startswith(b"\x1f\x8b"):
-        head = read_bytes(path)[:8]
-    if head.startswith(ZIP_MAGIC):
-        return "npz"
-    if head.startswith(NPY_MAGIC):
-        return "npy"
-    if len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _IDX_DTYPES:
-        return "idx"
-    return "csv"
+def is_idx(head: bytes) -> bool:
+    """Whether a file that starts with two zeros is one of IDX."""
+    return head[2] in _IDX_DTYPES
 
 
 def read_npz(path: Path, with_targets: bool) -> ArrayData:
@@ -113,7 +101,7 @@ def read_npz(path: Path, with_targets: bool) -> ArrayData:
         if isinstance(error, InputError):
             raise
         raise _unreadable(path, "an NPZ file of plain arrays", error) from error
-    return _arrays((path,), arrays["X"], arrays.get("y"), f"{path}: X", f"{path}: y")
+    return of_arrays((path,), arrays["X"], arrays.get("y"), f"{path}: X", f"{path}: y")
 
 
 def read_npy(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
@@ -128,7 +116,7 @@ def read_npy(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
     X = _load_npy(paths[0])
     y = _load_npy(y_path) if with_targets and y_path else None
     files = (paths[0],) if y_path is None else (paths[0], y_path)
-    return _arrays(files, X, y, str(paths[0]), str(y_path))
+    return of_arrays(files, X, y, str(paths[0]), str(y_path))
 
 
 def read_idx(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
@@ -140,14 +128,15 @@ def read_idx(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
             f"got {X.ndim} dimension; name the images first and the labels second"
         )
     if not with_targets:
-        return _arrays(paths, X, None, str(paths[0]), "")
+        return of_arrays(paths, X, None, str(paths[0]), "")
     labels = paths[1] if len(paths) > 1 else _labels_beside(paths[0])
-    return _arrays((paths[0], labels), X, _load_idx(labels), str(paths[0]), str(labels), labels=True)
+    return of_arrays((paths[0], labels), X, _load_idx(labels), str(paths[0]), str(labels), labels=True)
 
 
-def _arrays(
+def of_arrays(
     files: tuple[Path, ...], X: NDArray, y: NDArray | None, x_name: str, y_name: str, labels: bool = False
 ) -> ArrayData:
+    """Features and targets that were read, checked."""
     if X.ndim < 2:
         hint = "; one feature is X[:, None]" if X.ndim == 1 else ""
         raise InputError(f"{x_name}: expected features of shape (rows, features), got {X.shape}{hint}")
@@ -161,11 +150,14 @@ def _arrays(
 
 
 def _load_npy(path: Path) -> NDArray:
-    if kind(path) != "npy":
-        raise InputError(f"{path}: expected an NPY file, got one of another kind")
     try:
-        array = np.load(path, allow_pickle=False)
+        data = read_bytes(path)
+        if not data.startswith(NPY_MAGIC):
+            raise InputError(f"{path}: expected an NPY file, got one of another kind")
+        array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
         raise _unreadable(path, "an NPY file of a plain array", error) from error
     return np.asarray(array)
 

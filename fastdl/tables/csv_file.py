@@ -1,262 +1,316 @@
-"""CSV files: cells as text, columns as numbers on request, and errors that name the line as an editor shows it."""
+"""CSV files in blocks: polars parses them, columns of plain numbers become numbers at once, errors name the line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import gzip
 import io
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.errors import InputError, MissingExtraError
-from fastdl.suggest import did_you_mean
+from fastdl.errors import InputError
+from fastdl.tables.dialect import SPACES, Dialect, Wishes, encoding_of, sniff
+from fastdl.tables.streams import head_of, opened
+from fastdl.tables.table import Table, unique_names
+from fastdl.tables.text import cleaned, listed, polars
 
 if TYPE_CHECKING:
     import polars as pl
 
-GZIP_MAGIC = b"\x1f\x8b"
-_SEPARATORS = ",;\t|"
-_BOOLEANS = {"true": 1.0, "false": 0.0}
+BLOCK_BYTES = 16 << 20
+"""Bytes that are parsed at a time: their cells as text take about four times as much for the moment."""
+_HEAD = 1 << 18
+_LOOK = 500  # cells that say whether a column may be one of numbers
+_LOOK_BYTES = 1 << 17
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked when it is a gzip archive."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not data.startswith(GZIP_MAGIC):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(
-            f"{path}: expected a whole gzip file, got one that is truncated or altered ({error})"
-        ) from error
+@dataclass
+class Block:
+    """Rows of the file that were parsed together.
 
-
-class Table:
-    """The cells of a CSV file as text, in named columns.
-
-    The first line that is not blank holds the names; the separator is the one of `, ; tab |` that it uses most. Blank
-    lines are skipped, spaces around names and cells do not count. Columns without a name are left out and listed in
-    `unnamed` by number.
+    records : the record of the file that each row is, counted from the first one of data; blank lines are records
+    bad : rows that could not be read, with the reason
     """
 
-    def __init__(self, path: Path) -> None:
+    frame: pl.DataFrame
+    records: NDArray[np.int64]
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+class CsvFile:
+    """A CSV file, read as it is written: see `Dialect` for what is found out by itself."""
+
+    def __init__(self, path: Path, wishes: Wishes = Wishes()) -> None:  # noqa: B008
         self.path = path
-        self._data = _text_bytes(path)
-        header, self._header_lines, start = _header(path, self._data)
-        self.separator = header[1]
-        self.unnamed = [i + 1 for i, name in enumerate(header[0]) if not name]
-        self.names = [name for name in header[0] if name]
-        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        self._wishes = wishes
+        self.dialect, self._mixed = self._look(path, wishes)
+        named = [name for name in self.dialect.names if name]
+        self.names, twice = unique_names(named)
+        self._columns = [i for i, name in enumerate(self.dialect.names) if name]
+        self.notes = list(self.dialect.notes)
+        self.notes += [f"left out column {i + 1}, which has no name" for i, n in enumerate(self.dialect.names) if not n]
         if twice:
-            raise InputError(
-                f"{path}: expected a name for each column in the first line, got {twice[0]!r} more than once; "
-                f"{'add a line of names above the data' if _all_numbers(self.names) else 'rename one of them'}"
-            )
-        frame = self._read(header[0], self._data[start:])
-        blank = frame.select(polars().all_horizontal(polars().all().is_null())).to_series()
-        self._rows = np.flatnonzero(~blank.to_numpy())  # the record in the file of each row
-        self._frame = frame.filter(~blank).select(self.names)
-        self._parsed: dict[str, tuple[pl.Series, NDArray[np.float64], NDArray[np.bool_]]] = {}
-        if len(self) == 0:
-            raise InputError(f"{path}: expected at least one row of data below the line of names, got none")
+            self.notes.append(f"columns of one name are numbered: {listed([repr(name) for name in twice], 6)}")
 
-    def __len__(self) -> int:
-        return int(self._frame.height)
+    def _look(self, path: Path, wishes: Wishes) -> tuple[Dialect, bool]:
+        head = head_of(path, _HEAD)
+        encoding, notes = encoding_of(path, head, wishes.encoding)
+        decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
+        try:
+            text = decoder.decode(head, final=len(head) < _HEAD)
+        except UnicodeDecodeError as error:
+            if wishes.encoding is not None:
+                raise InputError(
+                    f"{path}: expected {wishes.encoding} as --encoding says, got the byte 0x{head[error.start]:02x}; "
+                    f"leave the option out, or name another encoding"
+                ) from error
+            encoding, text = "cp1252", _western(head).decode()
+            notes = ["read as CP1252 (Latin-1), as it is not UTF-8"]
+        if len(head) == _HEAD:
+            text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+        return sniff(path, text, encoding, wishes, notes), False
 
-    def where(self, row: int, name: str | None = None) -> str:
-        """How an error names a cell: file, line and column."""
-        place = f"{self.path}, row {self._line(row)}"
-        return place if name is None else f"{place}, column {name!r}"
+    def blocks(self, as_text: Collection[str] = (), columns: Collection[str] | None = None) -> Iterator[Block]:
+        """The rows in blocks; `as_text` names columns whose cells stay as they are, `columns` those that are wanted."""
+        first = 0
+        width, separator = len(self.dialect.names), self.dialect.delimiter
+        header = separator.join(f"c{i}" for i in range(width)).encode() + b"\n"
+        with ThreadPoolExecutor(2) as pool:
+            blocks = self._raw_blocks(header)
+            coming = pool.submit(next, blocks, None)
+            while (data := coming.result()) is not None:
+                coming = pool.submit(next, blocks, None)  # read while these rows are parsed
+                block = self._parse(data, len(header), first, as_text, columns, pool)
+                first = int(block.records[-1]) + 1 if len(block.records) else first
+                yield block
 
-    def texts(self, name: str) -> pl.Series:
-        """The cells of a column without the spaces around them; an empty cell is an error."""
-        cells = self._parse(name)[0]
-        empty = (cells == "").to_numpy()
-        if empty.any():
-            raise InputError(self._empty(name, empty))
-        return cells
-
-    def is_text(self, name: str) -> bool:
-        """Whether some cell of a column is neither a number, nor a boolean (in a column of booleans), nor empty."""
-        return bool(self._parse(name)[2].any())
-
-    def is_mostly_numbers(self, name: str) -> bool:
-        """Whether at least half of the cells that are not empty are numbers."""
-        cells, _, bad = self._parse(name)
-        return bool(bad.sum() * 2 <= (cells != "").sum())
-
-    def is_boolean(self, name: str) -> bool:
-        """Whether a column holds `true` and `false` (in any case) and nothing else."""
-        cells, values, bad = self._parse(name)
-        return not bad.any() and len(cells) > 0 and cells[0].lower() in _BOOLEANS and not np.isnan(values).any()
-
-    def numbers(self, name: str, mend: str) -> NDArray[np.float64]:
-        """A column as finite numbers; booleans count as 0 and 1.
-
-        `mend` says how text or an empty cell can be mended.
-
-        Raises
-        ------
-        InputError : a cell is empty, text, NaN or infinite; the message names its line and column
-        """
-        cells, values, bad = self._parse(name)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise InputError(f"{self.where(row, name)}: expected a number, got {_shown(cells[row])}; {mend}")
-        empty = (cells == "").to_numpy()
-        if empty.any():
-            raise InputError(f"{self._empty(name, empty)}; {mend}")
-        wrong = ~np.isfinite(values)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise InputError(f"{self.where(row, name)}: expected a finite number, got {_shown(cells[row])}; {mend}")
-        return values
-
-    def find(self, name: str, what: str) -> str:
-        """`name`, if a column is called so; `what` says who asks."""
-        if name not in self.names:
-            close = did_you_mean(name, self.names) or f"; the columns are {listed(self.names)}"
-            raise InputError(f"{what}: expected a column of {self.path}, got {name!r}{close}")
-        return name
-
-    def _parse(self, name: str) -> tuple[pl.Series, NDArray[np.float64], NDArray[np.bool_]]:
-        """The stripped cells, their values (NaN where there is none), and which cells are text."""
-        if name not in self._parsed:
-            pl = polars()
-            cells = self._frame[name].fill_null("").str.strip_chars()
-            values = cells.cast(pl.Float64, strict=False)
-            text = values.is_null() & (cells != "")
-            if text.all():
-                booleans = cells.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Float64)
-                if not booleans.has_nulls():
-                    values, text = booleans, text & False
-            self._parsed[name] = cells, values.fill_null(np.nan).to_numpy(), text.to_numpy()
-        return self._parsed[name]
-
-    def _empty(self, name: str, empty: NDArray[np.bool_]) -> str:
-        count = f" ({empty.sum()} of {len(self)} rows are empty there)" if empty.sum() > 1 else ""
-        return f"{self.where(int(np.argmax(empty)), name)}: expected a value, got an empty cell{count}"
-
-    def _read(self, columns: list[str], data: bytes) -> pl.DataFrame:
+    def read(self, as_text: Collection[str] = ()) -> Table:
+        """All rows."""
         pl = polars()
-        # A column without a name gets its number, after a character that no stripped name can begin with.
-        names = [name or f"\n{i}" for i, name in enumerate(columns)]
-        try:
-            # infer_schema_length=0: every cell is text.
-            return pl.read_csv(data, infer_schema_length=0, new_columns=names, separator=self.separator)
-        except pl.exceptions.PolarsError as error:
-            raise InputError(self._explain(len(columns))) from error
+        blocks = [block for block in self.blocks(as_text) if block.frame.height]
+        if not blocks:
+            raise InputError(f"{self.path}: expected at least one row of data below the line of names, got none")
+        frames = [block.frame for block in blocks]
+        mixed = [n for n in self.names if len({frame[n].dtype for frame in frames if frame[n].dtype != pl.Null}) > 1]
+        if mixed:  # numbers in one block, text in another: the text is needed everywhere
+            again = [block.frame for block in self.blocks({*as_text, *mixed}, mixed) if block.frame.height]
+            frames = [frame.with_columns(more.get_columns()) for frame, more in zip(frames, again, strict=True)]
+        records = np.concatenate([block.records for block in blocks])
+        starts = np.cumsum([0, *(frame.height for frame in frames)])
+        bad = {int(start) + row: why for start, b in zip(starts, blocks) for row, why in b.bad.items()}
+        frame = pl.concat(frames, how="vertical_relaxed", rechunk=True)
+        return Table(frame, str(self.path), [self.path], self.notes, self.places(records), bad)
 
-    def _explain(self, n_columns: int) -> str:
-        """Why the file cannot be read, found by reading it again slowly."""
+    def places(self, records: NDArray[np.int64]) -> Callable[[int], str]:
+        """How messages call a row."""
+        return lambda row: f"{self.path}, row {self._line(int(records[row]))}"
+
+    # From bytes to blocks
+
+    def _raw_blocks(self, header: bytes = b"") -> Iterator[bytes]:
+        """UTF-8 bytes of whole records behind `header`, the lines above the first row of data left out."""
+        dialect = self.dialect
+        decoder: Any = None
+        if dialect.encoding not in ("utf-8", "cp1252"):
+            decoder = codecs.getincrementaldecoder(dialect.encoding)("replace")
+        skip, carry, begun = dialect.skipped, b"", False
+        with opened(self.path) as stream:
+            while True:
+                data = stream.read(BLOCK_BYTES)
+                end = not data
+                if not begun:
+                    data, begun = data.removeprefix(codecs.BOM_UTF8), True
+                if decoder is not None:
+                    data = decoder.decode(data, final=end).removeprefix("\ufeff").encode()
+                if dialect.carriage_returns:
+                    data = data.replace(b"\r", b"\n")
+                data = carry + data
+                cut = len(data) if end else _last_record_end(data)
+                rows: bytes | memoryview = memoryview(data)[:cut]
+                if skip or dialect.separator == SPACES or not (decoder is not None or data.isascii()):
+                    text = bytes(rows) if decoder is not None else self._valid(bytes(rows))
+                    while skip and text:
+                        text = text[text.find(b"\n") + 1 or len(text) :]
+                        skip -= 1
+                    rows = dialect.separated(text)
+                if len(rows):
+                    yield b"".join((header, rows))
+                carry = data[cut:]
+                if end:
+                    return
+
+    def _valid(self, data: bytes) -> bytes:
+        if self.dialect.encoding == "cp1252":
+            return _western(data)
         try:
-            for line, cells in self._records():
-                if len(cells) > n_columns:
-                    return (
-                        f"{self.path}, row {line}: expected {n_columns} cells as in the line of names, "
-                        f"got {len(cells)}; put cells that hold the separator {self.separator!r} in double quotes"
+            data.decode()
+        except UnicodeDecodeError:
+            note = "some of it is read as CP1252 (Latin-1), as it is not UTF-8"
+            if note not in self.notes:
+                self.notes.append(note)
+            return b"\n".join(_western(line) if _is_broken(line) else line for line in data.split(b"\n"))
+        return data
+
+    # From blocks to columns
+
+    def _parse(
+        self,
+        data: bytes,
+        start: int,
+        first: int,
+        as_text: Collection[str],
+        columns: Collection[str] | None,
+        pool: ThreadPoolExecutor,
+    ) -> Block:
+        pl = polars()
+        bad: dict[int, str] = {}
+        wanted = [(i, n) for i, n in zip(self._columns, self.names) if columns is None or n in columns]
+        plain = self._plain_numbers(data, [i for i, n in wanted if n not in as_text])
+        try:
+            cells = self._read(data, plain)
+        except pl.exceptions.PolarsError:
+            cells, bad = self._parse_slowly(data[start:])
+        records = np.arange(first, first + cells.height)
+        if cells.height and cells["c0"].has_nulls():
+            blank = cells.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
+            blank[list(bad)] = False
+            kept = np.flatnonzero(~blank)
+            cells, records = cells[kept], records[kept]
+            bad = {int(np.searchsorted(kept, row)): why for row, why in bad.items()}
+        series = list(
+            pool.map(lambda column: self._column(cells[f"c{column[0]}"].alias(column[1]), column[1] in as_text), wanted)
+        )
+        return Block(pl.DataFrame(series), records, bad)
+
+    def _read(self, data: bytes, plain: Collection[int]) -> pl.DataFrame:
+        """Cells as text, those of `plain` columns as numbers; as text all of them, if one of those is no number."""
+        pl = polars()
+        schema = {f"c{i}": pl.Float64 if i in plain else pl.String for i in range(len(self.dialect.names))}
+        options = {
+            "separator": self.dialect.delimiter,
+            "comment_prefix": "#" if self.dialect.comments else None,
+            "infer_schema_length": 0,
+        }
+        try:
+            return pl.read_csv(data, schema_overrides=schema, **options)
+        except pl.exceptions.PolarsError:
+            if not plain:
+                raise
+            return pl.read_csv(data, **options)
+
+    def _plain_numbers(self, data: bytes, candidates: Sequence[int]) -> set[int]:
+        """The columns whose first cells are numbers as computers write them."""
+        pl = polars()
+        if self._wishes.na_values:
+            return set()
+        end = _last_record_end(data[:_LOOK_BYTES])
+        try:
+            look = self._read(data[:end], ())
+        except pl.exceptions.PolarsError:
+            return set()
+        plain = set()
+        for i in candidates:
+            cells = look[f"c{i}"].drop_nulls()
+            if len(cells) and not cells.cast(pl.Float64, strict=False).has_nulls():
+                plain.add(i)
+        return plain
+
+    def _column(self, cells: pl.Series, as_text: bool) -> pl.Series:
+        """Plain numbers as numbers, everything else as text without spaces around it."""
+        pl = polars()
+        if cells.dtype == pl.Float64:
+            return cells.fill_nan(None)
+        cells = cleaned(cells, self._wishes.na_values)
+        if as_text:
+            return cells
+        if cells.null_count() == len(cells):
+            return pl.Series(cells.name, [None] * len(cells), dtype=pl.Null)
+        look = cells.head(_LOOK).drop_nulls()
+        if len(look) and look.cast(pl.Float64, strict=False).has_nulls():
+            return cells
+        numbers = cells.cast(pl.Float64, strict=False)
+        return numbers.fill_nan(None) if numbers.null_count() == cells.null_count() else cells
+
+    def _parse_slowly(self, data: bytes) -> tuple[pl.DataFrame, dict[int, str]]:
+        """The cells of a block that polars refuses, row by row, and the rows with too many cells."""
+        width = len(self.dialect.names)
+        rows: list[list[str | None]] = []
+        bad: dict[int, str] = {}
+        if data.count(b'"') % 2:
+            raise InputError(
+                f"{self.path}: expected a CSV file, got one that cannot be parsed; is a double quote left open?"
+            )
+        try:
+            for record in self._records_of(data):
+                if len(record) > width and "".join(record[width:]).strip():
+                    bad[len(rows)] = (
+                        f"expected {width} cells as in the line of names, got {len(record)}; "
+                        f"put cells that hold the separator {self.dialect.separator!r} in double quotes"
                     )
-        except csv.Error:
-            pass
-        return f"{self.path}: expected a CSV file, got one that cannot be parsed; is a double quote left open?"
+                    record = []
+                cells: list[str | None] = [cell if cell else None for cell in record[:width]]
+                rows.append(cells + [None] * (width - len(cells)))
+        except csv.Error as error:
+            raise InputError(f"{self.path}: expected a CSV file, got one that cannot be parsed ({error})") from error
+        pl = polars()
+        return pl.DataFrame(rows, schema={f"c{i}": pl.String for i in range(width)}, orient="row"), bad
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """The records below the header with the line that each starts on, blank lines included."""
-        reader = csv.reader(io.StringIO(self._data.decode(), newline=""), delimiter=self.separator)
-        line = 1
-        for cells in reader:
-            if line > self._header_lines:
-                yield line, cells
-            line = reader.line_num + 1
+    def _records_of(self, data: bytes) -> Iterator[list[str]]:
+        reader = csv.reader(
+            io.StringIO(data.decode(), newline=""), delimiter=self.dialect.delimiter, skipinitialspace=True
+        )
+        for record in reader:
+            if not (self.dialect.comments and record and record[0].startswith("#")):
+                yield record
 
-    def _line(self, row: int) -> int:
-        wanted = int(self._rows[row])
-        try:
-            for record, (line, _) in enumerate(self._records()):
-                if record == wanted:
-                    return line
-        except csv.Error:
-            pass
-        return self._header_lines + 1 + wanted
+    def _line(self, wanted: int) -> int:
+        """The line of the file on which a record starts, found by reading it again."""
+        line, number = self.dialect.skipped + 1, 0
+        for data in self._raw_blocks():
+            reader = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=self.dialect.delimiter)
+            try:
+                before = 0
+                for record in reader:
+                    if not (self.dialect.comments and record and record[0].startswith("#")):
+                        if number == wanted:
+                            return line + before
+                        number += 1
+                    before = reader.line_num
+            except csv.Error:
+                break
+            line += data.count(b"\n")
+        return self.dialect.skipped + 1 + wanted
 
 
-def polars() -> Any:
-    """The polars module, or one sentence on how to get it."""
+def _last_record_end(data: bytes) -> int:
+    """Behind the last line end that is outside of double quotes, or 0."""
+    end = data.rfind(b"\n")
+    quotes = data.count(b'"', 0, end) if b'"' in data else 0
+    while end >= 0 and quotes % 2:
+        opening = data.rfind(b'"', 0, end)
+        before = data.rfind(b"\n", 0, opening)
+        quotes -= data.count(b'"', max(before, 0), end)
+        end = before
+    return end + 1
+
+
+def _western(data: bytes) -> bytes:
+    """Bytes of CP1252, or of Latin-1 where that has no such character, as UTF-8."""
     try:
-        import polars as pl
-    except ImportError as error:
-        raise MissingExtraError(
-            'reading CSV files needs polars, which is not installed: pip install "fastdl[cli]"'
-        ) from error
-    return pl
+        return data.decode("cp1252").encode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1").encode()
 
 
-def listed(names: list[str], most: int = 12) -> str:
-    """Names for a message, the middle left out when there are many."""
-    if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[: most - 2])}, … ({len(names) - most + 1} more), {names[-1]}"
-
-
-def _text_bytes(path: Path) -> bytes:
-    data = read_bytes(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: expected UTF-8 text, got UTF-16; save it again as 'CSV UTF-8'")
-    if b"\0" in data[:65536]:
-        raise InputError(f"{path}: expected a CSV, NPZ, NPY or IDX file, got a binary file of another kind")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+def _is_broken(line: bytes) -> bool:
     try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}, row {line}: expected UTF-8 text, got the byte 0x{data[error.start]:02x}; save the file as UTF-8"
-        ) from error
-    return data
-
-
-def _header(path: Path, data: bytes) -> tuple[tuple[list[str], str], int, int]:
-    """Names and separator, the number of the line that they end on, and where in the data they start."""
-    end, lines = 0, 0
-    while end < len(data):
-        start, end = end, _record_end(data, end)
-        record = data[start:end].decode()
-        lines += max(1, record.count("\n"))
-        if record.strip():
-            outside = "".join(record.split('"')[::2])
-            separator = max(_SEPARATORS, key=outside.count)
-            names = next(csv.reader(io.StringIO(record.strip("\r\n"), newline=""), delimiter=separator))
-            return ([name.strip() for name in names], separator), lines, start
-    raise InputError(f"{path}: expected a line of column names and rows of data, got an empty file")
-
-
-def _record_end(data: bytes, start: int) -> int:
-    """Behind the line end that is outside of double quotes."""
-    end = start
-    while True:
-        end = data.find(b"\n", end) + 1
-        if end == 0:
-            return len(data)
-        if data.count(b'"', start, end) % 2 == 0:
-            return end
-
-
-def _all_numbers(names: list[str]) -> bool:
-    try:
-        return bool([float(name) for name in names])
-    except ValueError:
-        return False
-
-
-def _shown(cell: str) -> str:
-    return repr(cell if len(cell) <= 40 else cell[:39] + "…")
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False

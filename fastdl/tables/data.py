@@ -1,10 +1,10 @@
-"""What training, prediction and evaluation take from files: features and targets, checked, encoded and split."""
+"""What training, prediction and evaluation take: features and targets, checked, encoded and split."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,238 +14,368 @@ from numpy.typing import NDArray
 from fastdl.errors import InputError, OptionError
 from fastdl.model import MLP
 from fastdl.suggest import did_you_mean
-from fastdl.tables import arrays, encoding, tasks
+from fastdl.tables import targets, tasks
 from fastdl.tables.arrays import ArrayData
-from fastdl.tables.csv_file import Table, listed
-from fastdl.tables.encoding import Column
+from fastdl.tables.dialect import Wishes
+from fastdl.tables.encoded import Encoded
+from fastdl.tables.kinds import Column, Findings, NumberColumn
+from fastdl.tables.kinds.date import as_times
+from fastdl.tables.model import TableModel
+from fastdl.tables.names import Names, Options, check_columns, names_in
+from fastdl.tables.preprocessor import Preprocessor
+from fastdl.tables.recognise import Choices
+from fastdl.tables.sources import open_data
+from fastdl.tables.split import check_share, split, split_by_group, split_by_time
+from fastdl.tables.table import Table
 from fastdl.tables.tasks import TargetColumn, Targets
+from fastdl.tables.text import as_text, listed, option
+
+__all__ = [
+    "Options",
+    "TrainingData",
+    "load_features",
+    "load_labelled",
+    "load_training",
+    "open_data",
+    "prepare",
+    "split",
+]
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """A data set that is ready for a trainer.
 
-    train, validation : the rows of X and of targets.y for each, in the order of the file
-    columns : the table's columns that the features are made of, or None for array files
+    targets : of all rows that have one
+    train, validation : which of these rows are for what, in the order of the file
+    held_out : rows of a file of their own for validation, features and targets; `validation` is empty then
+    preprocessor : how a table's columns become features, or None for array files
     pixels : all features share one unit, so they are scaled by one number
     notes : what a user should know about how the file was read
     """
 
     name: str
     files: tuple[Path, ...]
-    X: NDArray
+    features: NDArray[Any] | Encoded
+    rows: NDArray[np.int64]
     targets: Targets
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-    columns: tuple[Column, ...] | None = None
+    preprocessor: Preprocessor | None = None
+    held_out: tuple[Any, NDArray[Any]] | None = None
     pixels: bool = False
     notes: list[str] = field(default_factory=list)
+    table: Table | None = None
 
     @property
     def feature_names(self) -> list[str] | None:
         """One name per feature, or None for array files."""
-        return None if self.columns is None else [name for column in self.columns for name in column.feature_names]
+        return None if self.preprocessor is None else self.preprocessor.feature_names
+
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """The columns that features are made of, or None for array files."""
+        return None if self.preprocessor is None else self.preprocessor.features
+
+    @property
+    def n_features(self) -> int:
+        """How many features a row has."""
+        return self.features.width if isinstance(self.features, Encoded) else int(self.features.shape[1])
+
+    @property
+    def X(self) -> NDArray[Any]:
+        """The features [N, I] of all rows that have a target, as float64 where they come from a table."""
+        return self.features.rows(self.rows).matrix() if isinstance(self.features, Encoded) else self.features
+
+    def inputs(self, rows: NDArray[np.int64]) -> Any:
+        """The features of some rows, as the model takes them."""
+        return self.features.rows(self.rows[rows]) if isinstance(self.features, Encoded) else self.features[rows]
+
+    def training_pair(self) -> tuple[Any, NDArray[Any]]:
+        """Features and targets to train on."""
+        return self.inputs(self.train), self.targets.y[self.train]
+
+    def validation_pair(self) -> tuple[Any, NDArray[Any]] | None:
+        """Features and targets to validate on, or None."""
+        if self.held_out is not None:
+            return self.held_out
+        return (self.inputs(self.validation), self.targets.y[self.validation]) if len(self.validation) else None
+
+    @property
+    def n_validation(self) -> int:
+        """How many rows validate."""
+        return len(self.validation) if self.held_out is None else len(self.held_out[1])
 
 
-def open_data(files: Sequence[str], with_targets: bool = True) -> Table | ArrayData:
-    """Read `digits`, a CSV or NPZ file, or a pair of NPY or IDX files, told apart by their content."""
-    if list(files) == ["digits"]:
-        return arrays.digits()
-    if len(files) > 2:
-        raise OptionError(f"expected one file, or two with features and targets, got {len(files)}: {' '.join(files)}")
-    paths = tuple(Path(file) for file in files)
-    for path in paths:
-        if not path.is_file():
-            raise arrays.no_such_file(path)
-    kind = arrays.kind(paths[0])
-    if len(paths) == 2 and kind in ("csv", "npz"):
-        raise OptionError(f"expected one {kind.upper()} file, got two: {' '.join(files)}; pairs are NPY or IDX files")
-    if kind == "csv":
-        return Table(paths[0])
-    if kind == "npz":
-        return arrays.read_npz(paths[0], with_targets)
-    if kind == "npy":
-        return arrays.read_npy(paths, with_targets)
-    return arrays.read_idx(paths, with_targets)
+def open_source(files: Sequence[str], options: Options) -> Table | ArrayData:
+    """The files as the options say that they are written."""
+    return open_data(files, wishes=_with_names(options), as_text=_texts_of(options))
+
+
+def count_rows(source: Table | ArrayData, options: Options) -> int:
+    """How many rows of a table, or of arrays, have a target; all, where the target is not named well."""
+    if isinstance(source, Table):
+        names = names_in(source.names, options.target)
+        known = [name for name in names if name in source.names]
+        cells = [as_text(source.frame[name]).is_null().to_numpy() for name in known]
+        return len(source) - int(np.any(cells, axis=0).sum()) if cells else len(source)
+    return len(source)
 
 
 def load_training(
-    files: Sequence[str],
-    *,
-    target: str | None = None,
-    task: str | None = None,
-    categorical: str = "",
-    ignore: str = "",
-    validation: float = 0.2,
-    seed: int = 0,
+    files: Sequence[str], options: Options | None = None, source: Table | ArrayData | None = None, **settings: Any
 ) -> TrainingData:
-    """Read a data set, find its task, split it by `seed` and encode its features.
+    """Read a data set, find its task, split it by the seed and encode its features; `settings` are fields of `Options`.
 
-    target, categorical, ignore : names of columns of a CSV file, separated by commas
-    task : a name from `tasks.TASKS`, or None to infer it from the targets
-    validation : the share of rows that is kept for validation, in [0, 1)
+    source : what `open_source` gave, where the files are open already
 
     Raises
     ------
     InputError : the files cannot be used (`OptionError` where an option is at fault)
     """
-    source = open_data(files)
-    stem = re.sub(r"([.-]idx\d-ubyte|\.\w+)?(\.gz)?$", "", Path(files[0]).name)
-    name = re.sub(r"[^\w.-]+", "_", stem) or "data"
-    if isinstance(source, ArrayData):
-        for option, value in (("--target", target), ("--categorical", categorical), ("--ignore", ignore)):
-            if value:
-                raise OptionError(f"{option}: expected a CSV file, whose columns have names, got {' '.join(files)}")
-        if task is None and source.labels:
-            targets = _labels(source.targets())
-        else:
-            targets = tasks.resolve(source.targets(), task)
-        train, held_out = split(len(source), validation, seed, targets.labels)
-        return TrainingData(name, source.files, source.X, targets, train, held_out, pixels=source.pixels)
-
-    table = source
-    names = target_names(table, target)
-    columns = encoding.choose(table, names, column_names(table, categorical), column_names(table, ignore))
-    encoding.check_categories(table, columns)
-    targets = tasks.resolve(target_columns(table, names, task), task)
-    train, held_out = split(len(table), validation, seed, targets.labels)
-    columns = encoding.learn(table, columns, train)
-    # A category that no training row shows could not be encoded: such validation rows move to training.
-    moved = encoding.unseen(table, columns, held_out)
-    if moved.any():
-        train, held_out = np.sort(np.concatenate([train, held_out[moved]])), held_out[~moved]
-        columns = encoding.learn(table, columns, train)
-    notes = [f"left out column {n}, which has no name" for n in table.unnamed]
-    X = encoding.encode(table, columns)
-    return TrainingData(name, (table.path,), X, targets, train, held_out, columns, notes=notes)
+    options = options or Options(**settings)
+    check_share(options.validation)
+    source = open_source(files, options) if source is None else source
+    stem = re.sub(r"([.-]idx\d-ubyte|\.\w+)?(\.(gz|xz|zst|bz2))?$", "", Path(files[0]).name)
+    name = re.sub(r"[^\w.-]+", "_", stem).strip("_") or "data"
+    if isinstance(source, Table):
+        data = prepare(source, options, name)
+        return _with_validation_file(data, options) if options.validation_data else data
+    for which in ("target", "categorical", "numeric", "date", "ignore", "group", "time"):
+        if getattr(options, which):
+            raise OptionError(f"--{which}: expected a table, whose columns have names, got {' '.join(files)}")
+    if options.validation_data:
+        raise OptionError(f"--validation-data: expected a table to train on, got {' '.join(files)}")
+    if options.task is None and source.labels:
+        found = _labels(source.targets())
+    else:
+        found = tasks.resolve(source.targets(), options.task)
+    train, held_out = split(len(source), options.validation, options.seed, found.labels)
+    rows = np.arange(len(source))
+    return TrainingData(name, source.files, source.X, rows, found, train, held_out, pixels=source.pixels)
 
 
-def load_features(files: Sequence[str], model: MLP) -> NDArray:
-    """The features [N, I] of a file as `model` takes them: a CSV file's columns by name, arrays as they are."""
-    return _features(open_data(files, with_targets=False), model)
+def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
+    """The same for a table in memory."""
+    check_share(options.validation)
+    table.check_rows()
+    names = names_in(table.names, options.target)
+    check_columns(table, names, options)
+    wishes = options.wishes
+    columns, rows, notes = targets.read(table, names, options.task, decimal=wishes.decimal)
+    found = tasks.resolve(columns, options.task)
+    train, held_out = _split(table, rows, found, options)
+    choices = _choices(table, options)
+    findings = Findings()
+    learnt = None if len(train) == len(table) else rows[train]
+    preprocessor, frame = Preprocessor.fit_tidy(table.frame, learnt, choices, names, wishes.na_values, findings)
+    if not preprocessor.feature_names:
+        raise OptionError(
+            f"{table.label}: expected at least one feature column that varies beside the target and --ignore, got none"
+        )
+    encoded = preprocessor.encode(frame, findings, table.label)
+    notes = [*table.notes, *notes, *(s for s in findings.sentences() if s.startswith("cells"))]
+    return TrainingData(
+        name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=table
+    )
 
 
-def load_labelled(files: Sequence[str], model: MLP, target: str | None = None) -> tuple[NDArray, NDArray[Any]]:
-    """Features [N, I] and targets of a file as `model` takes them; `target` names other columns than in training."""
-    source = open_data(files)
+def refitted(
+    data: TrainingData, options: Options, train: NDArray[np.int64], held_out: NDArray[np.int64]
+) -> TrainingData:
+    """The same data with other rows to train and to validate on; a table's columns are learnt again."""
+    if data.table is None:
+        return replace(data, train=train, validation=held_out)
+    choices = _choices(data.table, options)
+    rows, names = data.rows[train], data.targets.names
+    preprocessor, frame = Preprocessor.fit_tidy(data.table.frame, rows, choices, names, options.wishes.na_values)
+    encoded = preprocessor.encode(frame)
+    return replace(data, features=encoded, preprocessor=preprocessor, train=train, validation=held_out)
+
+
+def load_features(files: Sequence[str], model: MLP) -> Any:
+    """The features [N, I] of a file as `model` takes them: a table's columns by name, arrays as they are."""
+    source = open_data(files, with_targets=False, wishes=wishes_of(model), as_text=texts_of(model))
+    return features_of(source, model)
+
+
+def load_labelled(
+    files: Sequence[str], model: MLP, target: Names | None = None, wishes: Wishes | None = None
+) -> tuple[Any, NDArray[Any], list[str]]:
+    """Features, targets, and notes, of a file as `model` takes them; `target` names other columns than in training."""
+    source = open_data(files, wishes=wishes or wishes_of(model), as_text=texts_of(model))
     if isinstance(source, ArrayData):
         if target:
-            raise OptionError(f"--target: expected a CSV file, whose columns have names, got {' '.join(files)}")
-        X, columns = _features(source, model), source.targets()
-    else:
-        names = model.target_names if target is None and model.target_names else target_names(source, target)
-        missing = [name for name in names if name not in source.names]
-        if missing:
-            close = did_you_mean(missing[0], source.names)
-            raise OptionError(
-                f"{source.path}: expected the target {missing[0]!r} as in training, found no column of this name{close}"
-                f"{'' if close else ';'} say what it is called here with --target"
-            )
-        X = _features(source, model, names)
-        text = len(names) == 1 and any(isinstance(c, str) for c in model.classes or ())
-        columns = [_target_column(source, name, text) for name in names]
-    return X, tasks.known_targets(columns, model.output, model.layers[-1], model.classes)
-
-
-def split(
-    n_rows: int, share: float, seed: int, labels: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows for training and for validation, both ascending: round(share * n_rows) are drawn by `seed` for validation.
-
-    With `labels` each class has its share in both (to within one row), and no class is missing from training.
-    """
-    if not 0 <= share < 1:
-        raise OptionError(f"--validation: expected a share of the rows in [0, 1), such as 0.2, got {share:g}")
-    rows = np.random.default_rng(seed).permutation(n_rows)
-    n_held_out = round(share * n_rows) if share == 0 else max(1, round(share * n_rows))
-    if n_held_out >= n_rows:
-        raise InputError(
-            f"expected at least 2 rows to train on some and validate on others, got {n_rows}; use --validation 0"
-        )
-    if labels is not None:
-        rows = rows[np.argsort(labels[rows], kind="stable")]
-    # Every (n_rows / n_held_out)-th row: evenly over the classes, as their rows are neighbours now.
-    place = np.arange(n_rows)
-    chosen = (place + 1) * n_held_out // n_rows > place * n_held_out // n_rows
-    if labels is not None:
-        ordered = labels[rows]
-        first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        lost = np.logical_and.reduceat(chosen, first)
-        chosen[first[lost]] = False
-    return np.sort(rows[~chosen]), np.sort(rows[chosen])
-
-
-def column_names(table: Table, text: str) -> list[str]:
-    """The names in a comma-separated list; a column whose own name has a comma is found too."""
-    if text in table.names:
-        return [text]
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def target_names(table: Table, target: str | None) -> list[str]:
-    """The target columns that the user named."""
-    names = column_names(table, target or "")
-    if not names:
+            raise OptionError(f"--target: expected a table, whose columns have names, got {' '.join(files)}")
+        y = tasks.known_targets(source.targets(), model.output, model.layers[-1], model.classes)
+        return features_of(source, model), y, []
+    source.check_rows()
+    named = bool(target) or not model.target_names
+    names = names_in(source.names, target) if named else list(model.target_names or ())
+    missing = [name for name in names if name not in source.names]
+    if missing or not names:
+        close = did_you_mean(missing[0], source.names) if missing else ""
         raise OptionError(
-            f"{table.path}: expected --target with the name of the target's column, got none; "
-            f"the columns are {listed(table.names, 40)}"
+            f"{source.label}: expected the target {missing[0] if missing else ''!r} as in training, found no column of "
+            f"this name{close}{'' if close else ';'} say what it is called here with --target"
         )
-    for name in names:
-        try:
-            table.find(name, "--target")
-        except InputError as error:
-            raise OptionError(str(error)) from error
-    return names
+    text = len(names) == 1 and any(isinstance(c, str) for c in model.classes or ())
+    if text and model.classes and len({str(c) for c in model.classes} & {"True", "False"}) == 2:
+        text = False
+    columns, rows, notes = targets.read(source, names, as_classes=text)
+    y = tasks.known_targets(columns, model.output, model.layers[-1], model.classes)
+    findings = Findings()
+    X = features_of(source, model, names, findings)
+    X = X.encoded.rows(rows) if hasattr(X, "encoded") else X[rows]
+    return X, y, [*source.notes, *notes, *findings.sentences()]
 
 
-def target_columns(table: Table, names: Sequence[str], task: str | None) -> list[TargetColumn]:
-    """The target columns as numbers, or as text where that makes a class of it."""
-    numeric = len(names) > 1 or task in ("regression", "multilabel")
-    columns = []
-    for name in names:
-        # A number column with a typo is no text column, unless the user says that it holds classes.
-        text = not numeric and table.is_text(name) and (task is not None or not table.is_mostly_numbers(name))
-        columns.append(_target_column(table, name, text))
-    return columns
-
-
-def _target_column(table: Table, name: str, text: bool) -> TargetColumn:
-    if text:
-        return TargetColumn(name, table.texts(name).to_numpy().astype(str), lambda row: table.where(row, name))
-    mend = "correct the cell or delete the row"
-    if table.is_text(name):
-        mend += "; if the target's texts are classes, name it alone and use --task multiclass"
-    values = table.numbers(name, mend)
-    return TargetColumn(name, values, lambda row: table.where(row, name), table.is_boolean(name))
-
-
-def _labels(columns: list[TargetColumn]) -> Targets:
-    """The targets of a file of labels: classes, however many there are."""
-    n_classes = len(tasks.distinct(columns[0]))
-    targets = tasks.resolve(columns, "binary" if n_classes == 2 else "multiclass")
-    return Targets(**{**vars(targets), "reason": f"the labels are {n_classes} different values"})
-
-
-def _features(source: Table | ArrayData, model: MLP, targets: Sequence[str] = ()) -> NDArray:
+def features_of(
+    source: Table | ArrayData, model: MLP, targets: Sequence[str] = (), findings: Findings | None = None
+) -> Any:
+    """The features of a table or of arrays, as `model` takes them."""
     n_features = model.layers[0]
-    columns = encoding.from_json(model.metadata.get("columns") or ())
     if isinstance(source, ArrayData):
-        if any(column.categories is not None for column in columns):
-            raise InputError(
-                f"{source.files[0]}: expected a CSV file with the columns {listed([c.name for c in columns])}, "
-                f"as the model encodes its categories, got an array file"
-            )
+        if isinstance(model, TableModel):
+            plain = [column.name for column in model.preprocessor.features if column.kind != "number"]
+            if plain:
+                raise InputError(
+                    f"{source.files[0]}: expected a table with the columns {listed(plain)}, "
+                    f"as the model encodes them, got an array file"
+                )
         if source.X.shape[1] != n_features:
             raise InputError(
                 f"{source.files[0]}: expected {n_features} features for this model, got {source.X.shape[1]} "
                 f"in an array of shape {source.X.shape}"
             )
         return source.X
+    if isinstance(model, TableModel):
+        return model.preprocessor.encode(source.frame, findings, source.label).rows()
     names = model.feature_names or [name for name in source.names if name not in targets]
-    columns = columns or tuple(Column(name) for name in names)
-    if sum(len(column.feature_names) for column in columns) != n_features:
+    if len(names) != n_features:
         raise InputError(
-            f"{source.path}: expected {n_features} columns, as the model's features have no names, "
-            f"got {len(columns)}: {listed([column.name for column in columns])}"
+            f"{source.label}: expected {n_features} columns, as the model's features have no names, "
+            f"got {len(names)}: {listed(names)}"
         )
-    return encoding.encode(source, columns)
+    choices = Choices(numeric=names)
+    missing = [name for name in names if name not in source.names]
+    fitted, _ = Preprocessor.fit_tidy(source.frame.select([n for n in names if n in source.names]), None, choices)
+    holes = [column.name for column in fitted.columns if getattr(column, "missing", False)]
+    if holes and not missing:
+        row = int(source.frame[holes[0]].is_null().arg_max() or 0)
+        raise InputError(
+            f"{source.where(row, holes[0])}: expected a number in each cell, as the model does not know what to put where "
+            f"one is missing (columns {listed(holes, 10)}); train it on a table, or fill the cells"
+        )
+    fitted = Preprocessor((*fitted.columns, *(NumberColumn(name) for name in missing)))
+    return fitted.encode(source.frame, findings, source.label).rows().matrix()
+
+
+def wishes_of(model: MLP) -> Wishes:
+    """How files for a model are read: with the words for missing values that it learnt with."""
+    return Wishes(na_values=model.preprocessor.na_values) if isinstance(model, TableModel) else Wishes()
+
+
+def texts_of(model: MLP) -> list[str]:
+    """The columns that a model needs as they were written."""
+    return model.preprocessor.text_columns if isinstance(model, TableModel) else []
+
+
+def _with_names(options: Options) -> Wishes:
+    """The wishes with the names that options hold: they tell a line of names from one of data."""
+    names: list[str] = []
+    for which in (options.target, options.categorical, options.numeric, options.date, options.ignore):
+        for text in [which] if isinstance(which, str) else which or ():
+            names += [text, *(part.strip() for part in text.split(","))]
+    names += [name for name in (options.group, options.time) if name]
+    return replace(options.wishes, names=tuple(name for name in names if name))
+
+
+def _texts_of(options: Options) -> list[str]:
+    """Columns that the user declares categorical: `007` is not `7` there."""
+    names = [options.categorical] if isinstance(options.categorical, str) else list(options.categorical)
+    return [*names, *(part.strip() for text in names for part in text.split(","))]
+
+
+def _choices(table: Table, options: Options) -> Choices:
+    names = table.names
+    ignore, reasons = names_in(names, options.ignore), {}
+    if options.group is not None and options.group not in ignore:
+        ignore = [*ignore, options.group]
+        reasons[options.group] = "says which rows belong together"
+    return Choices(
+        names_in(names, options.categorical),
+        names_in(names, options.numeric),
+        names_in(names, options.date),
+        ignore,
+        reasons,
+        options.wishes.decimal,
+    )
+
+
+def _split(
+    table: Table, rows: NDArray[np.int64], found: Targets, options: Options
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    everything = np.arange(len(rows)), np.arange(0)
+    if options.validation_data or options.validation == 0:
+        return everything
+    if options.group is not None:
+        cells = as_text(table.frame[options.group]).fill_null("").gather(rows)
+        _, groups = np.unique(np.asarray(cells.to_list(), dtype=str), return_inverse=True)
+        return split_by_group(groups.reshape(-1), options.validation, options.seed)
+    if options.time is not None:
+        return split_by_time(_times(table, options)[rows], options.validation)
+    return split(len(rows), options.validation, options.seed, found.labels)
+
+
+def _times(table: Table, options: Options) -> NDArray[np.float64]:
+    """The column that --time names, as numbers; rows without a time come first."""
+    from fastdl.tables.kinds import DateColumn, NumberColumn
+    from fastdl.tables.kinds.number import as_numbers
+    from fastdl.tables.recognise import kind_of
+
+    assert options.time is not None
+    values = table.frame[options.time]
+    choices = _choices(table, options)
+    kind = kind_of(options.time, values, replace(choices, ignore=()))
+    column = kind.learn(options.time, values)
+    if isinstance(column, DateColumn):
+        found = as_times(values, column.format).dt.epoch("us").cast(float)
+    elif values.dtype.is_numeric():
+        found = values.cast(float)
+    elif isinstance(column, NumberColumn):
+        found = as_numbers(values, column.style)
+    else:
+        raise OptionError(
+            f"--time: expected a column of dates, times or numbers, got {options.time!r}, which is one of {column.kind}; "
+            f"{option('--date', [options.time])} says that it holds dates"
+        )
+    return np.nan_to_num(np.asarray(found.fill_null(float("nan")).to_numpy()), nan=-np.inf)
+
+
+def _with_validation_file(data: TrainingData, options: Options) -> TrainingData:
+    """The data with the rows of `--validation-data` to validate on."""
+    assert data.preprocessor is not None
+    wishes = _with_names(options)
+    table = open_data(options.validation_data, wishes=wishes, as_text=data.preprocessor.text_columns)
+    if not isinstance(table, Table):
+        raise OptionError(f"--validation-data: expected a table, got {' '.join(options.validation_data)}")
+    table.check_rows()
+    names = data.targets.names
+    for name in names:
+        table.find(name, "--validation-data")
+    text = len(names) == 1 and any(isinstance(c, str) for c in data.targets.classes or ())
+    columns, rows, notes = targets.read(table, names, as_classes=text, decimal=wishes.decimal)
+    output = tasks.TASKS[data.targets.task].output
+    y = tasks.known_targets(columns, output, data.targets.n_outputs, data.targets.classes)
+    findings = Findings()
+    encoded = data.preprocessor.encode(table.frame, findings, table.label)
+    told = [f"{table.label}: {note}" for note in (*table.notes, *notes, *findings.sentences())]
+    return replace(data, held_out=(encoded.rows(rows), y), notes=[*data.notes, *told])
+
+
+def _labels(columns: list[TargetColumn]) -> Targets:
+    """The targets of a file of labels: classes, however many there are."""
+    n_classes = len(tasks.distinct(columns[0]))
+    found = tasks.resolve(columns, "binary" if n_classes == 2 else "multiclass")
+    return Targets(**{**vars(found), "reason": f"the labels are {n_classes} different values"})

@@ -1,0 +1,159 @@
+"""What `predict` and `evaluate` do: predictions part by part, metrics beside the naive answer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.markup import escape
+
+from fastdl import metrics
+from fastdl.cli import commands, wording
+from fastdl.errors import OptionError
+from fastdl.files.atomic import atomic_write
+from fastdl.model import MLP
+from fastdl.suggest import did_you_mean
+from fastdl.tables import data, sources
+from fastdl.tables.kinds import Findings
+from fastdl.tables.names import names_in
+from fastdl.tables.table import Table
+from fastdl.tables.text import listed, polars
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def predict(
+    model_path: str,
+    files: Sequence[str],
+    out: str | None,
+    ids: Sequence[str],
+    only: Sequence[str],
+    messages: Console,
+) -> None:
+    """Write predictions, and probabilities where the model gives them, to `out` or stdout, part by part.
+
+    ids : columns of the table that are copied in front
+    only : the columns of predictions to write, if not all
+
+    A row whose cells could not be told apart gets an empty prediction and is named.
+    """
+    model = commands.load(model_path)
+    findings = Findings()
+    bad: list[str] = []
+    with _writer(out) as write:
+        for part in sources.parts(files, data.wishes_of(model), as_text=[*data.texts_of(model), *_pieces(ids)]):
+            write(_predicted(model, part, ids, only, findings))
+            if isinstance(part, Table):
+                bad += [f"{part.where(row)}: {reason}" for row, reason in part.bad.items()]
+    for sentence in findings.sentences():
+        messages.print(f"note: {escape(sentence)}")
+    if bad:
+        more = f"; and {len(bad) - 10:,} more rows" if len(bad) > 10 else ""
+        messages.print(
+            f"note: no prediction for {wording.plural(len(bad), 'row')}: {escape('; '.join(bad[:10]) + more)}"
+        )
+
+
+def _predicted(model: MLP, part: Any, ids: Sequence[str], only: Sequence[str], findings: Findings) -> pl.DataFrame:
+    """The predictions of a part of the data as a frame."""
+    pl = polars()
+    columns = predictions(model, data.features_of(part, model, findings=findings))
+    wanted = names_in(list(columns), only) or list(columns)
+    unknown = [name for name in wanted if name not in columns]
+    if unknown:
+        close = did_you_mean(unknown[0], columns) or f"; there are {listed(list(columns))}"
+        raise OptionError(f"--only: expected a column of the predictions, got {unknown[0]!r}{close}")
+    frame = pl.DataFrame({name: columns[name] for name in wanted})
+    if isinstance(part, Table):
+        if part.bad:
+            good = pl.Series([row not in part.bad for row in range(len(part))])
+            frame = frame.select(pl.when(good).then(pl.all()))
+        copied = names_in(part.names, ids)
+        for name in copied:
+            if name not in part.names:
+                close = did_you_mean(name, part.names) or f"; the columns are {listed(part.names)}"
+                raise OptionError(f"--id: expected a column of {part.label}, got {name!r}{close}")
+        if copied:
+            same = [name for name in copied if name in frame.columns]
+            frame = part.frame.select(copied).rename({name: f"{name}_" for name in same}).hstack(frame)
+    elif ids:
+        raise OptionError(f"--id: expected a table, whose columns have names, got arrays and {ids[0]!r}")
+    return frame
+
+
+def _pieces(names: Sequence[str]) -> list[str]:
+    return [*names, *(piece.strip() for text in names for piece in text.split(","))]
+
+
+@contextlib.contextmanager
+def _writer(out: str | None) -> Iterator[Any]:
+    """A function that writes frames below each other: CSV to stdout or a file, or a Parquet file."""
+    if out is None:
+        yield _csv_writer(sys.stdout)
+        return
+    if Path(out).suffix.lower() in (".parquet", ".pq"):
+        frames: list[Any] = []
+        with atomic_write(out) as file:
+            yield frames.append
+            polars().concat(frames, how="vertical_relaxed").write_parquet(file)
+        return
+    with atomic_write(out) as file:
+        yield _csv_writer(file)
+
+
+def _csv_writer(file: IO[Any]) -> Any:
+    first = True
+
+    def write(frame: pl.DataFrame) -> None:
+        nonlocal first
+        text = frame.write_csv(include_header=first)
+        file.write(text if file is sys.stdout else text.encode())
+        first = False
+
+    return write
+
+
+def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
+    """The columns of a prediction file: `prediction` and a probability `p_CLASS` of each class, or one pair per label.
+
+    With several targets or labels the columns are `prediction_NAME` (and `p_NAME`).
+    """
+    n_outputs = model.layers[-1]
+    names = model.target_names
+    if names is None or len(names) != n_outputs:
+        names = [str(i) for i in range(n_outputs)]
+    found = model.predict(X)
+    if model.output == "linear":
+        if n_outputs == 1:
+            return {"prediction": found}
+        return {f"prediction_{name}": found[:, i] for i, name in enumerate(names)}
+    chances = model.predict_proba(X)
+    if model.output == "sigmoid" and n_outputs > 1:
+        columns: dict[str, Any] = {}
+        for i, name in enumerate(names):
+            columns |= {f"prediction_{name}": found[:, i], f"p_{name}": chances[:, i]}
+        return columns
+    classes = model.classes if model.classes is not None else list(range(max(2, n_outputs)))
+    words = [str(c) if isinstance(c, (bool, str)) else c for c in classes]
+    said = {"prediction": [words[i] for i in found.tolist()]}
+    if model.output == "sigmoid":
+        return {**said, f"p_{classes[1]}": chances[:, 0]}
+    return said | {f"p_{c}": chances[:, i] for i, c in enumerate(classes)}
+
+
+def evaluate(model_path: str, files: Sequence[str], target: Sequence[str], output: Console, messages: Console) -> None:
+    """Print loss and metrics of a model on a data set, beside those of the naive answer."""
+    model = commands.load(model_path)
+    X, y, notes = data.load_labelled(files, model, target)
+    for note in notes:
+        messages.print(f"note: {escape(note)}")
+    values = commands.assess(model, X, y)
+    naive = metrics.baseline(model, y, y)
+    rows = {wording.LABELS.get(k, k): wording.metric(k, v) for k, v in values.items()}
+    wording.print_pairs(output, {"rows": f"{len(X):,}", **rows, "baseline": wording.naive(model.output, naive)})

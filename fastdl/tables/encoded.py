@@ -1,0 +1,206 @@
+"""Features in a compact form: what stands between a table's columns and the matrix that a network reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.scaling import Scaling
+
+BLOCK = 1024
+"""Rows that are encoded at a time: a float64 block of 100 features is 0.8 MB and stays in the cache."""
+SHARE = 1 << 16
+"""Rows that a thread takes at a time."""
+
+
+class OneHot(NamedTuple):
+    """`width` features of which row r has a 1 at `codes[r]` and 0 elsewhere; nowhere where the code is `width`."""
+
+    codes: NDArray[np.integer[Any]]
+    width: int
+
+
+Part = NDArray[Any] | OneHot
+"""One feature as numbers [N], or several as their codes."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The features of N rows, column by column: a view of the table's own numbers where that is possible."""
+
+    n_rows: int
+    parts: Sequence[Part]
+
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return sum(part.width if isinstance(part, OneHot) else 1 for part in self.parts)
+
+    def rows(self, rows: NDArray[np.int64] | None = None) -> EncodedRows:
+        """Some of the rows, in this order, or all."""
+        return EncodedRows(self, np.arange(self.n_rows) if rows is None else rows)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows of an encoded table: what a model that knows the table takes, and what its statistics are taken of."""
+
+    encoded: Encoded
+    index: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def matrix(self, scaling: Scaling | None = None, dtype: np.dtype | type = np.float64) -> NDArray[Any]:
+        """The features [N, I] in `dtype`; with `scaling` (x - mean) / scale, in float64 before it is rounded.
+
+        Memory: the matrix and one block of rows.
+        """
+        width = self.encoded.width
+        mean, scale = (np.zeros(width), np.ones(width)) if scaling is None else (scaling.mean, scaling.scale)
+        out = np.empty((len(self), width), dtype)
+        with np.errstate(over="ignore"):  # what leaves the range of `dtype` is infinite, which the model refuses
+            on, off = ((1 - mean) / scale).astype(dtype), ((0 - mean) / scale).astype(dtype)
+            _in_threads(
+                lambda start: self._encode(
+                    out[start : start + SHARE], start, on, off, None if scaling is None else (mean, scale)
+                ),
+                range(0, len(self), SHARE),
+            )
+        return out
+
+    def _encode(
+        self,
+        out: NDArray[Any],
+        first: int,
+        on: NDArray[Any],
+        off: NDArray[Any],
+        scaling: tuple[NDArray[Any], NDArray[Any]] | None,
+    ) -> None:
+        """Write the rows from `first` on; a one-hot feature is `on` where it is 1 and `off` elsewhere."""
+        with np.errstate(over="ignore"):
+            for start in range(0, len(out), BLOCK):
+                block = out[start : start + BLOCK]
+                block[:] = off
+                self._fill(block, first + start, on, scaling)
+
+    def _fill(
+        self, block: NDArray[Any], start: int, on: NDArray[Any], scaling: tuple[NDArray[Any], NDArray[Any]] | None
+    ) -> None:
+        """Write the rows from `start` on into a block that holds what a one-hot feature is where it is 0; `on` is what it
+        is where it is 1. Other features become (x - mean) / scale."""
+        index = self.index[start : start + len(block)]
+        places = np.arange(len(block))
+        at = 0
+        for part in self.encoded.parts:
+            if isinstance(part, OneHot):
+                codes = part.codes[index].astype(np.intp)
+                rows = places
+                if codes.max(initial=0) >= part.width:
+                    rows = np.flatnonzero(codes < part.width)
+                    codes = codes[rows]
+                codes += at
+                block[rows, codes] = on[codes]
+                at += part.width
+            else:
+                values = part[index]
+                if scaling is not None:
+                    values = (values.astype(np.float64, copy=False) - scaling[0][at]) / scaling[1][at]
+                block[:, at] = values
+                at += 1
+
+    def statistics(self) -> Scaling:
+        """Mean and deviation of each feature, as `Scaling.of` finds them in the matrix: the same sums in the same order.
+
+        Memory: one block of rows, and the columns whose values are nearly the same, if there are any.
+        """
+        width = self.encoded.width
+        if width == 1 or len(self) <= BLOCK:
+            return Scaling.of(self.matrix())
+        groups = [EncodedRows(Encoded(self.encoded.n_rows, parts), self.index) for parts in _halves(self.encoded.parts)]
+        found = _in_threads(EncodedRows._sums, groups)
+        mean, scale, low, high = (np.concatenate(columns) for columns in zip(*found))
+        # Columns that hardly vary, or whose squares leave float64's range, are looked at as a whole.
+        usual = (high - low > 1e-9 * np.maximum(np.abs(low), np.abs(high))) & (scale > 0) & np.isfinite(scale + mean)
+        usual &= np.abs(mean) <= 1e6 * scale
+        odd = np.flatnonzero(~usual)
+        if len(odd):
+            whole = Scaling.of(self._columns(odd))
+            mean[odd], scale[odd] = whole.mean, whole.scale
+        return Scaling(mean, scale)
+
+    def _sums(self) -> tuple[NDArray[np.float64], ...]:
+        """Mean, deviation, least and largest value of each feature; sums go from row to row."""
+        width = self.encoded.width
+        ones, total, squares = np.ones(width), np.zeros(width), np.zeros(width)
+        low, high = np.full(width, np.inf), np.full(width, -np.inf)
+        # The first row holds the sums so far. NumPy adds the rows of a matrix one after the other, but not the numbers of a
+        # single column: there are always two.
+        memory = np.zeros((BLOCK + 1, max(2, width)))
+
+        def added(sums: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+            memory[0, :width] = sums
+            result: NDArray[np.float64] = np.add.reduce(memory[: 1 + rows], axis=0)[:width]
+            return result
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(self), BLOCK):
+                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
+                block[:] = 0
+                self._fill(block, start, ones, None)
+                np.minimum(low, block.min(axis=0), out=low)
+                np.maximum(high, block.max(axis=0), out=high)
+                total = added(total, len(block))
+            mean = total / len(self)
+            on, off = (1 - mean) * (1 - mean), (0 - mean) * (0 - mean)
+            for start in range(0, len(self), BLOCK):
+                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
+                block[:] = off
+                self._fill(block, start, on, (mean, ones))
+                for column in self._numbers:
+                    block[:, column] *= block[:, column]
+                squares = added(squares, len(block))
+            return mean, np.sqrt(squares / len(self)), low, high
+
+    @property
+    def _numbers(self) -> list[int]:
+        """The features that are none of a one-hot group."""
+        at, found = 0, []
+        for part in self.encoded.parts:
+            if isinstance(part, OneHot):
+                at += part.width
+            else:
+                found.append(at)
+                at += 1
+        return found
+
+    def _columns(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Some of the features [N, len(wanted)]."""
+        out = np.empty((len(self), len(wanted)))
+        for i in range(0, len(self), BLOCK):
+            out[i : i + BLOCK] = EncodedRows(self.encoded, self.index[i : i + BLOCK]).matrix()[:, wanted]
+        return out
+
+
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The function of each item; several at a time, as NumPy works without the interpreter's lock."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))
+
+
+def _halves(parts: Sequence[Part]) -> list[Sequence[Part]]:
+    """The parts in groups of neighbours, one for each processor, about as wide."""
+    widths = np.cumsum([part.width if isinstance(part, OneHot) else 1 for part in parts])
+    count = min(os.cpu_count() or 1, 8, len(parts))
+    ends = [int(np.searchsorted(widths, widths[-1] * (k + 1) / count)) + 1 for k in range(count)]
+    ends[-1] = len(parts)
+    groups = [parts[start:end] for start, end in zip([0, *ends], ends)]
+    return [group for group in groups if len(group)]

@@ -1,0 +1,105 @@
+"""Categories: a 0/1 feature for each that is frequent enough, one for the others together, one for missing values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.tables.encoded import OneHot, Part
+from fastdl.tables.kinds.column import Column, Findings, missing_words
+from fastdl.tables.text import as_text, canonical, polars
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MOST_OWN = 32
+"""A column of more categories gives a feature to the most frequent ones only, this many with the one for the others."""
+
+
+@dataclass(frozen=True)
+class CategoryColumn(Column):
+    """A column of categories.
+
+    categories : those with a feature of their own, in the order of the features
+    grouped : those that share a feature, as they are rare or too many: values that training has not shown go to it as
+        well; without it they have no 1 in any feature
+    missing : whether a value was missing in training: that is a category of its own
+    """
+
+    kind: ClassVar[str] = "category"
+    categories: tuple[str, ...] = ()
+    grouped: tuple[str, ...] = ()
+    missing: bool = False
+
+    @classmethod
+    def learn(cls, name: str, values: pl.Series) -> CategoryColumn:
+        """The column that the training rows `values` show.
+
+        A category is rare where it has fewer than 10 rows and fewer than 1 row in 200.
+        """
+        counts: dict[str, int] = {}
+        found = as_categories(values).drop_nulls().rename("cell").value_counts(name="rows")
+        for cell, rows in zip(canonical(found["cell"].cast(polars().String)), found["rows"]):
+            counts[cell] = counts.get(cell, 0) + rows
+        least = min(10, len(values) // 200)
+        order = sorted(counts, key=lambda category: (-counts[category], category))
+        own = [category for category in order if counts[category] >= least]
+        if len(own) > MOST_OWN:
+            own = own[: MOST_OWN - 1]
+        kept = set(own)
+        grouped = tuple(sorted(category for category in order if category not in kept))
+        if len(grouped) == 1 and len(own) < MOST_OWN:
+            own, grouped = [*own, *grouped], ()
+        return cls(name, tuple(sorted(own)), grouped, values.has_nulls())
+
+    @property
+    def feature_names(self) -> list[str]:
+        names = [f"{self.name}={category}" for category in self.categories]
+        names += [f"{self.name} is another"] if self.grouped else []
+        return [*names, f"{self.name} is missing"] if self.missing else names
+
+    @property
+    def is_text(self) -> bool:
+        return True
+
+    def codes(self, values: pl.Series, findings: Findings | None = None) -> NDArray[np.integer]:
+        """The feature of each row's category, counted from 0; the number of features where it has none."""
+        cells = as_categories(values)
+        width = len(self.feature_names)
+        other = len(self.categories) if self.grouped else width
+        missing = width - 1 if self.missing else width
+        known = {category: code for code, category in enumerate(self.categories)}
+        known |= dict.fromkeys(self.grouped, other)
+        # Each category is looked up once: the rows hold its number.
+        distinct = cells.unique().drop_nulls()
+        numbers = distinct.to_physical().to_numpy()
+        code_of = [known.get(category, -1) for category in canonical(distinct.cast(polars().String))]
+        table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, np.uint8 if width < 256 else np.int32)
+        table[numbers] = [other if code == -1 else code for code in code_of]
+        if findings is not None and -1 in code_of:
+            unseen = distinct.filter([code == -1 for code in code_of])
+            findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())).cast(polars().String))
+        rows = cells.to_physical()
+        codes = table[rows.fill_null(0).to_numpy()]
+        if rows.has_nulls():
+            codes[rows.is_null().to_numpy()] = missing
+        return codes
+
+    def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
+        return [OneHot(self.codes(values, findings), len(self.feature_names))]
+
+    def describe(self) -> str:
+        count = len(self.categories) + len(self.grouped)
+        text = f"{count:,} value{'' if count == 1 else 's'}"
+        if self.grouped:
+            text += f", {len(self.grouped):,} of them together"
+        return text + missing_words(self.missing)
+
+
+def as_categories(values: pl.Series) -> pl.Series:
+    """A column of any kind as polars' Categorical: text, each different one kept once."""
+    pl = polars()
+    return values if values.dtype == pl.Categorical else as_text(values).cast(pl.Categorical)

@@ -1,0 +1,86 @@
+"""Which rows are trained on and which are held out: drawn by a seed, by groups, or the last ones in time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.errors import InputError, OptionError
+
+Rows = NDArray[np.int64]
+
+
+def check_share(share: float) -> None:
+    """Refuse a share of validation rows that is none."""
+    if not 0 <= share < 1:
+        raise OptionError(f"--validation: expected a share of the rows in [0, 1), such as 0.2, got {share:g}")
+
+
+def split(n_rows: int, share: float, seed: int, labels: NDArray[np.int64] | None = None) -> tuple[Rows, Rows]:
+    """Rows for training and for validation, both ascending: round(share * n_rows) are drawn by `seed` for validation.
+
+    With `labels` each class has its share in both (to within one row), and no class is missing from training.
+    """
+    check_share(share)
+    rows = np.random.default_rng(seed).permutation(n_rows)
+    n_held_out = round(share * n_rows) if share == 0 else max(1, round(share * n_rows))
+    if n_held_out >= n_rows:
+        raise InputError(
+            f"expected at least 2 rows to train on some and validate on others, got {n_rows}; use --validation 0"
+        )
+    if labels is not None:
+        rows = rows[np.argsort(labels[rows], kind="stable")]
+    # Every (n_rows / n_held_out)-th row: evenly over the classes, as their rows are neighbours now.
+    place = np.arange(n_rows)
+    chosen = (place + 1) * n_held_out // n_rows > place * n_held_out // n_rows
+    if labels is not None:
+        ordered = labels[rows]
+        first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        lost = np.logical_and.reduceat(chosen, first)
+        chosen[first[lost]] = False
+    return np.sort(rows[~chosen]), np.sort(rows[chosen])
+
+
+def split_by_group(groups: NDArray[np.int64], share: float, seed: int) -> tuple[Rows, Rows]:
+    """Rows for training and for validation such that all rows of a group [N] are on one side.
+
+    Groups are drawn by `seed` until they hold the share of the rows.
+    """
+    check_share(share)
+    n_groups = int(groups.max()) + 1
+    if n_groups < 2:
+        raise OptionError("--group: expected at least two groups of rows, got one; name another column")
+    sizes = np.bincount(groups, minlength=n_groups)
+    order = np.random.default_rng(seed).permutation(n_groups)
+    before = np.cumsum(sizes[order]) - sizes[order]
+    held_out = order[(before < share * len(groups))][: n_groups - 1]
+    chosen = np.isin(groups, held_out)
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def split_by_time(times: NDArray[np.float64], share: float) -> tuple[Rows, Rows]:
+    """Rows for training and the last share in time [N] for validation; rows of the same moment stay together."""
+    check_share(share)
+    n_held_out = round(share * len(times))
+    if n_held_out == 0:
+        return np.arange(len(times)), np.arange(0)
+    first = np.sort(times, kind="stable")[len(times) - n_held_out]
+    chosen = times >= first
+    if chosen.all():
+        chosen = times > first
+    if chosen.all() or not chosen.any():
+        raise OptionError("--time: expected rows of different times, got one time for nearly all; name another column")
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def folds(n_rows: int, count: int, seed: int, labels: NDArray[np.int64] | None = None) -> list[tuple[Rows, Rows]]:
+    """`count` pairs of rows for training and for validation; each row is held out in one of them.
+
+    With `labels` each class is spread over the folds.
+    """
+    rows = np.random.default_rng(seed).permutation(n_rows)
+    if labels is not None:
+        rows = rows[np.argsort(labels[rows], kind="stable")]
+    fold = np.empty(n_rows, dtype=np.int64)
+    fold[rows] = np.arange(n_rows) % count
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(count)]
