@@ -221,7 +221,7 @@ def test_an_alpha_beyond_its_limits(name, key):
             if spec.alpha is None or spec.alpha.lowest <= wrong < spec.alpha.limit:
                 KERNELS[name](**given)
             else:
-                refused(KERNELS[name], given, ValueError, name, key, activation)
+                refused(KERNELS[name], given, ValueError, name, f"{key} of {activation}")
 
 
 @pytest.mark.parametrize(

@@ -169,15 +169,16 @@ class Rules:
         if given.get("activation", 0) not in ACTIVATIONS.values():
             choice = ", ".join(f"{code} ({name})" for name, code in ACTIVATIONS.items())
             return f"{self.kernel}: expected activation to be one of {choice}, got {given['activation']}"
-        limits = dict(self.limits)
+        limits, what = dict(self.limits), {key: key for key in self.limits}
         if "activation" in given and (spec := BY_CODE[given["activation"]]).alpha is not None:
             limits["alpha"] = spec.alpha
+            what["alpha"] = f"alpha of {spec.name}"
         for key, limit in limits.items():
             for value in np.atleast_1d(given[key]):
                 if not limit.lowest <= value < limit.limit or (limit.open and value == limit.lowest):
                     bounds = f"{'(' if limit.open else '['}{limit.lowest:g}, {limit.limit:g})"
                     return (
-                        f"{self.kernel}: expected {key} ({limit.meaning}) in {bounds}, got {value}; "
+                        f"{self.kernel}: expected {what[key]} ({limit.meaning}) in {bounds}, got {value}; "
                         f"{limit.default:g} is usual"
                     )
         for key in self.outputs:

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.core import types
 
 from fastdl_kernels._jit import jit, linked, named_type
@@ -265,12 +266,13 @@ def product_job(m0, m1, n0, n1, depth, a, b, c):
 
     A job has at most `job_rows` rows.
     """
+    n = np.int64  # a caller's whole numbers may be of other types
     _product(
-        (m0, m1, n0, n1), depth,
-        Operand(a.data, a.stride, a.transposed), Operand(b.data, b.stride, b.transposed),
+        (n(m0), n(m1), n(n0), n(n1)), n(depth),
+        Operand(a.data, n(a.stride), bool(a.transposed)), Operand(b.data, n(b.stride), bool(b.transposed)),
         Target(
-            c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
-            c.adds, c.kept,
+            c.data, n(c.stride), c.bias, n(c.activation), c.alpha, c.below, n(c.below_activation), c.below_alpha,
+            c.column_sums, n(c.adds), c.kept,
         ),
     )  # fmt: skip
 
