@@ -56,10 +56,10 @@ def loss_of(code, per_output, parameters):
 @jit
 def _are_classes(labels, first, last, n):
     """Whether labels first .. last are all in 0 .. n - 1: with others, the loss would reach for memory that is not its own."""
-    good = True
-    for row in range(first, last):
-        good &= (labels[row] >= 0) & (labels[row] < n)
-    return good
+    for row in range(first, last):  # noqa: SIM110 (no generators in compiled code)
+        if labels[row] < 0 or labels[row] >= n:
+            return False
+    return True
 
 
 @linked(lambda x: (I64, I64, I64, floats(x), rows_type(x), loss_type(x), F64, floats(x), NUMBERS))
