@@ -38,6 +38,7 @@ from fastdl.engine.structs import (
     update_type,
 )
 from fastdl_kernels.serial import (
+    AdamNumbers,
     adam_range,
     entry,
     grid,
@@ -87,7 +88,8 @@ def _apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
     p = pointer(parameters, at)
     if code == ADAM:
         m, v = pointer(update.state1, at), pointer(update.state2, at)
-        adam_range(p, gradient, m, v, 0, n, decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+        numbers = AdamNumbers(decay, keep, rate, beta1, rest1, beta2, rest2, eps, unbias1, unbias2)
+        adam_range(p, gradient, m, v, 0, n, numbers)
     elif code == RMSPROP:
         rmsprop_range(p, gradient, pointer(update.state1, at), 0, n, decay, rate, beta1, rest1, eps)
     elif code == MOMENTUM:

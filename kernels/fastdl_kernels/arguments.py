@@ -94,7 +94,7 @@ class Rules:
         outputs: Iterable[str],
         optional: Iterable[str],
         labels: Iterable[str],
-        limits: Mapping[str, Limits],
+        limits: Mapping[str, Limits | None],
         n_defaults: int,
     ) -> None:
         self.kernel = kernel
@@ -103,7 +103,7 @@ class Rules:
         self.outputs = tuple(outputs)
         self.optional = frozenset(optional)
         self.labels = frozenset(labels)
-        self.limits = dict(limits)
+        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.fewest = len(self.names) - n_defaults
 
     def wrong_types(self, args: Sequence[Seen]) -> str | None:

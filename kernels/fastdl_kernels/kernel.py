@@ -51,7 +51,7 @@ class Kernel:
         outputs: Iterable[str],
         optional: Iterable[str] = (),
         integers: Iterable[str] = (),
-        limits: Mapping[str, Limits] | None = None,
+        limits: Mapping[str, Limits | None] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._signature = inspect.signature(function)
@@ -119,7 +119,7 @@ def kernel(
     outputs: Iterable[str],
     optional: Iterable[str] = (),
     integers: Iterable[str] = (),
-    limits: Mapping[str, Limits] | None = None,
+    limits: Mapping[str, Limits | None] | None = None,
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator form of `Kernel`."""
     return lambda function: Kernel(function, shapes, outputs, optional, integers, limits)

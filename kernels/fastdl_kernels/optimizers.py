@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastdl_kernels._jit import jit, noinline
 from fastdl_kernels.kernel import kernel, overlap, require
@@ -78,12 +78,29 @@ def rmsprop_range(params, grads, mean_square, start, stop, l2, lr, beta, rest, e
         store_up_to(params, i, p - broadcast(lr) * g / sqrt(s + broadcast(eps)), n)
 
 
-@jit
-def adam_range(params, grads, m, v, start, stop, l2, keep, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2):
-    """m <- beta1 m + rest1 g; v <- beta2 v + rest2 g²; theta <- keep theta - lr (unbias1 m) / (sqrt(unbias2 v) + eps).
+class AdamNumbers(NamedTuple):
+    """The numbers of a step of Adam or AdamW, of the parameters' dtype: rest1 is 1 - beta1 and unbias1 is 1 / (1 - beta1^step),
+    rounded once.
 
     keep is 1, or 1 - lr weight_decay: as a factor of a fused multiply-add it costs no instruction, and 1 changes no bit.
     """
+
+    l2: Any
+    keep: Any
+    lr: Any
+    beta1: Any
+    rest1: Any
+    beta2: Any
+    rest2: Any
+    eps: Any
+    unbias1: Any
+    unbias2: Any
+
+
+@jit
+def adam_range(params, grads, m, v, start, stop, numbers):
+    """m <- beta1 m + rest1 g; v <- beta2 v + rest2 g²; theta <- keep theta - lr (unbias1 m) / (sqrt(unbias2 v) + eps)."""
+    l2, keep, lr, beta1, rest1, beta2, rest2, eps, unbias1, unbias2 = numbers
     lanes = lanes_of(params)
     for i in range(start, stop, lanes):
         n = stop - i
@@ -148,7 +165,8 @@ def _adam_job(job, n, size, params, grads, m, v, step, lr, beta1, beta2, eps, we
     unbias1, unbias2 = number_like(one, 1.0 / (1.0 - beta1**step)), number_like(one, 1.0 / (1.0 - beta2**step))
     zero, eps_ = number_like(one, 0), number_like(one, eps)
     mode = flush_subnormals()
-    adam_range(params, grads, m, v, start, stop, zero, keep, rate, b1, rest1, b2, rest2, eps_, unbias1, unbias2)
+    numbers = AdamNumbers(zero, keep, rate, b1, rest1, b2, rest2, eps_, unbias1, unbias2)
+    adam_range(params, grads, m, v, start, stop, numbers)
     restore_mode(mode)
 
 

@@ -20,7 +20,7 @@ from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.loss_rows import BODIES as LOSS_BODIES
 from fastdl_kernels.loss_rows import LOSSES, SQUARED_ERROR, loss_rows, mean_over_elements, sum_of
 from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
-from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
+from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.peak import fma_flop, run_fma_loops
 from fastdl_kernels.random_bits import mix, mix_small
@@ -42,6 +42,7 @@ __all__ = [
     "STOP",
     "TANH",
     "TILE_ROWS",
+    "AdamNumbers",
     "Linked",
     "Operand",
     "Target",
