@@ -21,14 +21,11 @@ from fastdl.cli import columns, curves, runs, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
-    dropout_shares,
     hidden_activations,
     hidden_sizes,
     one_of,
-    optimizer_of,
-    schedule_of,
+    settings_of,
     table_options,
-    thread_count,
 )
 from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
@@ -54,10 +51,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     """Train on a data set, write the run's folder, and return the exit code."""
     hidden = hidden_sizes(options.hidden)
     units = hidden_activations(options, len(hidden))
-    optimizer = optimizer_of(options)
-    schedule = schedule_of(options.schedule, options.warmup)
-    dropout = dropout_shares(options.dropout, len(hidden))
-    threads = thread_count(options.threads)
+    settings = settings_of(options, len(hidden))
     task = check_task(options.task)
     dtype = one_of("--dtype", options.dtype, DTYPES)
     check_numbers(options)
@@ -77,26 +71,13 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             f"leave it out or use --batch-size {rows} for full-batch training"
         )
     try:
-        class_weight = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
+        settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
     recipe = fitting.Recipe(hidden, units, options.seed, dtype)
 
     def trainer_of(model: MLP, rows: int) -> Trainer:
-        return Trainer(
-            model,
-            optimizer,
-            min(options.batch_size or BATCH_SIZE, rows),
-            options.epochs,
-            options.l2,
-            options.seed,
-            threads,
-            schedule=schedule,
-            clip_norm=options.clip_norm,
-            dropout=dropout,
-            early_stopping=options.early_stopping,
-            class_weight=class_weight,
-        )
+        return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
 
     model = recipe.model(loaded)
     trainer = trainer_of(model, rows)

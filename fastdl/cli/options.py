@@ -5,58 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from fastdl import activations, checks, schedules
+from fastdl.cli.train_options import TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.suggest import did_you_mean
 from fastdl.tables import data
 from fastdl.tables.dialect import Wishes, separator_of
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The options of `fastdl train`, by their names on the command line; None is "not given"."""
-
-    data: list[str]
-    target: list[str]
-    task: str | None
-    categorical: list[str]
-    numeric: list[str]
-    date: list[str]
-    ignore: list[str]
-    na_values: list[str]
-    header: bool | None
-    separator: str | None
-    decimal: str | None
-    encoding: str | None
-    validation: float | None
-    validation_data: list[str]
-    group: str | None
-    time: str | None
-    class_weight: str | None
-    hidden: str
-    activation: str
-    leaky_alpha: float | None
-    dtype: str
-    optimizer: str
-    lr: float | None
-    batch_size: int | None
-    epochs: int
-    l2: float
-    weight_decay: float | None
-    nesterov: bool
-    schedule: str
-    warmup: int
-    clip_norm: float | None
-    dropout: str
-    early_stopping: int | None
-    seed: int
-    threads: str
-    explain: bool
-    out: str | None
-    force: bool
+from fastdl.training.settings import SETTINGS
 
 
 @contextlib.contextmanager
@@ -219,3 +177,18 @@ def thread_count(text: str) -> int | str:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise OptionError(f"--threads: expected auto or a number of at least 1, got {text!r}")
     return int(text)
+
+
+def settings_of(options: TrainOptions, n_hidden: int) -> dict[str, Any]:
+    """The trainer's settings that the options are about, by their names; batch_size is None where it was not given.
+
+    An option that has the name of a setting needs nothing here, unless its text has to be read.
+    """
+    read: dict[str, Callable[[], Any]] = {
+        "optimizer": lambda: optimizer_of(options),
+        "schedule": lambda: schedule_of(options.schedule, options.warmup),
+        "dropout": lambda: dropout_shares(options.dropout, n_hidden),
+        "n_threads": lambda: thread_count(options.threads),
+    }
+    names = [name for name in SETTINGS if name in read or hasattr(options, name)]
+    return {name: read[name]() if name in read else getattr(options, name) for name in names}
