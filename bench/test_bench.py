@@ -1,17 +1,17 @@
-"""Every benchmark once, on small shapes: `pytest bench`. With `--benchmark-enable` the peers' times are shown as well."""
+"""What `scripts/bench` runs, every part once on small shapes. The benchmarks of pytest-benchmark are in test_speed.py."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 import fastdl_kernels
 from fastdl_bench import __main__ as command
-from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, tables, training
-from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, WORKLOADS, KernelCase, Workload
+from fastdl_bench import accuracy, compare, kernels, latency, memory, model, schema, statistics, tables, training
+from fastdl_bench.cases import KERNEL_CASES, OPERATIONS, SMALL_KERNELS, WORKLOADS, KernelCase, Workload
 from fastdl_bench.guard import Plan
 from fastdl_bench.peers import kernels_fastdl, kernels_numpy
 from fastdl_bench.problems import error, expected, inputs
@@ -23,8 +23,6 @@ from fastdl_kernels.kernel import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Effort(rounds=2, seconds=0.001, check_steps=2, epoch_flop=0)
-SMALL_SHAPES = {3: (7, 30, 17), 2: (32, 10), 1: (1000,)}
-SMALL_KERNELS = [KernelCase(op, SMALL_SHAPES[len(o.shapes[0])]) for op, o in OPERATIONS.items()]
 # Compilers of other libraries take their time: one workload has them all, the others those that start at once.
 LIGHT = ["fastdl", *(name for name in ("sklearn", "numpy") if training.LIBRARIES[name].available)]
 ALL = [n for n, library in training.LIBRARIES.items() if library.available and n != "torch-compiled"]
@@ -43,20 +41,19 @@ def kernel_peers():
 
 
 @pytest.mark.parametrize(("name", "names"), [("tiny", LIGHT), ("digits", ALL), ("matrix", LIGHT)])
-def test_training(benchmark: Any, training_peers: dict[str, Peer], name: str, names: list[str]) -> None:
-    result = benchmark.pedantic(training.measure, (WORKLOADS[name], names, training_peers, 1, TINY, print), rounds=1)
+def test_training_of_all_peers(training_peers: dict[str, Peer], name: str, names: list[str]) -> None:
+    result = training.measure(WORKLOADS[name], names, training_peers, 1, TINY, print)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
     for measured in result["results"].values():
         assert measured["seconds_per_step"]["min"] > 0
         assert measured["version"]
-    benchmark.extra_info.update({n: r["seconds_per_step"]["median"] for n, r in result["results"].items()})
 
 
-@pytest.mark.parametrize("case", SMALL_KERNELS, ids=lambda case: case.name)
-def test_kernel(benchmark: Any, kernel_peers: dict[str, Peer], case: KernelCase) -> None:
+@pytest.mark.parametrize("name", SMALL_KERNELS)
+def test_kernel_of_all_peers(kernel_peers: dict[str, Peer], name: str) -> None:
     names = kernels.available(list(kernels.LIBRARIES))
-    result = benchmark.pedantic(kernels.measure, (case, names, kernel_peers, 1, TINY), rounds=1)
+    result = kernels.measure(KernelCase.of(name), names, kernel_peers, 1, TINY)
     assert result["left_out"] == {}
     assert list(result["results"]) == names
     assert result["flop_per_second"]["max"] > 0
@@ -73,7 +70,7 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     short = command.Level((), TINY, TINY, 1, 1, Plan())
     monkeypatch.setitem(command.LEVELS, "quick", short)
     small = {"training": ["tiny"], "kernels": ["linear_forward/7x30x17"], "accuracy": ["digits"], "latency": ["row"],
-             "memory": ["tiny"], "startup": ["forward"]}  # fmt: skip
+             "memory": ["tiny"], "startup": ["forward"], "estimators": ["row-regression"]}  # fmt: skip
     monkeypatch.setattr(command, "PARTS", small)
     monkeypatch.setattr(command, "QUICK_KERNELS", small["kernels"])
     monkeypatch.setattr(tables, "results_folder", lambda: tmp_path)
@@ -85,7 +82,7 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (path,) = tmp_path.glob("*.json")
     result = schema.read(path)
     assert schema.problems(result) == []
-    assert {*small, "roofline"} - {"memory"} <= set(result)
+    assert {*small, "roofline"} - {"memory", "estimators"} <= set(result)
     assert {p.name for p in tmp_path.iterdir()} >= {"training.png", "roofline.png", "roofline.svg"}
     digits = result["accuracy"][0]["results"]["fastdl"]
     assert digits["accuracy"] >= 0.97
@@ -102,6 +99,12 @@ def test_a_whole_run_is_as_described(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     needed = schema.read(path)["memory"][0]["results"]["fastdl"]
     assert needed["peak_bytes"] >= needed["imported_bytes"] > 0
 
+    path.unlink()
+    assert command.main(["--quick", "--only", "estimators", "--threads", "1", "--peers", "none"]) == 0
+    assert "predict 1 row, 30-100-1" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    assert schema.problems(schema.read(path)) == []
+
 
 def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:
     text = (ROOT / "bench" / "SCHEMA.md").read_text()
@@ -109,7 +112,7 @@ def test_the_schema_is_documented_and_versioned(tmp_path: Path) -> None:
     baseline = schema.read(ROOT / "bench" / "baseline.json")
     path = tmp_path / "x.json"
     for change, message in (
-        ({"schema": 1}, "expected schema 2, got 1; it was written by another version"),
+        ({"schema": 1}, "expected schema 3, got 1; it was written by another version"),
         ({"kind": "guard"}, "expected a result of kind benchmark, got 'guard'"),
         ({"threads": "two"}, "threads is 'two', not integer"),
         ({"machine": {}}, "machine.cpu is missing"),
@@ -234,8 +237,8 @@ def test_names_of_the_guard() -> None:
 
 
 def test_a_wrong_result_has_no_time() -> None:
-    arrays = inputs(SMALL_KERNELS[0])
-    right = expected(SMALL_KERNELS[0], arrays)
+    case = KernelCase.of(SMALL_KERNELS[0])
+    right = expected(case, inputs(case))
     wrong = {"out": right["out"].copy()}
     wrong["out"][0, 0] += 1
     assert error(wrong, right) > 0.01
@@ -265,6 +268,58 @@ def test_flop_of_a_step() -> None:
     assert Workload("w", (3, 4, 5), 2, 2).flop == 2 * (2 * 2 * 3 * 4 + 3 * 2 * 4 * 5)
 
 
+def test_the_baseline_can_be_read_in_a_diff() -> None:
+    """A line for each result: no samples, and what is written is what is read."""
+    text = (ROOT / "bench" / "baseline.json").read_text()
+    baseline = json.loads(text)
+    assert schema.problems(baseline) == []
+    assert schema.text(schema.compact(baseline)) == text
+    assert "samples" not in text
+    assert len(text.splitlines()) <= 500
+    for item in baseline["kernels"]:
+        for name, result in item["results"].items():
+            (line,) = [line for line in text.splitlines() if f'"{name}": {json.dumps(result)}' in line]
+            assert line.startswith("    ")
+
+
+def test_compact_results() -> None:
+    """Samples go, intervals stay, and numbers have six digits."""
+    result = {
+        "a": [{"seconds": statistics.summary([1.0, 2.0, 1 / 3]), "results": {}}],
+        "n": 12345678,
+        "t": "x",
+        "no": None,
+    }
+    found = schema.compact(result)
+    assert found == {
+        "a": [{"seconds": {"median": 1.0, "low": 0.333333, "high": 2.0, "min": 0.333333}, "results": {}}],
+        "n": 12345678, "t": "x", "no": None,
+    }  # fmt: skip
+    assert json.loads(schema.text(found)) == found
+
+
+@pytest.mark.parametrize("change", [{"low": None}, {"samples": "many"}, {"of_the_future": 1}])
+def test_times_that_are_not_as_described(change: dict) -> None:
+    result = schema.read(ROOT / "bench" / "baseline.json")
+    times = result["training"][0]["results"]["fastdl"]["seconds_per_step"]
+    times |= {"samples": [1.0, 2.0]}
+    assert schema.problems(result) == []
+    times |= change
+    (problem,) = schema.problems(result)
+    assert problem.startswith("training[0].results.fastdl.seconds_per_step is ")
+
+
+def test_interval_of_samples() -> None:
+    """The median's 95 % bootstrap interval: 1.96 x 1.2533 sigma / sqrt(n) for normal samples."""
+    found = statistics.interval(np.random.default_rng(0).normal(5, 1, 400))
+    assert found["low"] < found["median"] < found["high"]
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * 1.2533 / 20, rel=0.35)
+    assert (
+        statistics.summary([3.0, 1.0, 2.0]).items() >= {"median": 2.0, "min": 1.0, "samples": [3.0, 1.0, 2.0]}.items()
+    )
+    assert statistics.rates([3.0, 1.0, 2.0])["max"] == 3.0
+
+
 def test_ratio_of_paired_rounds() -> None:
     result = ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert result == {"median": 2.0, "low": 2.0, "high": 2.0}
@@ -284,7 +339,7 @@ def test_only_picks_by_name() -> None:
 
 
 def test_tables_between_markers(tmp_path: Path) -> None:
-    measured = {"median": 2e-5, "min": 2e-5, "samples": [2e-5]}
+    measured = statistics.summary([2e-5])
     against = {"median": 1.0, "low": 1.0, "high": 1.0}
     result = {"label": "fastdl", "seconds_per_step": measured, "gflops": 1.0, "against_fastdl": against}
     result |= {"epochs_per_round": 1, "loss_difference": 0.0}

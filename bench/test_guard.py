@@ -214,7 +214,7 @@ def test_save_and_compare(cli, tmp_path: Path, capsys) -> None:
     assert "renamed to" in " ".join(capsys.readouterr().out.split())
     path.write_text(json.dumps({**record, "schema": 99}))
     assert cli("--compare", "before") == 2
-    assert "expected schema 2, got 99; it was written by another version" in capsys.readouterr().err
+    assert "expected schema 3, got 99; it was written by another version" in capsys.readouterr().err
     assert cli("--save", "before", "--only", "digits") == 0  # in place of what was there
     assert cli("--compare", "before", "--only", "digits") == 0
     shutil.rmtree(folder / "fastdl")

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
+    from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
+    from fastdl.losses import CrossEntropy, Huber, Quantile
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
@@ -32,15 +34,20 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
     "EpochResult",
     "History",
+    "Huber",
     "InputError",
     "LeakyReLU",
+    "MLPClassifier",
+    "MLPRegressor",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
+    "Quantile",
     "RMSProp",
     "ReduceOnPlateau",
     "Scaling",
@@ -59,7 +66,9 @@ _MODULES = {
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
+    "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],
+    "fastdl.losses": ["CrossEntropy", "Huber", "Quantile"],
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],

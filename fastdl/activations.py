@@ -19,7 +19,7 @@ ACTIVATIONS = tuple(SPECS)
 _INIT = {"relu": "he", "leaky_relu": "he", "elu": "he", "gelu": "he", "silu": "he", "mish": "he", "selu": "lecun"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activation:
     """An activation by name.
 
@@ -52,6 +52,13 @@ class Activation:
                 f"{who}: expected alpha in [{limits.lowest:g}, {limits.limit:g}), got {alpha!r}; {limits.default:g} is usual"
             )
         object.__setattr__(self, "alpha", float(alpha))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same, however they were made: `LeakyReLU(0.01)` is a named one."""
+        return isinstance(other, Activation) and (self.name, self.alpha) == (other.name, other.alpha)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.alpha))
 
     @property
     def spec(self) -> ActivationSpec:

@@ -25,7 +25,7 @@ def evaluate(model: MLP, raw: NDArray, y: NDArray, weight: NDArray | None = None
         return {"accuracy": float(np.average(raw.argmax(axis=1) == y, weights=weight))}
     if model.output == "sigmoid":
         return {"accuracy": float(np.average(((raw > 0) == (y > 0.5)).mean(axis=1), weights=weight))}
-    return _of_numbers(_in_units(model, raw), _in_units(model, y), model.dtype, weight)
+    return _of_numbers(_predicted(model, raw), _in_units(model, y), model.dtype, weight)
 
 
 def _of_numbers(
@@ -57,7 +57,7 @@ def report(model: MLP, raw: NDArray, y: NDArray) -> dict[str, float]:
     """
     few = evaluate(model, raw, y)
     if model.output == "linear":
-        errors = np.abs(_in_units(model, raw) - _in_units(model, y))
+        errors = np.abs(_predicted(model, raw) - _in_units(model, y))
         return {"rmse": few["rmse"], "mae": float(errors.mean()), "r2": few["r2"]}
     if model.output == "sigmoid" and raw.shape[1] > 1:
         labels = y > 0.5
@@ -151,8 +151,13 @@ def f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return 2 * hits / total if total else 0.0
 
 
+def _predicted(model: MLP, raw: NDArray) -> NDArray[np.float64]:
+    """What raw outputs of a regression predict."""
+    return _in_units(model, np.exp(raw.astype(np.float64)) if model.loss.is_log_link else raw)
+
+
 def _in_units(model: MLP, values: NDArray) -> NDArray[np.float64]:
-    """Prepared targets, or raw outputs, of a regression in the units of the data."""
+    """Standardised targets, or raw outputs, of a regression in the units of the data."""
     numbers: NDArray[np.float64] = values.astype(np.float64)
     return numbers if model.scaling is None else model.scaling.untargets(numbers).astype(np.float64, copy=False)
 

@@ -15,11 +15,11 @@ from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.files import native
-from fastdl.network import Architecture, LossTerm, Unit
-from fastdl.outputs import OUTPUTS
+from fastdl.losses import OUTPUTS, Loss, LossLike
+from fastdl.losses import resolve as resolve_loss
+from fastdl.network import Architecture, Unit
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
-from fastdl_kernels.serial import LOSSES
 
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
@@ -29,7 +29,7 @@ _PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned,
 
 
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
-_FIXED = ("layers", "activations", "output", "dtype", "seed", "weights", "biases")
+_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "weights", "biases")
 _LISTS = ("feature_names", "target_names", "classes")
 
 
@@ -46,6 +46,9 @@ class MLP:
     dtype : "float32" or "float64", of parameters and arithmetic
     init : "auto" (He for the ReLU family, LeCun for SELU, Glorot otherwise), "he", "lecun", "glorot", or the deviation of
         normal weights
+    loss : what the outputs are trained for: None is the default of the output unit; or a name ("absolute_error", "poisson", ...)
+        or an instance such as `fastdl.Huber(1.0)`, `fastdl.Quantile(0.9)`, `fastdl.CrossEntropy(label_smoothing=0.1)`. With
+        "poisson" raw outputs are log rates, targets counts of 0 or more, and `predict` gives rates
 
     Attributes
     ----------
@@ -73,6 +76,7 @@ class MLP:
         seed: int = 0,
         dtype: str = "float32",
         init: str | float = "auto",
+        loss: LossLike | None = None,
     ) -> None:
         if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
             raise InputError(
@@ -92,6 +96,7 @@ class MLP:
         self.dtype = np.dtype(dtype)
         self.activations: tuple[Activation, ...] = tuple(resolve(activation, len(self.layers) - 2))
         self.output = output
+        self.loss: Loss = resolve_loss(loss, output, self.layers[-1])
         self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
         self.scaling: Scaling | None = None
         self.feature_names: list[str] | None = None
@@ -139,13 +144,8 @@ class MLP:
     @property
     def architecture(self) -> Architecture:
         """What the engine must know of the model besides its parameters."""
-        name = OUTPUTS[self.output].loss
-        return Architecture(
-            self.layers,
-            tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations),
-            LossTerm(LOSSES[name], self.output == "softmax", name == "squared_error"),
-            self.dtype,
-        )
+        units = tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations)
+        return Architecture(self.layers, units, self.loss.term(self.layers[-1]), self.dtype)
 
     @property
     def n_parameters(self) -> int:
@@ -185,7 +185,11 @@ class MLP:
         if y is not None:
             if self.output != "linear":
                 raise InputError(f"y: only the targets of a regression are standardised, and output is {self.output!r}")
-            y = checks.targets(y, len(rows), self.layers[-1], binary=False)
+            if self.loss.is_log_link:
+                raise InputError(
+                    "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
+                )
+            y = self._numbers(y, len(rows), "y")
         self.scaling = Scaling.of(rows, y)
         self.note_names(X)
         return self
@@ -216,12 +220,22 @@ class MLP:
         """y checked and as the loss takes it: int64 [N] for softmax (one-hot rows too), else [N, O] in the model's dtype."""
         if self.output == "softmax":
             return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, _PLAIN)
-        array = checks.targets(y, n_rows, self.layers[-1], self.output == "sigmoid", name)
+        array = self._numbers(y, n_rows, name)
+        if self.loss.is_log_link and (array < 0).any():
+            raise InputError(f"{name}: expected counts of 0 or more with loss='poisson', got {array.min():g}")
         if self.scaling is not None:
             array = self.scaling.targets(array, self.dtype)
         with np.errstate(over="ignore"):
             array = np.require(array, self.dtype, _PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")
+
+    def _numbers(self, y: ArrayLike, n_rows: int, name: str) -> NDArray[Any]:
+        """y as numbers [N, O]; one target stands for several quantiles of it."""
+        n_outputs = self.layers[-1]
+        if isinstance(self.loss.parameter, tuple) and (np.ndim(y) == 1 or np.shape(y)[1:] == (1,)):
+            column = checks.targets(y, n_rows, 1, False, name)
+            return np.repeat(column, n_outputs, axis=1)
+        return checks.targets(y, n_rows, n_outputs, self.output == "sigmoid", name)
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
@@ -255,7 +269,8 @@ class MLP:
         if self.output == "sigmoid":
             predictions: NDArray[Any] = (raw > 0).astype(np.int64)
         else:
-            predictions = raw if self.scaling is None else self.scaling.untargets(raw)
+            predictions = np.exp(raw) if self.loss.is_log_link else raw
+            predictions = predictions if self.scaling is None else self.scaling.untargets(predictions)
         return predictions[:, 0] if self.layers[-1] == 1 else predictions
 
     def loss_and_gradient(
@@ -283,6 +298,7 @@ class MLP:
             "layers": list(self.layers),
             "activations": [{"name": a.name, "alpha": a.alpha} for a in self.activations],
             "output": self.output,
+            "loss": self.loss.to_json(),
             "dtype": self.dtype.name,
             "seed": self.seed,
             "scaling": None if self.scaling is None else self.scaling.to_json(),
@@ -296,7 +312,14 @@ class MLP:
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
         units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
-        model = cls(description["layers"], units, description["output"], description["seed"], description["dtype"])
+        told = description.get("loss")  # version 1 has none: each output unit had one
+        loss = None
+        if told is not None:
+            number = told["parameter"]
+            loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
+        model = cls(
+            description["layers"], units, description["output"], description["seed"], description["dtype"], loss=loss
+        )  # fmt: skip
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(
                 f"expected {model.n_parameters} parameters of {model.dtype}, "

@@ -5,6 +5,7 @@ Dims: B rows, I inputs, O outputs (or N classes). Every function takes any float
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -22,12 +23,39 @@ def sigmoid(z):
     return np.where(z >= 0, 1.0, e) / (1.0 + e) + 0.0 * np.where(np.isnan(z), z, 0.0)
 
 
+def at_minus_infinity(z, value, limit=0.0):
+    """`value` with the limit where z is -infinity, which the formula of a product gives as NaN."""
+    return np.where(np.isneginf(z), limit, value)
+
+
+erfc = np.vectorize(math.erfc, otypes=[float])
+SELU = 1.0507009873554804934193349852946, 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
+
+
+def softplus(z):
+    return np.logaddexp(0.0, z)
+
+
+def normal_cdf(z):
+    return 0.5 * erfc(-np.asarray(z, np.float64) / math.sqrt(2))
+
+
+def elu(z, depth, slope=1.0):
+    return np.where(z > 0, slope * z, depth * np.expm1(np.minimum(z, 0.0)))
+
+
 VALUES = {
     "identity": lambda z, alpha: z,
     "relu": lambda z, alpha: np.maximum(z, 0.0),
     "leaky_relu": lambda z, alpha: np.where(z > 0, z, alpha * z),
     "sigmoid": lambda z, alpha: sigmoid(z),
     "tanh": lambda z, alpha: np.tanh(z),
+    "elu": lambda z, alpha: elu(z, alpha),
+    "selu": lambda z, alpha: elu(z, SELU[1], SELU[0]),
+    "softplus": lambda z, alpha: softplus(z),
+    "gelu": lambda z, alpha: at_minus_infinity(z, z * normal_cdf(z)),
+    "silu": lambda z, alpha: at_minus_infinity(z, z * sigmoid(z)),
+    "mish": lambda z, alpha: at_minus_infinity(z, z * np.tanh(softplus(z))),
 }
 
 DERIVATIVES = {
@@ -36,15 +64,42 @@ DERIVATIVES = {
     "leaky_relu": lambda z, alpha: np.where(z > 0, 1.0, alpha),
     "sigmoid": lambda z, alpha: sigmoid(z) * sigmoid(-z),
     "tanh": lambda z, alpha: 1.0 - np.tanh(z) ** 2,
+    "elu": lambda z, alpha: np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0.0))),
+    "selu": lambda z, alpha: np.where(z > 0, SELU[0], SELU[1] * np.exp(np.minimum(z, 0.0))),
+    "softplus": lambda z, alpha: sigmoid(z),
+    "gelu": lambda z, alpha: normal_cdf(z) + z * np.exp(-np.minimum(z * z, 1e4) / 2) / math.sqrt(2 * math.pi),
+    "silu": lambda z, alpha: sigmoid(z) * (1.0 + z * sigmoid(-z)),
+    "mish": lambda z, alpha: np.tanh(softplus(z)) + z * sigmoid(z) / np.cosh(np.minimum(softplus(z), 300.0)) ** 2,
 }
+
+# The largest slope of each: what errors in z are multiplied by.
+STEEPEST = {name: 1.76 if name == "selu" else 1.13 if name in ("gelu", "silu", "mish") else 1.0 for name in VALUES}
+
+# Those whose derivative the kernels take from z; of all others they take it from the output.
+FROM_Z = ("gelu", "silu", "mish")
+
+
+def where_number(a, derivative):
+    """The derivative, NaN where a is."""
+    return np.where(np.isnan(a), a, derivative)
+
 
 DERIVATIVES_FROM_OUTPUT = {
     "identity": lambda a, alpha: np.ones_like(a),
-    "relu": lambda a, alpha: np.where(np.isnan(a), a, np.where(a > 0, 1.0, 0.0)),
-    "leaky_relu": lambda a, alpha: np.where(np.isnan(a), a, np.where(a > 0, 1.0, alpha)),
+    "relu": lambda a, alpha: where_number(a, np.where(a > 0, 1.0, 0.0)),
+    "leaky_relu": lambda a, alpha: where_number(a, np.where(a > 0, 1.0, alpha)),
     "sigmoid": lambda a, alpha: a * (1.0 - a),
     "tanh": lambda a, alpha: 1.0 - a * a,
+    "elu": lambda a, alpha: where_number(a, np.where(a > 0, 1.0, a + alpha)),
+    "selu": lambda a, alpha: where_number(a, np.where(a > 0, SELU[0], a + SELU[1])),
+    "softplus": lambda a, alpha: -np.expm1(-a),
 }
+SOURCE_DERIVATIVES = DERIVATIVES_FROM_OUTPUT | {name: DERIVATIVES[name] for name in FROM_Z}
+
+
+def source(activation, z, alpha):
+    """What the kernels take the derivative from."""
+    return f64(z) if activation in FROM_Z else VALUES[activation](f64(z), alpha)
 
 
 # --- the linear layer ---
@@ -56,9 +111,9 @@ def linear_forward(x, weight, bias, activation, alpha):
 
 
 def linear_backward(x, weight, out, d_out, activation, alpha):
-    """(d_x, d_weight, d_bias); d_out is the gradient of the activated output."""
+    """(d_x, d_weight, d_bias); `out` is the `source` of the derivative, d_out the gradient of the activated output."""
     with np.errstate(invalid="ignore", over="ignore"):
-        d_z = f64(d_out) * DERIVATIVES_FROM_OUTPUT[activation](f64(out), alpha)
+        d_z = f64(d_out) * SOURCE_DERIVATIVES[activation](f64(out), alpha)
         return d_z @ f64(weight).T, f64(x).T @ d_z, d_z.sum(axis=0)
 
 
@@ -78,15 +133,18 @@ def onehot(labels, n):
     return (np.asarray(labels)[:, None] == np.arange(n)).astype(np.float64)
 
 
-def softmax_cross_entropy_rows(logits, labels):
+def softmax_cross_entropy_rows(logits, labels, smoothing=0.0):
     """(loss of each row [B], its gradient [B, N])."""
-    rows = np.arange(len(labels))
-    return -log_softmax(logits)[rows, labels], softmax(logits) - onehot(labels, np.shape(logits)[1])
+    n = np.shape(logits)[1]
+    wanted = (1 - smoothing) * onehot(labels, n) + smoothing / n
+    with np.errstate(invalid="ignore"):
+        terms = np.where(wanted == 0, 0.0, wanted * log_softmax(logits))
+    return -terms.sum(axis=1), softmax(logits) - wanted
 
 
-def sigmoid_cross_entropy_rows(logits, targets):
+def sigmoid_cross_entropy_rows(logits, targets, smoothing=0.0):
     """A row's loss is the sum over its labels."""
-    z, t = f64(logits), f64(targets)
+    z, t = f64(logits), (1 - smoothing) * f64(targets) + smoothing / 2
     return (np.logaddexp(0.0, z) - t * z).sum(axis=1), sigmoid(z) - t
 
 
@@ -94,6 +152,30 @@ def squared_error_rows(predictions, targets):
     """A row's loss is the mean over its targets."""
     e = f64(predictions) - f64(targets)
     return (e**2).mean(axis=1), 2.0 * e / e.shape[1]
+
+
+def absolute_error_rows(predictions, targets):
+    e = f64(predictions) - f64(targets)
+    return np.abs(e).mean(axis=1), np.sign(e) / e.shape[1]
+
+
+def huber_rows(predictions, targets, delta):
+    e = f64(predictions) - f64(targets)
+    losses = np.where(np.abs(e) <= delta, e**2 / 2, delta * (np.abs(e) - delta / 2))
+    return losses.mean(axis=1), np.clip(e, -delta, delta) / e.shape[1]
+
+
+def quantile_rows(predictions, targets, q):
+    e = f64(predictions) - f64(targets)
+    return np.maximum((1 - f64(q)) * e, -f64(q) * e).mean(axis=1), np.where(
+        e > 0, 1 - f64(q), -f64(q) * (e < 0)
+    ) / e.shape[1]
+
+
+def poisson_rows(log_rates, targets):
+    z, t = f64(log_rates), f64(targets)
+    losses = np.exp(z) - t * z + t * np.log(np.where(t > 0, t, 1.0)) - t
+    return losses.mean(axis=1), (np.exp(z) - t) / z.shape[1]
 
 
 LOSS_ROWS = {
@@ -181,4 +263,8 @@ def adamw(theta, g, states, step, lr, beta1, beta2, eps, weight_decay):
     return stepped - lr * weight_decay * theta, states
 
 
-OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
+def nesterov(theta, g, states, step, lr, beta):
+    return momentum(theta, g, states, step, lr, beta, nesterov=True)
+
+
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}

@@ -27,7 +27,6 @@ FASTDL_ROOMS = {
         "network",
         "activations",
         "losses",
-        "outputs",
         "optimizers",
         "schedules",
         "scaling",
@@ -41,9 +40,10 @@ KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments"],
+    "losses": ["loss_rows", "rows", "terms"],
     "how it is fast": ["tile_body", "tile", "packing", "matmul", "team"],
-    "activations": ["activations"],
-    "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "regions", "peak", "random_bits", "ticks"],
+    "activations": ["activations", "curves"],
+    "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
 }
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]
 # Rooms of fastdl that may import fastdl_kernels.
@@ -212,7 +212,7 @@ def test_no_matrix_product_that_needs_scipy():
             assert not (isinstance(node, ast.Attribute) and node.attr in ("dot", "matmul", "vdot", "linalg")), path
 
 
-MOST_LINES = 450
+MOST_LINES = 400
 
 
 def test_files_stay_readable():
@@ -221,7 +221,7 @@ def test_files_stay_readable():
             assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, path
 
 
-MOST_PARAMETERS = 25
+MOST_PARAMETERS = 15
 # What Python calls takes arrays, which travel in groups of their own from there.
 
 

@@ -3,103 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
+from processes import program
 
 from fastdl_kernels._cache import build_id
 
-PACKAGE = Path(__file__).resolve().parent.parent / "kernels" / "fastdl_kernels"
+PACKAGE = processes.KERNELS / "fastdl_kernels"
 
-PROGRAM = """
-import json
-import numpy as np
-from fastdl_kernels import squared_error
-
-gradient = np.zeros((1, 2))
-loss = squared_error(np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]]), gradient)
-hits = sum(squared_error.dispatcher.stats.cache_hits.values())
-print(json.dumps([float(loss), gradient[0].tolist(), hits]))
-"""
 # (3 - 1)² and (5 - 2)², their mean; 2 (p - t) / 2
 RIGHT = [6.5, [2.0, 3.0]]
-
-# The first call is refused by compiled code, the second works; neither needs what only Numba's compiler needs. After it,
-# the compiler of a user's function finds everything in its place.
-WARM = """
-import sys
-import numba
-import numpy as np
-from fastdl_kernels import squared_error
-
-gradient = np.zeros((1, 2))
-try:
-    squared_error(np.zeros((1, 3)), np.zeros((1, 2)), gradient)
-except ValueError as error:
-    print(error)
-print(squared_error(np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]]), gradient), gradient[0].tolist())
-print({"scipy.linalg", "numba.np.arraymath"} & set(sys.modules))
-
-@numba.njit
-def user(p, t):
-    gradient = np.zeros_like(p)
-    return squared_error(p, t, gradient), np.sort(gradient[0])[::-1].sum(), f"{len(p)} row"
-
-print(user(np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]])))
-"""
-
-# Four threads of Python, and those of their regions, are the first to call what the cache holds.
-MANY = """
-import threading
-import numpy as np
-from fastdl_kernels import softmax
-
-logits = np.random.default_rng(0).normal(size=(5000, 40))
-outs = [np.zeros_like(logits) for _ in range(4)]
-threads = [threading.Thread(target=softmax, args=(logits, out)) for out in outs]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-print([bool(np.abs(out - right).max() < 1e-14) for out in outs])
-"""
-FILLED = """
-import ctypes
-from llvmlite import binding
-from fastdl_kernels import _jit
-
-for target, element in _jit._lazy:
-    if target.is_cached(element):
-        slot = ctypes.c_void_p.from_address(binding.address_of_symbol(target._symbol(element)))
-        print(target.function.__name__, slot.value == _jit.native_address(target._compiled[element]))
-"""
-NO_THREADS = """
-from numba.np.ufunc import parallel
-
-def none():
-    raise ValueError("No threading layer could be loaded.")
-
-parallel._launch_threads = none
-"""
-
-USER = """
-import numba
-import numpy as np
-from fastdl_kernels import squared_error
-
-@numba.njit(cache=True)
-def gradient_of(p, t):
-    gradient = np.zeros_like(p)
-    squared_error(p, t, gradient)
-    return gradient
-
-if __name__ == "__main__":
-    print(gradient_of(np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]]))[0].tolist())
-"""
 
 
 @pytest.fixture
@@ -112,15 +28,13 @@ def copy(tmp_path):
 def start(copy, *arguments, **environment):
     """A fresh process that imports the copy."""
     # Bytecode of Python itself is told by the second of the edit, which is too coarse for a test.
-    env = {**os.environ, "PYTHONPATH": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], env=env, cwd=copy.parent, capture_output=True, text=True, check=False
-    )
+    folder = copy.parent
+    return processes.start(*arguments, paths=[folder], cwd=folder, PYTHONDONTWRITEBYTECODE="1", **environment)
 
 
 def run(copy, **environment):
     """(loss and gradient, whether the kernel came from the cache)."""
-    done = start(copy, "-c", PROGRAM, **environment)
+    done = start(copy, program("squared_error_once"), **environment)
     assert done.returncode == 0, done.stderr
     loss, gradient, hits = json.loads(done.stdout)
     return [loss, gradient], hits == 1
@@ -145,7 +59,7 @@ def test_an_edit_is_seen_wherever_it_is(copy):
 
 def test_cached_code_runs_without_the_compiler(copied_and_compiled):
     """Numba's own cache fills its registries first: 0.3 s of every process, most of it an import of SciPy."""
-    done = start(copied_and_compiled, "-c", WARM)
+    done = start(copied_and_compiled, program("warm_calls"))
     assert done.returncode == 0, done.stderr
     refused, result, loaded, from_njit = done.stdout.splitlines()
     assert refused.startswith("squared_error: expected")
@@ -156,15 +70,15 @@ def test_cached_code_runs_without_the_compiler(copied_and_compiled):
 
 def test_first_calls_by_many_threads(copied_and_compiled):
     """Also where no threading layer can be loaded, though the cache holds a region that was compiled for one."""
-    for program in (MANY, MANY, NO_THREADS + MANY):
-        done = start(copied_and_compiled, "-c", program, NUMBA_NUM_THREADS="4")
+    for options in ([], [], ["no-threads"]):
+        done = start(copied_and_compiled, program("first_calls"), *options, NUMBA_NUM_THREADS="4")
         assert (done.returncode, done.stdout) == (0, "[True, True, True, True]\n"), done.stderr
 
 
 def test_what_the_cache_holds_is_loaded_at_import(copied_and_compiled):
     """A trampoline would need the GIL, which a user's compiled function may hold while it waits for the threads."""
-    start(copied_and_compiled, "-c", MANY)
-    done = start(copied_and_compiled, "-c", FILLED)
+    start(copied_and_compiled, program("first_calls"))
+    done = start(copied_and_compiled, program("loaded_at_import"))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "_softmax_rows True\n"
 
@@ -190,7 +104,7 @@ def test_every_file_counts(copy):
 
 def test_a_users_cached_function_never_uses_an_old_kernel(copy):
     """What is promised: it says so and does not compute. Numba gives us no way to recompile somebody else's function."""
-    (copy.parent / "user.py").write_text(USER)
+    shutil.copy(program("users_gradient"), copy.parent / "user.py")
     command = ["-c", "import runpy; runpy.run_module('user', run_name='__main__')"]
     for _ in range(2):
         done = start(copy, *command)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numba
 import numpy as np
+import processes
 import pytest
 from problems import make_data
+from processes import program, run
 
 import fastdl
 import fastdl_kernels as fk
-from fastdl.engine import training
+from fastdl.engine import workspace
 from fastdl.optimizers import OPTIMIZERS
 
-ROOT = Path(__file__).resolve().parent.parent
 # layers, activation, output, rows, batch size: from one that no second thread helps with to one that is split; with a
-# last batch that has fewer rows than a tile, too; and one whose blocks of rows take shares of the gradient, in the last batch
+# last batch that has fewer rows than a tile, too; and one whose blocks of rows take partial gradients, in the last batch
 # most of them without rows
 CASES = {
     "tiny": ([8, 32, 2], "tanh", "linear", 100, 7),
@@ -29,7 +26,7 @@ CASES = {
     "labels": ([30, 65, 33, 5], "sigmoid", "sigmoid", 150, 50),
     "rest": ([6, 12, 3], "relu", "softmax", 45, 40),
     "wide": ([200, 300, 250, 10], "leaky_relu", "softmax", 600, 256),
-    "shares": ([5, 20, 9, 3], "tanh", "softmax", 2205, 1100),
+    "partial": ([5, 20, 9, 3], "tanh", "softmax", 2205, 1100),
 }
 
 
@@ -62,7 +59,7 @@ def test_trainer_threads(case, n_threads):
 
 
 class Wheel:
-    """In the place of `pace.Chooser`: another number of threads for each call, of one to three steps."""
+    """In the place of a `ThreadTuner`: another number of threads for each call, of one to three steps."""
 
     def __init__(self):
         self.counts, self.choice, self.steps = [1, 2, 3, 8], 2, 1
@@ -76,21 +73,21 @@ class Wheel:
 def test_threads_that_change_in_the_middle_of_an_epoch(monkeypatch, case, options):
     """As they do when a number of threads is tried."""
     want = train(case, n_threads=1, **options)
-    monkeypatch.setattr(training, "chooser_for", lambda *_: Wheel())
+    monkeypatch.setattr(workspace, "tuner_for", lambda *_: Wheel())
     assert train(case, **options) == want
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "shares"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "partial"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.25}, {"clip_norm": 0.1}], ids=["plain", "dropout", "clipped"])
 def test_rows_through_all_layers_or_layer_by_layer(monkeypatch, case, dtype, options):
     """How a step is cut into phases is a matter of speed alone; also for networks that are too large for the one way.
 
-    Where blocks of rows take shares of the gradient, the sum over the rows runs in blocks.
+    Where blocks of rows take partial gradients, the sum over the rows runs in blocks.
     """
     digests = set()
     for most in (0, 2**40):
-        monkeypatch.setattr(training, "CHAIN_BYTES", most)
+        monkeypatch.setattr(workspace, "FUSED_BYTES", most)
         digests |= {train(case, dtype=dtype, n_threads=n, **options) for n in (1, 2, 3)}
     assert len(digests) == 1
 
@@ -157,62 +154,18 @@ def test_kernels_do_not_depend_on_the_thread_count(name, thread_counts):
     assert len(results) == 1
 
 
-def run(code, **environment):
-    """Standard output of a fresh interpreter that finds the package and the tests' helpers."""
-    paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+PATHS = [processes.ROOT, processes.KERNELS, processes.ROOT / "tests"]  # also the tests' helpers
 
 
 @pytest.mark.parametrize("environment", [{}, {"NUMBA_NUM_THREADS": "1"}], ids=["as-here", "one-thread"])
 def test_a_fresh_process(environment):
     code = "import json, test_determinism as t; print(json.dumps({case: t.train(case) for case in t.CASES}))"
-    assert json.loads(run(code, **environment)) == {case: train(case) for case in CASES}
-
-
-COUNT_COMPILATIONS = """
-import collections, gc, itertools, json
-import fastdl, numba, numpy as np
-from numba.core import event
-from numba.core.dispatcher import Dispatcher
-from fastdl.optimizers import OPTIMIZERS
-from fastdl.outputs import OUTPUTS
-from fastdl_kernels import ACTIVATIONS
-from problems import make_data
-
-def overloads():
-    counts = collections.Counter()
-    for d in gc.get_objects():
-        if isinstance(d, Dispatcher):
-            counts[d.py_func.__module__ + "." + d.py_func.__qualname__] += len(d.overloads)
-    return counts
-
-def train(layers, activation, output, optimizer, weighted, l2):
-    model = fastdl.MLP(layers, activation, output)
-    X, y = make_data(np.random.default_rng(0), 20, layers, output)
-    X = X.astype("float32")
-    if weighted:  # arrays of another kind than the first ones
-        X = np.frombuffer(b"0" + X.tobytes(), np.uint8)[1:].view("float32").reshape(X.shape)  # read-only, misaligned
-        y.flags.writeable = False
-    trainer = fastdl.Trainer(model, OPTIMIZERS[optimizer](), batch_size=8, epochs=2, l2=l2)
-    trainer.fit(X, y, (X, y), sample_weight=np.ones(20) if weighted else None)
-    model.loss_and_gradient(X, y)
-
-train([4, 5, 3], "relu", "softmax", "adam", False, 0.0)
-before = overloads()
-with event.install_recorder("numba:compile") as recorder:
-    for i, (activation, output, optimizer) in enumerate(itertools.product(ACTIVATIONS, OUTPUTS, OPTIMIZERS)):
-        train([[4, 3], [6, 5, 2], [3, 9, 8, 2]][i % 3], activation, output, optimizer, i % 2 == 0, i % 4 * 0.1)
-grown = {name: n for name, n in overloads().items() if n > before[name]}
-print(json.dumps({"compiled": len(recorder.buffer), "grown": grown}))
-"""
+    assert json.loads(run("-c", code, paths=PATHS, **environment)) == {case: train(case) for case in CASES}
 
 
 def test_one_training_compiles_all_that_any_training_needs():
-    """Architecture, activation, loss, optimizer, weights and penalty are data, not types.
+    """Architecture, optimizer, weights and penalty are data, not types; so are activation and loss once each has been used.
 
     Counted in a fresh process, as functions compiled and as versions loaded from the cache.
     """
-    assert json.loads(run(COUNT_COMPILATIONS)) == {"compiled": 0, "grown": {}}
+    assert json.loads(run(program("count_compilations"), paths=PATHS)) == {"compiled": 0, "grown": {}}

@@ -9,7 +9,7 @@ from checking import differences, relative_error
 from problems import make_data, make_model
 
 import fastdl
-from fastdl.engine import Engine, Training
+from fastdl.engine import Session, Settings
 from fastdl.engine.dropout import UNITS, drop
 from fastdl_kernels.serial import entry, mix
 from fastdl_kernels.simd import pointer
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @entry
-def dropped_block(data, m0, m1, n0, n1, share, key):
+def dropped_block(data, m0, m1, n0, n1, rate, key):
     """`drop` on a block of an array."""
-    drop(pointer(data, 0), data.shape[1], m0, m1, n0, n1, share, key)
+    drop(pointer(data, 0), data.shape[1], m0, m1, n0, n1, rate, key)
 
 
 @entry
@@ -33,23 +33,23 @@ def layer_key(seed, step, layer):
     return np.uint64(key_of(seed, step, layer))
 
 
-def mask(rows, units, share, seed=0, step=1, layer=0, dtype="float64"):
+def mask(rows, units, rate, seed=0, step=1, layer=0, dtype="float64"):
     """What a layer's outputs of 1 become."""
     data = np.ones((rows, units), dtype)
-    dropped_block(data, 0, rows, 0, units, round(share * UNITS), layer_key(seed, step, layer))
+    dropped_block(data, 0, rows, 0, units, round(rate * UNITS), layer_key(seed, step, layer))
     return data
 
 
 # --- the masks ---
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rate_and_scale(share, dtype):
-    """Outputs are 0 or 1 / (1 - share), and their mean is that of the outputs before, within five deviations."""
-    a = mask(1000, 1000, share, dtype=dtype)
-    np.testing.assert_allclose(np.unique(a), [0, 1 / (1 - share)], rtol=1e-7)
-    deviation = np.sqrt(share / (1 - share))
+def test_rate_and_scale(rate, dtype):
+    """Outputs are 0 or 1 / (1 - rate), and their mean is that of the outputs before, within five deviations."""
+    a = mask(1000, 1000, rate, dtype=dtype)
+    np.testing.assert_allclose(np.unique(a), [0, 1 / (1 - rate)], rtol=1e-7)
+    deviation = np.sqrt(rate / (1 - rate))
     assert abs(a.mean() - 1) < 5 * deviation / 1000
     for axis in (0, 1):  # in each row and each column, the largest of 1000
         assert np.abs(a.mean(axis=axis) - 1).max() < 5 * deviation / np.sqrt(1000)
@@ -83,19 +83,20 @@ def test_blocks_make_up_the_whole():
 # --- gradients ---
 
 LAYERS = [5, 7, 6, 3]
-SHARES = [0.3, 0.5]
+RATES = [0.3, 0.5]
 
 
-def gradient_at(model, X, y, step, dropout=SHARES, l2=0.0, seed=3):
+def gradient_at(model, X, y, step, dropout=RATES, l2=0.0, seed=3):
     """(loss, gradient) with the masks of a step."""
-    training = Training(Engine(model), None, l2, len(X), 1, dropout=dropout, seed=seed)
-    training.steps_done = step
-    loss, _ = training.epoch(X, y, None, np.arange(len(X)), np.zeros(1))
-    return loss, training.gradient.copy()
+    settings = Settings(len(X), l2=l2, n_threads=1, dropout=tuple(dropout), seed=seed)
+    session = Session(model.architecture, model.parameters, settings)
+    session.steps_done = step
+    loss, _ = session.epoch(X, y, None, np.arange(len(X)), np.zeros(1))
+    return loss, session.gradient.copy()
 
 
 def by_hand(model, X, y, masks):
-    """(loss, gradient) by the oracle's formulas, with masks that hold 0 or 1 / (1 - share)."""
+    """(loss, gradient) by the oracle's formulas, with masks that hold 0 or 1 / (1 - rate)."""
     weights, biases = reference.split(model.layers, model.parameters)
     zs, outs = [], [X]
     for l, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -113,10 +114,10 @@ def by_hand(model, X, y, masks):
     return loss, np.concatenate(pieces)
 
 
-def masks_of(model, n_rows, step, shares=SHARES, seed=3):
+def masks_of(model, n_rows, step, rates=RATES, seed=3):
     """The masks that a training with this seed uses in its step (counted from 0)."""
     key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return [mask(n_rows, n, p, key, step + 1, l) for l, (n, p) in enumerate(zip(model.layers[1:-1], shares))]
+    return [mask(n_rows, n, p, key, step + 1, l) for l, (n, p) in enumerate(zip(model.layers[1:-1], rates))]
 
 
 every_activation = pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid", "tanh", "identity"])
@@ -150,9 +151,9 @@ def test_wide_float32_layers(rng, activation):
     model = make_model([9, 70, 33, 41, 3], activation, "softmax", "float32")
     X, y = make_data(rng, 65, model.layers, "softmax")
     X = X.astype("float32")
-    shares = [0.2, 0.0, 0.7]
-    _, gradient = gradient_at(model, X, y, 4, shares)
-    _, want = by_hand(model, X, y, masks_of(model, 65, 4, shares))
+    rates = [0.2, 0.0, 0.7]
+    _, gradient = gradient_at(model, X, y, 4, rates)
+    _, want = by_hand(model, X, y, masks_of(model, 65, 4, rates))
     assert np.abs(gradient - want).max() < 2e-5 * np.abs(want).max()
 
 
@@ -184,7 +185,7 @@ def test_the_same_bits_however_many_batches_a_call_takes(first_call):
     np.testing.assert_array_equal(train(first_call=first_call)[0].parameters, train()[0].parameters)
 
 
-def test_a_share_of_0_changes_no_bit():
+def test_a_rate_of_0_changes_no_bit():
     for dropout in (0.0, [0.0, 0.0], 0):
         model, losses, _ = train(dropout=dropout)
         plain, plain_losses, _ = train(dropout=[0.0, 0])
@@ -193,7 +194,7 @@ def test_a_share_of_0_changes_no_bit():
     assert not np.array_equal(train(dropout=0.1)[0].parameters, plain.parameters)
 
 
-def test_one_share_is_one_for_each_layer():
+def test_one_rate_is_one_for_each_layer():
     np.testing.assert_array_equal(train(dropout=0.3)[0].parameters, train(dropout=[0.3, 0.3])[0].parameters)
 
 
@@ -223,6 +224,6 @@ def test_prediction_and_validation_drop_nothing():
         ([4, 2], 0.1, "dropout: expected a model with hidden layers"),
     ],
 )
-def test_bad_shares(layers, dropout, words):
+def test_bad_rates(layers, dropout, words):
     with pytest.raises(fastdl.InputError, match=words):
         fastdl.Trainer(fastdl.MLP(layers), dropout=dropout)

@@ -12,8 +12,8 @@ from checking import DTYPES
 from problems import make_data, make_model
 
 import fastdl
+from fastdl.losses import OUTPUTS
 from fastdl.optimizers import OPTIMIZERS
-from fastdl.outputs import OUTPUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -239,7 +239,7 @@ def test_nonsense_as_the_description(path, model, text):
 
 def test_a_file_of_a_later_version(path, model):
     model.save(path)
-    rewrite(path, lambda name, data: data.replace(b'"version": 1', b'"version": 99'))
+    rewrite(path, lambda name, data: data.replace(b'"version": 2', b'"version": 99'))
     refused(path, "version")
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import numba
 import numpy as np
 import pytest
 import reference
 from checking import DTYPES, assert_close, eps
+from processes import KERNELS, program, run
 
 from fastdl_kernels import (
     IDENTITY,
@@ -138,42 +136,14 @@ def test_activation_codes_are_plain_integers():
     np.testing.assert_allclose(out[:, 0], want, rtol=1e-14)
 
 
-CACHED_USER_MODULE = """
-import numba
-import numpy as np
-from fastdl_kernels import IDENTITY, linear_forward, softmax_cross_entropy
-
-@numba.njit(cache=True)
-def loss_of(x, weight, bias, labels):
-    out = np.empty((len(x), weight.shape[1]), x.dtype)
-    linear_forward(x, weight, bias, IDENTITY, 0.0, out)
-    return softmax_cross_entropy(out, labels, np.empty_like(out))
-
-if __name__ == "__main__":
-    x, w = np.arange(600.0).reshape(60, 10) % 7, np.arange(90.0).reshape(10, 9) % 5
-    print(repr(float(loss_of(x, w, np.zeros(9), np.arange(60) % 9))))
-"""
-
-
 def test_a_cached_caller_in_fresh_processes(tmp_path):
     """The user's function is cached too: the process that compiles it and those that load it get the same answer.
 
     Numba has crashed in the third process, where both the caller and the parallel kernel come from the cache.
     """
-    program = tmp_path / "user.py"
-    program.write_text(CACHED_USER_MODULE)
-    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parent.parent / "kernels")])
-    outputs = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", "import runpy; runpy.run_module('user', run_name='__main__')"],
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr}"
-        outputs.append(float(done.stdout))
+    shutil.copy(program("users_loss"), tmp_path / "user.py")
+    command = ["-c", "import runpy; runpy.run_module('user', run_name='__main__')"]
+    outputs = [float(run(*command, paths=[tmp_path, KERNELS])) for _ in range(3)]
     x, w = np.arange(600.0).reshape(60, 10) % 7, np.arange(90.0).reshape(10, 9) % 5
     want = reference.mean_loss(reference.softmax_cross_entropy_rows, x @ w, np.arange(60) % 9)[0]
     assert outputs == [pytest.approx(want, rel=1e-14)] * 3

@@ -8,7 +8,7 @@ from checking import differences, eps, relative_error
 from problems import TASKS, make_data, make_model, oracle_loss_and_gradient, smooth_model_and_data
 
 import fastdl
-from fastdl_kernels import ACTIVATIONS
+from fastdl.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment_of, program
 
 import fastdl
 from fastdl.engine import interrupt
-
-ROOT = Path(__file__).resolve().parent.parent
-
-PROGRAM = """
-import signal
-import numpy as np
-import fastdl
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
-
-class Shout(fastdl.Callback):
-    def on_train_begin(self, epochs, rows):
-        print("begun", flush=True)
-
-class Quiet(fastdl.Callback):
-    pass
-
-layers, rows, batch, validation = {layers}, {rows}, {batch}, {validation}
-rng = np.random.default_rng(0)
-X, y = rng.standard_normal((rows, layers[0]), np.float32), rng.integers(0, layers[-1], rows)
-model = fastdl.MLP(layers)
-small = np.ones((4, 4)), [0, 1, 0, 1]
-fastdl.Trainer(fastdl.MLP([4, 3, 2]), epochs=1, batch_size=2).fit(*small, validation_data=small)  # compiles
-trainer = fastdl.Trainer(model, batch_size=batch, epochs=10**6, callbacks=[Shout()], clip_norm={clip})
-try:
-    trainer.fit(X, y, validation_data=(np.repeat(X, validation, 0), np.repeat(y, validation)) if validation else None)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-assert np.isfinite(model.parameters).all()
-assert model.predict(X[:3]).shape == (3,)
-trainer.epochs, trainer.callbacks = 1, [Quiet()]
-if {again}:
-    assert len(trainer.fit(X, y)) == 1
-    assert np.isfinite(model.parameters).all()
-print("usable", flush=True)
-"""
 
 CASES = {
     "small-steps": {"layers": [8, 16, 3], "rows": 640, "batch": 32, "again": True},
@@ -59,16 +24,17 @@ CASES = {
 }
 
 
+def start(name, *arguments):
+    command = [sys.executable, program(name), *arguments]
+    return subprocess.Popen(command, env=environment_of(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_control_c(case, delay):
     """The process gets SIGINT when the training begins, or in the middle of it."""
-    code = PROGRAM.format(**{"validation": 0, "clip": None, **CASES[case]})
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    child = start("interrupted_training", json.dumps(CASES[case]))
     try:
         assert child.stdout.readline() == "begun\n"
         threading.Event().wait(delay)
@@ -77,6 +43,56 @@ def test_control_c(case, delay):
     finally:
         child.kill()
     assert (child.returncode, out) == (0, "interrupted\nusable\n"), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses setitimer")
+@pytest.mark.parametrize("case", CASES)
+def test_a_timeout_of_the_callers_own(case):
+    """TimeoutError, raised by a handler of SIGALRM, is the class that futures use for "not yet" from Python 3.11 on."""
+    child = start("interrupted_training", json.dumps({**CASES[case], "alarm": 0.6}))
+    try:
+        out, err = child.communicate(timeout=600)
+    finally:
+        child.kill()
+    assert (child.returncode, out) == (0, "begun\ninterrupted\nusable\n"), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT and SIGALRM")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_signals_while_something_is_compiled(seed):
+    """Some 40 signals at random moments: each handler's exception comes out."""
+    child = start("signals_while_compiling", str(seed), "60")
+    out, err = child.communicate(timeout=600)
+    assert child.returncode == 0, out + err
+    assert int(out) >= 5
+
+
+@pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt, ValueError, SystemExit])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_handler_raises_comes_out_when_the_call_has_stopped(error, twice):
+    """The first one does; the call is told to stop, and is waited for."""
+    stopped, seen = threading.Event(), []
+    main = threading.main_thread().ident
+
+    def handler(number, frame):
+        raise error if not seen or error is KeyboardInterrupt else OSError
+
+    def call():
+        signal.pthread_kill(main, signal.SIGUSR1)
+        assert stopped.wait(60)
+        if twice:
+            seen.append(1)
+            signal.pthread_kill(main, signal.SIGUSR1)
+            threading.Event().wait(0.3)
+        seen.append("ended")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(error):
+            interrupt.run_interruptibly(call, stopped.set)
+        assert seen[-1] == "ended"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_error_on_the_other_thread_is_raised_here():
@@ -102,7 +118,7 @@ def test_slow_steps_give_the_same_bits(rng, monkeypatch):
     X, y = rng.normal(size=(40, 6)), rng.integers(0, 3, 40)
     results = []
     for limit in (10**12, 0):
-        monkeypatch.setattr("fastdl.engine.training.SLOW_STEP", limit)
+        monkeypatch.setattr("fastdl.engine.session.SLOW_STEP", limit)
         model = fastdl.MLP([6, 20, 3])
         fastdl.Trainer(model, batch_size=7, epochs=3).fit(X, y)
         results.append(model.parameters)

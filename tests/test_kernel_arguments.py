@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 from kernel_calls import KERNELS, SIZES, arguments, contents, shape_of
 from numba.core.errors import TypingError
+from processes import layers, run_program
 
 import fastdl_kernels as fk
+from fastdl_kernels.activations import SPECS
 
-ROOT = Path(__file__).resolve().parent.parent
 # What a user can read in the README: written down here once more, so that a rule that got lost is noticed.
 OUTPUTS = {
+    "absolute_error": {"d_predictions"},
     "adam_step": {"params", "m", "v"},
     "adamw_step": {"params", "m", "v"},
+    "huber_loss": {"d_predictions"},
     "linear_backward": {"d_x", "d_weight", "d_bias"},
     "linear_forward": {"out"},
+    "linear_forward_keep": {"z", "out"},
     "log_softmax": {"out"},
     "momentum_step": {"params", "velocity"},
     "nesterov_step": {"params", "velocity"},
+    "poisson_loss": {"d_log_rates"},
+    "quantile_loss": {"d_predictions"},
     "rmsprop_step": {"params", "mean_square"},
     "sgd_step": {"params"},
     "sigmoid_cross_entropy": {"d_logits"},
@@ -198,6 +201,48 @@ def test_an_activation_that_there_is_not(name, key):
         refused(KERNELS[name], arguments(KERNELS[name]) | {key: wrong}, ValueError, name, key, "relu", str(wrong))
 
 
+@each(lambda kernel: kernel.rules.limits)
+def test_a_number_beyond_its_limits(name, key, compiled):
+    """At the end where it may not be, beyond both, infinite and NaN; from Python and from compiled code."""
+    kernel, limit = KERNELS[name], KERNELS[name].rules.limits[key]
+    wrong = [limit.lowest - 0.5, limit.limit, np.inf, -np.inf, np.nan, *([limit.lowest] if limit.open else [])]
+    for number in wrong:
+        value = np.full(shape_of(kernel, key), number) if key in kernel.rules.shapes else float(number)
+        refused(kernel, arguments(kernel) | {key: value}, ValueError, name, key, limit.meaning)
+        with pytest.raises(ValueError, match=f"^{name}: expected {key}"):
+            compiled(name)(tuple((arguments(kernel) | {key: value}).values()))
+
+
+@each(lambda kernel: {"alpha"} & set(kernel.rules.names))
+def test_an_alpha_beyond_its_limits(name, key):
+    for activation, spec in SPECS.items():
+        for wrong in (-0.5, 1.0, np.inf, np.nan):
+            given = arguments(KERNELS[name]) | {"activation": spec.code, key: wrong}
+            if spec.alpha is None or spec.alpha.lowest <= wrong < spec.alpha.limit:
+                KERNELS[name](**given)
+            else:
+                refused(KERNELS[name], given, ValueError, name, f"{key} of {activation}")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in KERNELS if KERNELS[name].rules.fewest < len(KERNELS[name].rules.names)]
+)
+def test_an_argument_that_is_left_out(name):
+    """Its default, from Python and from compiled code."""
+    kernel, given = KERNELS[name], arguments(KERNELS[name])
+    few = list(given.values())[: kernel.rules.fewest]
+    defaults = [0.0] * (len(given) - len(few))
+    want = kernel(*few, *defaults)
+    assert kernel(*few) == want
+    assert numba.njit(lambda args: kernel(*args))(tuple(few)) == want
+
+
+def test_counts_below_0():
+    given = arguments(fk.poisson_loss)
+    given["targets"][-1, -1] = -1e-3
+    refused(fk.poisson_loss, given, ValueError, "poisson_loss", "targets")
+
+
 @each(lambda kernel: {"step"} & set(kernel.rules.names))
 def test_steps_count_from_one(name, key):
     for wrong in (0, -1):
@@ -214,9 +259,10 @@ def test_labels_out_of_range(wrong):
 @every_kernel
 def test_a_wrong_list_of_arguments(name):
     kernel, given = KERNELS[name], arguments(KERNELS[name])
-    values, last = list(given.values()), list(given)[-1]
+    fewest = kernel.rules.fewest
+    values, last = list(given.values()), list(given)[fewest - 1]
     for call, words in [
-        (lambda **_: kernel(*values[:-1]), [str(len(values)), last]),
+        (lambda **_: kernel(*values[: fewest - 1]), [str(len(values)), last]),
         (lambda **_: kernel(*values, 1), [str(len(values)), last]),
         (lambda **_: kernel(), [str(len(values)), last]),
         (lambda **_: kernel(**given, colour=1), ["colour"]),
@@ -256,7 +302,7 @@ def test_wrong_values_in_compiled_code(name, compiled):
     other = next(key for key in arrays_of(kernel) if key != output)
     cases = [arguments(kernel) | {other: np.ones([n + 1 for n in shape_of(kernel, other)])}]
     cases += [overlapping(kernel, output, other, 8)]
-    cases += [arguments(kernel) | {"activation": wrong} for wrong in (-1, 7) if "activation" in kernel.rules.names]
+    cases += [arguments(kernel) | {"activation": wrong} for wrong in (-1, 99) if "activation" in kernel.rules.names]
     cases += [arguments(kernel) | {"labels": np.full(SIZES["B"], 99)} for _ in range("labels" in kernel.rules.names)]
     cases += [arguments(kernel) | {"step": 0} for _ in range("step" in kernel.rules.names)]
     for given in cases:
@@ -268,113 +314,9 @@ def test_wrong_values_in_compiled_code(name, compiled):
 
 # --- threads of Python, and children of fork, under each threading layer ---
 
-CONCURRENT = """
-import os, sys, threading
-import numba, numpy as np
-import fastdl, fastdl_kernels as fk
-from kernel_calls import KERNELS, arguments, contents
-from fastdl_kernels import regions
-
-assert numba.threading_layer() == sys.argv[1]
-LARGE = {"B": 300, "I": 90, "O": 80, "N": 90, "P": 40_000}
-
-def run(name):
-    given = arguments(KERNELS[name], "float32", LARGE)
-    loss = KERNELS[name](*given.values())
-    return contents(given), loss
-
-def train():
-    model = fastdl.MLP([30, 60, 3], seed=1)
-    X, y = np.random.default_rng(0).normal(size=(300, 30)), np.arange(300) % 3
-    fastdl.Trainer(model, batch_size=100, epochs=3, n_threads=2).fit(X, y)
-    return model.parameters.tobytes()
-
-wanted, trained = {name: run(name) for name in KERNELS}, train()
-wrong = []
-
-def hammer(names):
-    for _ in range(20):
-        for name in names:
-            if run(name) != wanted[name]:
-                wrong.append(name)
-
-def hammer_training():
-    for _ in range(10):
-        if train() != trained:
-            wrong.append("training")
-
-threads = [threading.Thread(target=hammer, args=(order,)) for order in (list(KERNELS), list(KERNELS)[::-1])]
-threads.append(threading.Thread(target=hammer_training))
-for t in threads: t.start()
-for t in threads: t.join()
-assert not wrong, wrong
-
-def child():
-    assert regions.forked
-    for name in ("softmax", "adam_step", "linear_forward"):
-        assert run(name) == wanted[name], name
-    assert train() == trained
-    given = arguments(fk.softmax)
-    given["out"].flags.writeable = False
-    for bad, error, words in [
-        (given, TypeError, "softmax: expected out to be writable"),
-        (arguments(fk.softmax) | {"out": np.empty((2, 2))}, ValueError, "softmax: expected B = 5 (from logits) in out"),
-        (arguments(fk.softmax) | {"out": None}, TypeError, "softmax: expected a NumPy array for out"),
-        ({"logits": np.ones((2, 2))}, TypeError, "softmax: missing a required argument: 'out'"),
-    ]:
-        try:
-            fk.softmax(**bad)
-        except (TypeError, ValueError) as caught:
-            assert type(caught) is error and str(caught).startswith(words), caught
-        else:
-            raise AssertionError(words)
-
-# The lock is held by another thread at the moment of the fork: the child must not wait for it.
-held, done = threading.Event(), threading.Event()
-def hold():
-    with regions._lock:
-        held.set()
-        done.wait()
-holder = threading.Thread(target=hold)
-holder.start()
-held.wait()
-pid = os.fork()
-if pid == 0:
-    code = 1
-    try:
-        child()
-        code = 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-done.set()
-holder.join()
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-assert run("softmax") == wanted["softmax"]
-print("fine")
-"""
-
-
-def layers():
-    """The threading layers that this machine can load."""
-    found = ["workqueue"]
-    for layer, module in (("omp", "omppool"), ("tbb", "tbbpool")):
-        code = f"from numba.np.ufunc import {module}"
-        if subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0:
-            found.append(layer)
-    return found
-
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("layer", layers())
 def test_python_threads_and_forked_children(layer):
     """Two threads with kernels and one with a training, then a child of fork: the same bits, the same sentences."""
-    paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "NUMBA_THREADING_LAYER": layer}
-    done = subprocess.run(
-        [sys.executable, "-c", CONCURRENT, layer], env=env, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+    run_program("python_threads.py", layer, NUMBA_THREADING_LAYER=layer)

@@ -7,7 +7,8 @@ import pytest
 import reference
 from checking import DTYPES, Arena, assert_close, differences, eps, relative_error, tiny
 
-from fastdl_kernels import ACTIVATIONS, IDENTITY, RELU, linear_backward, linear_forward
+from fastdl_kernels import ACTIVATIONS, IDENTITY, RELU, linear_backward, linear_forward, linear_forward_keep
+from fastdl_kernels.activations import SPECS
 
 ALPHA = 0.125
 SHAPES = [  # (B, I, O)
@@ -49,6 +50,15 @@ def forward(arena, x, weight, bias, activation, alpha=ALPHA):
     return out
 
 
+def forward_keep(arena, x, weight, bias, activation, alpha=ALPHA):
+    """(z, out) of the kernel that keeps z, through guarded arrays."""
+    x, weight, bias = arena.input(x), arena.input(weight), arena.input(bias)
+    z, out = arena.output(len(x), weight.shape[1]), arena.output(len(x), weight.shape[1])
+    linear_forward_keep(x, weight, bias, ACTIVATIONS[activation], alpha, z, out)
+    arena.check()
+    return z, out
+
+
 def backward(arena, x, weight, out, d_out, activation, alpha=ALPHA, with_d_x=True):
     """(d_x, d_weight, d_bias) of the kernel, through guarded arrays."""
     x, weight, out, d_out = arena.input(x), arena.input(weight), arena.input(out), arena.input(d_out)
@@ -78,8 +88,11 @@ def test_forward(rng, shape, dtype, activation, offset):
     x, weight, bias = x.astype(dtype), weight.astype(dtype), bias.astype(dtype)
     out = forward(Arena(dtype, offset), x, weight, bias, activation)
     expected = reference.linear_forward(x, weight, bias, activation, ALPHA)
-    scale = root_sum_squares(x, weight) + np.abs(bias)
+    scale = reference.STEEPEST[activation] * (root_sum_squares(x, weight) + np.abs(bias))
     assert_close(out, expected, 4 * eps(dtype) * (np.sqrt(n_in) * scale + np.abs(expected)))
+    z, beside = forward_keep(Arena(dtype, offset), x, weight, bias, activation)
+    np.testing.assert_array_equal(beside, out)
+    np.testing.assert_array_equal(z, forward(Arena(dtype, offset), x, weight, bias, "identity"))
 
 
 @every_activation
@@ -89,10 +102,12 @@ def test_forward(rng, shape, dtype, activation, offset):
 def test_backward(rng, shape, dtype, activation, offset):
     n_rows, n_in, n_out = shape
     x, weight = rng.normal(size=(n_rows, n_in)).astype(dtype), rng.normal(size=(n_in, n_out)).astype(dtype)
-    out = reference.VALUES[activation](rng.normal(size=(n_rows, n_out)), ALPHA).astype(dtype)
+    out = reference.source(activation, rng.normal(size=(n_rows, n_out)), ALPHA).astype(dtype)
     d_out = rng.normal(size=(n_rows, n_out)).astype(dtype)
     expected = reference.linear_backward(x, weight, out, d_out, activation, ALPHA)
-    d_z = np.abs(reference.f64(d_out))  # |derivative| <= 1, and its rounding error is relative to 1
+    d_z = reference.STEEPEST[activation] * np.abs(
+        reference.f64(d_out)
+    )  # a derivative's rounding error is relative to 1
     scales = root_sum_squares(d_z, weight.T), root_sum_squares(x.T, d_z), np.sqrt((d_z**2).sum(axis=0))
     lengths = n_out, n_rows, n_rows
     results = backward(Arena(dtype, offset), x, weight, out, d_out, activation)
@@ -135,15 +150,16 @@ def test_backward_is_the_derivative_of_forward(rng, activation, dtype):
         if np.abs(x @ weight + bias).min() > 0.01:
             break
     c = rng.normal(size=(5, 3))
-    out64 = np.empty((5, 3))
+    z64, out64 = np.empty((5, 3)), np.empty((5, 3))
 
     def value():
-        linear_forward(x, weight, bias, ACTIVATIONS[activation], ALPHA, out64)
+        linear_forward_keep(x, weight, bias, ACTIVATIONS[activation], ALPHA, z64, out64)
         return float((out64 * c).sum())
 
     numeric = differences(value, theta)
     value()
-    d_x, d_weight, d_bias = backward(Arena(dtype), x, weight, out64, c, activation)
+    source = out64 if SPECS[activation].derivative_from == "out" else z64
+    d_x, d_weight, d_bias = backward(Arena(dtype), x, weight, source, c, activation)
     analytic = np.concatenate([d_x.ravel(), d_weight.ravel(), d_bias])
     if dtype == "float64":
         assert relative_error(analytic, numeric) <= 1e-8
@@ -173,15 +189,38 @@ EXTREMES = (
 @every_dtype
 @every_activation
 def test_saturation(activation, dtype):
-    """Any float goes in; sigmoid and tanh saturate at their limits without NaN, and leave a derivative of 0."""
-    z = np.array(EXTREMES)
-    out = forward(Arena(dtype), z[:, None], np.ones((1, 1)), np.zeros(1), activation)
-    expected = reference.VALUES[activation](z.astype(dtype).astype(np.float64), ALPHA)[:, None]
+    """Any float goes in; values reach their limits, and derivatives are finite and right at both ends."""
+    z = np.array(EXTREMES).astype(dtype)
+    kept, out = forward_keep(Arena(dtype), z[:, None], np.ones((1, 1)), np.zeros(1), activation)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.VALUES[activation](reference.f64(z), ALPHA)[:, None]
     finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
     assert_close(out, expected, 4 * eps(dtype) * finite + tiny(dtype))
-    if activation in ("sigmoid", "tanh"):
-        _, _, d_bias = backward(Arena(dtype), np.ones((2, 1)), np.ones((1, 1)), out[-2:], np.ones((2, 1)), activation)
-        assert d_bias[0] == 0.0
+    source = kept if SPECS[activation].derivative_from == "z" else out
+    for i, number in enumerate(reference.f64(z)):
+        _, _, d_bias = backward(
+            Arena(dtype), np.ones((1, 1)), np.ones((1, 1)), source[i : i + 1], np.ones((1, 1)), activation
+        )
+        limit = np.clip(number, -1e3, 1e3)
+        assert_close(d_bias[0], reference.DERIVATIVES[activation](limit, ALPHA), 4 * eps(dtype), f"at {number}")
+
+
+@every_dtype
+@every_activation
+def test_derivatives_over_the_whole_range(activation, dtype):
+    """From what the forward pass leaves, within a few roundings of 1."""
+    z = np.concatenate([np.linspace(-20, 20, 401), np.geomspace(1e-6, 90, 50), -np.geomspace(1e-6, 90, 50)]).astype(
+        dtype
+    )
+    kept, out = forward_keep(Arena(dtype), z[:, None], np.ones((1, 1)), np.zeros(1), activation)
+    source = kept if SPECS[activation].derivative_from == "z" else out
+    weight = np.ones((1, len(z)))
+    _, d_weight, d_bias = backward(Arena(dtype), np.ones((1, 1)), weight, source.T, weight, activation)
+    expected = reference.DERIVATIVES[activation](reference.f64(z), ALPHA)
+    if activation in ("relu", "leaky_relu"):
+        expected = np.where(z > 0, 1.0, 0.0 if activation == "relu" else ALPHA)
+    assert_close(d_bias, expected, 4 * eps(dtype))
+    np.testing.assert_array_equal(d_weight[0], d_bias)
 
 
 @every_dtype
@@ -216,7 +255,7 @@ def test_nan_in_gives_nan_out_backward(rng, activation, dtype, where):
     if activation == "identity" and where == "out":
         return  # its derivative is 1: a kernel need not read `out`
     arrays = {"x": rng.normal(size=(19, 21)), "weight": rng.normal(size=(21, 35))}
-    arrays["out"] = reference.VALUES[activation](rng.normal(size=(19, 35)), ALPHA) + 1e-3
+    arrays["out"] = reference.source(activation, rng.normal(size=(19, 35)), ALPHA) + 1e-3
     arrays["d_out"] = rng.normal(size=(19, 35))
     arrays[where][2, 3] = np.nan
     results = backward(Arena(dtype), *arrays.values(), activation)
@@ -254,10 +293,10 @@ def test_relu_derivative_at_zero_is_zero():
     assert (d_x.item(), d_weight.item(), d_bias.item()) == (0.0, 0.0, 0.0)
 
 
-def test_alpha_is_read_by_leaky_relu_only():
+def test_alpha_is_read_by_those_that_have_one():
     for name in ACTIVATIONS:
         outs = [forward(Arena("float64"), [[-2.0]], [[1.0]], [0.5], name, alpha).item() for alpha in (0.0, 0.5)]
-        assert (outs[0] != outs[1]) == (name == "leaky_relu"), name
+        assert (outs[0] != outs[1]) == (SPECS[name].alpha is not None), name
     assert forward(Arena("float64"), [[-2.0]], [[1.0]], [0.5], "leaky_relu", 0.5).item() == -0.75
 
 

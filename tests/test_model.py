@@ -11,7 +11,7 @@ from checking import DTYPES, assert_close, eps
 from problems import make_data, make_model
 
 import fastdl
-from fastdl_kernels import ACTIVATIONS
+from fastdl.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

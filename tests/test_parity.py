@@ -10,7 +10,7 @@ from problems import TASKS, make_data, make_model
 import fastdl
 import fastdl_kernels as fk
 from fastdl import schedules
-from fastdl.outputs import OUTPUTS
+from fastdl.losses import OUTPUTS
 
 pytestmark = pytest.mark.usefixtures("torch", "one_thread")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

@@ -9,21 +9,22 @@ from checking import DTYPES
 from problems import make_model
 
 import fastdl
-from fastdl.engine import CHUNK_ROWS, prediction
+from fastdl.engine import predictor
+from fastdl.engine.predictor import CHUNK_ROWS
 from fastdl_kernels.simd import pointer
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @numba.njit
-def greatest_of_each(rows, result):
+def argmax_of_each(rows, result):
     for i in range(rows.shape[0]):
-        result[i] = prediction._greatest(pointer(rows, i * rows.shape[1]), rows.shape[1])
+        result[i] = predictor.argmax(pointer(rows, i * rows.shape[1]), rows.shape[1])
 
 
 @numba.njit
 def finite_up_to(data, n):
-    return prediction._is_finite(pointer(data, 0), n)
+    return predictor.is_finite(pointer(data, 0), n)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -36,7 +37,7 @@ def test_the_greatest_is_numpy_argmax(rng, dtype, n):
     for share, part in ((0.0, rows[:200]), (0.05, rows[200:400]), (0.5, rows[400:])):
         part[:] = np.where(rng.random(part.shape) < share, rng.choice(special, part.shape), part)
     found = np.empty(len(rows), np.int64)
-    greatest_of_each(rows, found)
+    argmax_of_each(rows, found)
     np.testing.assert_array_equal(found, rows.argmax(axis=1))
 
 

@@ -9,9 +9,10 @@ import time
 import numba
 import numpy as np
 import pytest
+from processes import layers, run_program
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import callback, postpone_interrupt
+from fastdl_kernels._signals import callback, interrupt_later
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.serial import entry, jit
 from fastdl_kernels.team import atomic_add, atomic_load, give_way
@@ -79,7 +80,7 @@ def interruptible():
 
 @pytest.mark.parametrize(
     ("function", "patched", "works"),
-    [("_first", "compile_for_c", True), ("_first", "_CRegion", False), ("_locked", "_compiled", False)],
+    [("_first", "compile_for_c", True), ("_first", "_CRegion", False)],
 )
 def test_control_c_inside_a_callback_is_not_lost(interruptible, monkeypatch, function, patched, works):
     """ctypes swallows what its callbacks raise: it comes a moment later instead, and jobs that have not begun are done."""
@@ -99,7 +100,7 @@ def test_an_interrupt_that_is_postponed_waits_for_the_end_of_the_callback(interr
 
     @callback
     def long():
-        postpone_interrupt()
+        interrupt_later()
         time.sleep(0.3)
         ended.append(True)
 
@@ -107,3 +108,9 @@ def test_an_interrupt_that_is_postponed_waits_for_the_end_of_the_callback(interr
     assert ended
     with pytest.raises(KeyboardInterrupt):
         time.sleep(10)
+
+
+@pytest.mark.parametrize("layer", layers())
+def test_inside_of_a_region_kernels_run_on_their_own_thread(layer):
+    """The work queue ends the process when one region starts inside another, or beside it on another Python thread."""
+    run_program("nested_regions.py", layer, NUMBA_THREADING_LAYER=layer)

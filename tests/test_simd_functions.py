@@ -1,4 +1,5 @@
-"""exp, log, tanh and sigmoid of fastdl_kernels.simd: errors in units of the last place, and the special values."""
+"""exp, log, tanh and sigmoid of fastdl_kernels.simd, and the curved activations: errors in units of the last place, and the
+special values."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 from checking import DTYPES
 
-from fastdl_bench.ulp import FUNCTIONS, finite_numbers, ulp_error
+from fastdl_bench.ulp import ACTIVATIONS, FUNCTIONS, finite_numbers, ulp_error
 from fastdl_kernels import simd
+from fastdl_kernels.activations import SPECS as ACTIVATION_SPECS
 
-LIMITS = {"exp": 1.0, "log": 1.0, "tanh": 2.0, "sigmoid": 2.0}
+LIMITS = {"exp": 1.0, "log": 1.0, "tanh": 2.0, "sigmoid": 2.0} | dict.fromkeys(ACTIVATIONS, 4.0)
+SMALL_LIMIT = 1e-7  # of results below 0.001 |z|: the absolute error / |z|
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
+every_curve = pytest.mark.parametrize("name", FUNCTIONS | ACTIVATIONS)
 
 
 def loop_over(function):
@@ -42,22 +46,31 @@ def exact_sigmoid(x):
 EXACT = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "sigmoid": exact_sigmoid}
 
 
-@every_function
+def check_float32(name, x):
+    worst = (FUNCTIONS | ACTIVATIONS)[name](x)
+    assert worst.ulp <= LIMITS[name], worst.at
+    assert worst.small <= SMALL_LIMIT, worst.small_at
+
+
+def test_every_curve_is_measured():
+    curved = {name for name, spec in ACTIVATION_SPECS.items() if not spec.rectifier}
+    assert curved == set(ACTIVATIONS) | {"tanh", "sigmoid"}
+
+
+@every_curve
 def test_float32_over_all_magnitudes(name):
     """Two million bit patterns, evenly spread over all finite numbers; `python -m fastdl_bench.ulp` looks at every one."""
-    error, place = FUNCTIONS[name](finite_numbers(1021, 1 << 32, 2039))
-    assert error <= LIMITS[name], place
+    check_float32(name, finite_numbers(1021, 1 << 32, 2039))
 
 
-@every_function
+@every_curve
 def test_float32_where_it_is_hard(name):
     """Around the points where a formula changes, where results become subnormal or infinite, and where they are 0."""
-    formulas = [1, 0.625, 2**0.5, 0.5**0.5, np.log(2) / 2, 1.5 * np.log(2)]
+    formulas = [1, 0.625, 2**0.5, 0.5**0.5, np.log(2) / 2, 1.5 * np.log(2), 2.8, 3.05, 4.5, 14, 60]
     points = [0, 2.0**-126, 9.01, 16.6, 87.34, 88.72, 103.97, *formulas]
     bits = np.array(points, np.float32).view(np.int32)[:, None] + np.arange(-2000, 2000, dtype=np.int32)
     near = np.abs(bits).astype(np.int32).view(np.float32).ravel()
-    error, place = FUNCTIONS[name](np.concatenate([near, -near]))
-    assert error <= LIMITS[name], place
+    check_float32(name, np.concatenate([near, -near]))
 
 
 @every_function

@@ -95,11 +95,11 @@ def test_the_loop_over_the_depth(monkeypatch, isa, cpu, shape, element):
 
 @pytest.mark.parametrize("element", [types.float32, types.float64], ids=str)
 @pytest.mark.parametrize(("isa", "cpu"), [(isa, cpu) for isa in TARGETS for cpu in TARGETS[isa][1]])
-def test_errands_stay_outside_of_the_loop(monkeypatch, isa, cpu, element):
-    """Between runs of steps, which are the same loop as without errands, a row of the next panel is copied and asked for, and
-    no vector is put aside for it where a register is free."""
+def test_work_ahead_stays_outside_of_the_loop(monkeypatch, isa, cpu, element):
+    """Between runs of steps, whose loop is that of a tile that does not work ahead, a row of the next panel is copied and
+    prefetched, and no vector is put aside for it where a register is free."""
     mr, nv = tile.TILES[isa]
-    text = assembly(monkeypatch, isa, cpu, element, mr, nv, errands=True)
+    text = assembly(monkeypatch, isa, cpu, element, mr, nv, ahead=True)
     register, kind = TARGETS[isa][3], "ps" if element is types.float32 else "pd"
     multiply_add = {"sse": rf"mul{kind}\s", "neon": r"fmla\s"}.get(isa, rf"vfmadd\d+{kind}\s.*{register}")
     ask, on_stack, aside = r"prefetcht1", "(%rsp", rf"{register}\d+, -?\d*\(%rsp"

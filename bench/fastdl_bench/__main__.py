@@ -14,6 +14,7 @@ from typing import Any
 from fastdl_bench import (
     accuracy,
     compare,
+    estimators,
     kernels,
     latency,
     machine,
@@ -21,6 +22,7 @@ from fastdl_bench import (
     model,
     prove,
     saved,
+    schema,
     startup,
     tables,
     training,
@@ -78,6 +80,7 @@ PARTS: dict[str, list[str]] = {
     "latency": list(latency.CASES),
     "memory": list(memory.CASES),
     "startup": list(startup.CASES),
+    "estimators": list(estimators.CASES),
 }
 """part of a result -> the names of its benchmarks."""
 
@@ -154,7 +157,7 @@ def _picked(arguments: argparse.Namespace) -> dict[str, list[str]]:
         picked["kernels"] = [name for name in picked["kernels"] if name in QUICK_KERNELS]
     if arguments.effort == "quick" and arguments.only is None:
         picked["training"] = [name for name in picked["training"] if name != "large"]  # half a second a step and peer
-        picked["memory"] = []
+        picked["memory"] = picked["estimators"] = []
     return picked
 
 
@@ -188,6 +191,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         result["latency"] = latency.run(picked["latency"], names, threads, level.kernels, say)
     if picked["memory"]:
         result["memory"] = memory.run(memory.workloads_of(picked["memory"]), eager, threads, say)
+    if picked["estimators"]:
+        result["estimators"] = estimators.run(picked["estimators"], threads, level.rounds, say)
     if picked["startup"]:
         result["startup"] = startup.run(picked["startup"], threads, level.starts, arguments.effort != "quick", say)
     return result
@@ -224,11 +229,12 @@ def publish(result: dict[str, Any]) -> None:
     """Write the tables between the markers of the READMEs, the pictures, and the baseline."""
     if CHECKOUT is None:
         raise UsageError("--update-readme: expected to run in a checkout of fastdl; this is installed")
+    result = schema.compact(result)  # the tables say what the baseline says
     for name in ("README.md", "kernels/README.md"):
         replaced = tables.update(CHECKOUT / name, result)
         say(f"{name}: {', '.join(replaced) or 'nothing'} replaced")
     bench = CHECKOUT / "bench"
-    (bench / "baseline.json").write_text(json.dumps(result, indent=1) + "\n")
+    (bench / "baseline.json").write_text(schema.text(result))
     say(f"written: {', '.join(['baseline.json', *draw(result, bench)])} in bench")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastdl_bench.cases import ACCURACY, Workload
-from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.protocol import Peer, PeerError, by_turns, closing_all
 from fastdl_bench.statistics import ratio, summary
 from fastdl_bench.training import LIBRARIES, Say, version_of
 
@@ -67,9 +67,9 @@ def run(
                     raise
                 left_out[name] = str(error)
         seconds: dict[str, list[float]] = {name: [] for name in needed}
-        for k in range(rounds):
-            for name, (epochs, _) in list(needed.items())[:: 1 if k % 2 == 0 else -1]:
-                answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=epochs)
+        for order in by_turns(needed, rounds):
+            for name in order:
+                answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=needed[name][0])
                 seconds[name].append(answer["seconds"])
     return [
         {

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+SMALL = 16
+"""The widest layer, and the most rows of a batch, of a network that is only there to be tested."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -64,6 +67,14 @@ class Workload:
     def shortened(self, flop: float, least: int = 2) -> Workload:
         """The same with epochs of at most so many operations, or `least` steps: for quick runs and smoke tests."""
         return replace(self, rows=self.batch * min(self.steps, max(least, int(flop / self.flop))))
+
+    def small(self) -> Workload:
+        """The same kind of network and data, with narrow layers and two steps to an epoch: for tests, not to be measured."""
+        inputs = self.layers[0] if self.source == "digits" else min(self.layers[0], SMALL)
+        layers = (inputs, *(min(n, SMALL) for n in self.layers[1:]))
+        batch = min(self.batch, SMALL)
+        rows = batch if self.full_batch else 2 * batch
+        return replace(self, layers=layers, batch=batch, rows=rows, held_out=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, which `Workload.of` reads."""
@@ -145,11 +156,21 @@ OPERATIONS: dict[str, Operation] = {
         lambda b, i, o: 4 * b * i * o,
         lambda b, i, o: 4 * (2 * b * i + 2 * i * o + o + 2 * b * o),
     ),
+    "linear_forward_keep": Operation(
+        QUICK_LINEAR,
+        QUICK_LINEAR[2:3],
+        lambda b, i, o: 2 * b * i * o,
+        lambda b, i, o: 4 * (b * i + i * o + o + 2 * b * o),
+    ),
     "softmax": _rows(25, 2),
     "log_softmax": _rows(25, 2),
     "softmax_cross_entropy": _rows(27, 2),
     "sigmoid_cross_entropy": _rows(45, 3),
     "squared_error": _rows(4, 3),
+    "absolute_error": _rows(4, 3),
+    "huber_loss": _rows(6, 3),
+    "quantile_loss": _rows(5, 3),
+    "poisson_loss": _rows(60, 3),
     "sgd_step": _buffers(2, 3),
     "momentum_step": _buffers(5, 5),
     "nesterov_step": _buffers(7, 5, quick=1),
@@ -172,6 +193,12 @@ class KernelCase:
         """For example "linear_forward/256x512x512"."""
         return f"{self.op}/{'x'.join(map(str, self.shape))}"
 
+    @classmethod
+    def of(cls, name: str) -> KernelCase:
+        """The case of that name."""
+        op, _, shape = name.partition("/")
+        return cls(op, tuple(map(int, shape.split("x"))))
+
     @property
     def flop(self) -> int:
         """Floating-point operations."""
@@ -185,10 +212,15 @@ class KernelCase:
     @property
     def is_product(self) -> bool:
         """Whether it is a matrix product: arithmetic is what counts, and sums are long."""
-        return self.op in ("linear_forward", "linear_backward")
+        return self.op.startswith("linear_")
 
 
 KERNEL_CASES: dict[str, KernelCase] = {
     case.name: case for op, o in OPERATIONS.items() for case in (KernelCase(op, shape) for shape in o.shapes)
 }
 QUICK_KERNELS: tuple[str, ...] = tuple(KernelCase(op, shape).name for op, o in OPERATIONS.items() for shape in o.quick)
+_SMALL_SHAPES = {3: (7, 30, 17), 2: (32, 10), 1: (1000,)}
+SMALL_KERNELS: tuple[str, ...] = tuple(
+    KernelCase(op, _SMALL_SHAPES[len(o.shapes[0])]).name for op, o in OPERATIONS.items()
+)
+"""Every kernel once, on a shape that takes microseconds: for tests."""

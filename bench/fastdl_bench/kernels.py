@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdl_bench.cases import KernelCase
-from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.protocol import Peer, PeerError, Program, by_turns, closing_all
 from fastdl_bench.statistics import rates, ratio, share, summary
 from fastdl_bench.training import Effort, Say, version_of
 
@@ -22,7 +22,7 @@ LIBRARIES: dict[str, tuple[str, str, str]] = {
 }
 ROOFLINE = "roofline"
 SECONDS = 60.0  # limit of one request
-STREAMS, CACHED = 10_000_000, 10_000  # numbers in each of the 4 streams: 160 MB, and 160 KB, which second caches hold
+STREAMS, CACHED = 10_000_000, 10_000  # numbers in each of the 4 streams: 160 MB, and 160 KB, which L2 holds
 
 
 def available(names: Sequence[str]) -> list[str]:
@@ -30,7 +30,7 @@ def available(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name][0])]
 
 
-def calls_for(peer: Peer, seconds: float) -> int:
+def calls_for(peer: Program, seconds: float) -> int:
     """How many calls take about that long."""
     calls = 1
     while True:
@@ -57,9 +57,9 @@ def rounds(
     peers[ROOFLINE].request("setup", SECONDS, size=max(256, streamed))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     limits: list[dict[str, Any]] = []
-    for k in range(effort.rounds):
-        for name, count in list(calls.items())[:: 1 if k % 2 == 0 else -1]:
-            seconds[name].append(peers[name].request("run", SECONDS, calls=count)["seconds"] / count)
+    for order in by_turns(calls, effort.rounds):
+        for name in order:
+            seconds[name].append(peers[name].request("run", SECONDS, calls=calls[name])["seconds"] / calls[name])
         limits.append(peers[ROOFLINE].request("run", SECONDS, seconds=effort.seconds))
     return seconds, limits
 
@@ -115,7 +115,7 @@ def measure(case: KernelCase, names: Sequence[str], peers: dict[str, Peer], thre
 
 
 def measure_roofline(peer: Peer, threads: int, effort: Effort) -> dict[str, Any]:
-    """The processor's limits for so many threads: multiply-adds, memory (far larger than caches) and the second cache."""
+    """The processor's limits for so many threads: multiply-adds, memory (far larger than caches) and L2."""
     result: dict[str, Any] = {"threads": threads}
     for key, size in (("memory_bytes_per_second", STREAMS), ("cache_bytes_per_second", CACHED)):
         peer.request("setup", SECONDS, size=size)

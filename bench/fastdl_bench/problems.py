@@ -10,6 +10,7 @@ from fastdl_bench.cases import KernelCase
 Arrays = dict[str, NDArray]
 
 LR, BETA1, BETA2, EPS, STEP, DECAY = 1e-3, 0.9, 0.999, 1e-8, 10, 0.01
+DELTA = 1.0  # from which error on Huber's loss is linear
 TOLERANCE = 1e-5  # greatest error, relative to the greatest result, times the root of the length of the sums
 
 
@@ -31,7 +32,7 @@ def inputs(case: KernelCase) -> Arrays:
     def normal(*shape: int) -> NDArray[np.float32]:
         return rng.standard_normal(shape, np.float32)
 
-    if case.op in ("linear_forward", "linear_backward"):
+    if case.is_product:
         b, i, o = case.shape
         arrays = {"x": normal(b, i), "weight": normal(i, o), "bias": normal(o)}
         if case.op == "linear_backward":
@@ -45,7 +46,13 @@ def inputs(case: KernelCase) -> Arrays:
             return {"logits": logits, "labels": rng.integers(0, n, b)}
         if case.op == "sigmoid_cross_entropy":
             return {"logits": logits, "targets": rng.integers(0, 2, (b, n)).astype(np.float32)}
-        return {"predictions": logits, "targets": normal(b, n)} if case.op == "squared_error" else {"logits": logits}
+        if case.op == "poisson_loss":
+            return {"log_rates": logits, "targets": rng.poisson(np.exp(logits)).astype(np.float32)}
+        if case.op in ("squared_error", "absolute_error", "huber_loss"):
+            return {"predictions": logits, "targets": normal(b, n)}
+        if case.op == "quantile_loss":
+            return {"predictions": logits, "targets": normal(b, n), "q": np.linspace(0.1, 0.9, n, dtype=np.float32)}
+        return {"logits": logits}
     (p,) = case.shape
     arrays = {"params": normal(p), "grads": normal(p)}
     for name in STATE[case.op]:
@@ -58,6 +65,9 @@ def expected(case: KernelCase, a: Arrays) -> Arrays:
     a = {name: array if array.dtype == np.int64 else array.astype(np.float64) for name, array in a.items()}
     if case.op == "linear_forward":
         return {"out": np.maximum(a["x"] @ a["weight"] + a["bias"], 0)}
+    if case.op == "linear_forward_keep":
+        z = a["x"] @ a["weight"] + a["bias"]
+        return {"z": z, "out": z / (1 + np.exp(-z))}
     if case.op == "linear_backward":
         d_z = a["d_out"] * (a["out"] > 0)
         return {"d_x": d_z @ a["weight"].T, "d_weight": a["x"].T @ d_z, "d_bias": d_z.sum(axis=0)}
@@ -82,9 +92,12 @@ def expected(case: KernelCase, a: Arrays) -> Arrays:
 
 def _expected_rows(case: KernelCase, a: Arrays) -> Arrays:
     """The results of softmax and of the losses."""
-    if case.op == "squared_error":
-        difference = a["predictions"] - a["targets"]
-        return {"loss": (difference**2).mean(), "d_predictions": 2 * difference / difference.size}
+    if "predictions" in a:
+        return _expected_errors(case.op, a["predictions"] - a["targets"], a.get("q"))
+    if case.op == "poisson_loss":
+        z, t = a["log_rates"], a["targets"]
+        constant = np.where(t > 0, t * np.log(np.maximum(t, 1)), 0) - t
+        return {"loss": (np.exp(z) - t * z + constant).mean(), "d_log_rates": (np.exp(z) - t) / z.size}
     z = a["logits"]
     n_rows = len(z)
     if case.op == "sigmoid_cross_entropy":
@@ -98,6 +111,21 @@ def _expected_rows(case: KernelCase, a: Arrays) -> Arrays:
     d_logits = np.exp(log_p)
     d_logits[rows, a["labels"]] -= 1
     return {"loss": -log_p[rows, a["labels"]].mean(), "d_logits": d_logits / n_rows}
+
+
+def _expected_errors(op: str, e: NDArray, q: NDArray | None) -> Arrays:
+    """Losses of errors e = prediction - target [B, N]; q [N] of the quantile loss."""
+    if op == "squared_error":
+        rows, d = e**2, 2 * e
+    elif op == "absolute_error":
+        rows, d = np.abs(e), np.sign(e)
+    elif op == "huber_loss":
+        rows = np.where(np.abs(e) <= DELTA, e**2 / 2, DELTA * (np.abs(e) - DELTA / 2))
+        d = np.clip(e, -DELTA, DELTA)
+    else:
+        assert q is not None
+        rows, d = np.where(e < 0, -q * e, (1 - q) * e), np.where(e < 0, -q, np.where(e > 0, 1 - q, 0))
+    return {"loss": rows.mean(), "d_predictions": d / e.size}
 
 
 def error(results: Arrays, wanted: Arrays) -> float:

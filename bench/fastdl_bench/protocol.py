@@ -24,9 +24,9 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -40,6 +40,13 @@ THREAD_VARIABLES = (
 )  # fmt: skip
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Program(Protocol):
+    """What answers requests: a process, or something in this one."""
+
+    def request(self, do: str, timeout: float = 120.0, **values: Any) -> dict[str, Any]:
+        """The answer to one request."""
 
 
 class PeerError(RuntimeError):
@@ -226,6 +233,14 @@ class Peer:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()
+
+
+def by_turns(names: Iterable[str], rounds: int) -> Iterator[list[str]]:
+    """The names for each round, in one order and the other by turns: what drifts meets all of them alike."""
+    order = list(names)
+    for _ in range(rounds):
+        yield order
+        order = order[::-1]
 
 
 @contextlib.contextmanager

@@ -11,11 +11,16 @@ from typing import Any
 STYLES: dict[str, tuple[str, str]] = {
     "linear_forward": ("#D55E00", "o"),
     "linear_backward": ("#0072B2", "o"),
+    "linear_forward_keep": ("#E69F00", "o"),
     "softmax": ("#009E73", "v"),
     "log_softmax": ("#009E73", "^"),
     "softmax_cross_entropy": ("#009E73", "s"),
     "sigmoid_cross_entropy": ("#009E73", "D"),
     "squared_error": ("#009E73", "P"),
+    "absolute_error": ("#009E73", "X"),
+    "huber_loss": ("#009E73", "<"),
+    "quantile_loss": ("#009E73", ">"),
+    "poisson_loss": ("#009E73", "*"),
     "sgd_step": ("#CC79A7", "v"),
     "momentum_step": ("#CC79A7", "^"),
     "nesterov_step": ("#CC79A7", "<"),
@@ -101,12 +106,12 @@ def _threads(count: int) -> str:
 
 
 def _slopes(limit: dict[str, Any]) -> dict[str, float]:
-    """What memory and the second cache deliver, in GB/s."""
+    """What memory and L2 deliver, in GB/s."""
     return {name: limit[f"{name}_bytes_per_second"]["max"] / 1e9 for name in ("memory", "cache")}
 
 
 def _roofs(axes: Any, limit: dict[str, Any], left: float, right: float, outer: dict[str, Any]) -> Any:
-    """The flat roof of arithmetic, and the slopes of memory and of the second cache, for one number of threads.
+    """The flat roof of arithmetic, and the slopes of memory and of L2, for one number of threads.
 
     Returns the roof's name on the picture: between the slopes of most threads, the `outer` limit, where there are no points.
     """

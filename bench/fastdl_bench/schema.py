@@ -10,14 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 KINDS = ("benchmark", "guard")
+DIGITS = 6  # significant ones, of numbers in a compact result
 
 NUMBER, INTEGER, TEXT, OBJECT = "number", "integer", "text", "object"
 TIMES, RATES, RATIO = "times", "rates", "ratio"
 SHAPES: dict[str, dict[str, str]] = {
-    TIMES: {"median": NUMBER, "min": NUMBER, "samples": "list of number"},
-    RATES: {"median": NUMBER, "max": NUMBER, "samples": "list of number"},
+    TIMES: {"median": NUMBER, "low": NUMBER, "high": NUMBER, "min": NUMBER, "samples": "list of number?"},
+    RATES: {"median": NUMBER, "low": NUMBER, "high": NUMBER, "max": NUMBER, "samples": "list of number?"},
     RATIO: {"median": NUMBER, "low": NUMBER, "high": NUMBER},
 }
 """Objects that occur again and again."""
@@ -131,6 +132,15 @@ BENCHMARK: dict[str, tuple[str, str]] = {
         },
     ),
     **_item(
+        "estimators?",
+        {
+            "name": (TEXT, "`digits`, `regression`, `images`, `row` or `row-regression`"),
+            "epochs": (INTEGER, "epochs of a fit"),
+            **_LEFT_OUT,
+        },
+        {**_WHO, "seconds": (TIMES, "seconds of a call of fit, or of predict with one row"), **_AGAINST},
+    ),
+    **_item(
         "memory?",
         {
             "name": (TEXT, "the workload"),
@@ -233,13 +243,46 @@ def _is(kind: str, value: Any) -> bool:
     if kind in SHAPES:
         return (
             isinstance(value, dict)
-            and value.keys() == SHAPES[kind].keys()
-            and all(_is(k, value[name]) for name, k in SHAPES[kind].items())
+            and value.keys() <= SHAPES[kind].keys()
+            and all(
+                _is(k.rstrip("?"), value.get(name)) for name, k in SHAPES[kind].items() if name in value or k[-1] != "?"
+            )
         )
     if isinstance(value, bool):
         return False
     types = {NUMBER: (int, float), INTEGER: int, TEXT: str, OBJECT: dict}
     return isinstance(value, types[kind])  # type: ignore[arg-type]
+
+
+def compact(result: Any) -> Any:
+    """The result without the samples of the rounds, its numbers with DIGITS significant digits."""
+    if isinstance(result, dict):
+        return {key: compact(value) for key, value in result.items() if key != "samples"}
+    if isinstance(result, list):
+        return [compact(value) for value in result]
+    return float(f"{result:.{DIGITS}g}") if isinstance(result, float) else result
+
+
+def text(result: dict[str, Any]) -> str:
+    """JSON to be read in a diff: a line for each library's result, and one for what an item says besides."""
+
+    def plain(value: Any) -> str:
+        return json.dumps(value)
+
+    lines = []
+    for key, value in result.items():
+        if not isinstance(value, list):
+            lines.append(f'"{key}": {plain(value)}')
+            continue
+        items = []
+        for item in value:
+            about = plain({k: v for k, v in item.items() if k != "results"})
+            results = [f"    {plain(name)}: {plain(found)}" for name, found in item.get("results", {}).items()]
+            if "results" in item:
+                about = about[:-1] + ', "results": {\n' + ",\n".join(results) + "}}"
+            items.append("  " + about)
+        lines.append(f'"{key}": [\n' + ",\n".join(items) + "]")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def markdown() -> str:

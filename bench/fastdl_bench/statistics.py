@@ -6,28 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000  # of a bootstrap
+
+
+def interval(values: Sequence[float] | NDArray[np.floating]) -> dict[str, float]:
+    """The median, and its 95 % bootstrap interval."""
+    values = np.asarray(values)
+    medians = np.median(np.random.default_rng(0).choice(values, (RESAMPLES, values.size)), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return {"median": float(np.median(values)), "low": float(low), "high": float(high)}
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, minimum and all the samples, in the order of the rounds."""
-    return {"median": float(np.median(samples)), "min": float(min(samples)), "samples": [float(s) for s in samples]}
+    """Median with its interval, minimum, and all the samples in the order of the rounds."""
+    return interval(samples) | {"min": float(min(samples)), "samples": [float(s) for s in samples]}
 
 
 def rates(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, maximum and all the samples of a rate."""
-    return {"median": float(np.median(samples)), "max": float(max(samples)), "samples": [float(s) for s in samples]}
+    """Median with its interval, maximum, and all the samples of a rate."""
+    return interval(samples) | {"max": float(max(samples)), "samples": [float(s) for s in samples]}
 
 
-def ratio(samples: Sequence[float], base: Sequence[float], resamples: int = 1000) -> dict[str, float]:
+def ratio(samples: Sequence[float], base: Sequence[float]) -> dict[str, float]:
     """samples / base, round by round: the median, and a 95 % bootstrap interval of it.
 
     The two of a round were measured one right after the other, so that a change of clock or a busy neighbour meets both.
     """
-    pairs = np.asarray(samples) / np.asarray(base)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(pairs, (resamples, pairs.size)), axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return {"median": float(np.median(pairs)), "low": float(low), "high": float(high)}
+    return interval(np.asarray(samples) / np.asarray(base))
 
 
 def share(rates: Sequence[float], limits: Sequence[float]) -> float:

@@ -148,6 +148,18 @@ def latency_table(run: dict[str, Any]) -> Table:
     return Table("Prediction: time per call", header, rows)
 
 
+def estimators_table(run: dict[str, Any]) -> Table:
+    """Time of a call of fastdl's estimators, and how many times that `Trainer` and scikit-learn take."""
+    items = run["estimators"]
+    columns = _columns(items)
+    rows = [
+        [item["title"], duration(item["results"]["fastdl"]["seconds"]["median"]), *_ratios(item, columns)]
+        for item in items
+    ]
+    header = ["estimator", _ours(items), *_others(items, columns)]
+    return Table("Estimators: time per call", header, rows)
+
+
 def megabytes(size: int) -> str:
     """In 1e6 bytes."""
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e6:.1f} MB"
@@ -196,6 +208,7 @@ MAKERS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "latency": latency_table,
     "memory": memory_table,
     "startup": startup_table,
+    "estimators": estimators_table,
 }
 """part of a result -> its table."""
 
@@ -203,6 +216,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "kernels": ("kernels", "roofline"),
     "more": ("accuracy", "latency", "memory", "startup"),
+    "estimators": ("estimators",),
 }
 """marker in a Markdown file -> the parts whose tables stand there."""
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from fastdl_bench.cases import Workload
-from fastdl_bench.protocol import Peer, PeerError, closing_all
+from fastdl_bench.protocol import Peer, PeerError, by_turns, closing_all
 from fastdl_bench.statistics import ratio, summary
 
 Say = Callable[[str], None]
@@ -145,10 +145,10 @@ def measure(
             if name in peers:
                 peers.pop(name).close()
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
-    for k in range(effort.rounds):
-        for name, count in list(epochs.items())[:: 1 if k % 2 == 0 else -1]:
-            answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=count)
-            seconds[name].append(answer["seconds"] / (count * workload.steps))
+    for order in by_turns(epochs, effort.rounds):
+        for name in order:
+            answer = peers[name].request("run", LIBRARIES[name].seconds, epochs=epochs[name])
+            seconds[name].append(answer["seconds"] / (epochs[name] * workload.steps))
     first = seconds[names[0]]
     return {
         "workload": workload.as_dict(),

@@ -4,6 +4,7 @@
 """
 
 from fastdl.engine.engine import Engine
-from fastdl.engine.session import Session, Settings
+from fastdl.engine.session import Session, Settings, State
+from fastdl.engine.thread_tuner import most_threads
 
-__all__ = ["Engine", "Session", "Settings"]
+__all__ = ["Engine", "Session", "Settings", "State", "most_threads"]

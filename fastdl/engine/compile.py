@@ -6,6 +6,7 @@ Numba compiles one function at a time, so that a second process does half of the
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,21 +22,24 @@ from fastdl.engine.loss import loss_rows
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, update_block
 from fastdl.network import Architecture
-from fastdl_kernels.serial import BLOCKS, IN_REGISTERS, Linked, linked_product, usable_cores
+from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
 HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
+# python, python3.11, python3.13t, pythonw.exe, ...
+_PYTHON = re.compile(r"python[0-9.]*[a-z]?(\.exe)?", re.IGNORECASE)
 _ready: set[Type] = set()
 
 
-def for_activations(architecture: Architecture) -> None:
-    """Make ready what the network's activations call, as far as they are not in the register tiles."""
+def for_network(architecture: Architecture) -> None:
+    """Make ready what the network's loss calls, and its activations as far as they are not in the register tiles."""
+    LOSS_BODIES[architecture.loss.code].linked.ensure(from_dtype(architecture.dtype))
     for unit in architecture.hidden:
         if unit.code not in IN_REGISTERS:
-            BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
+            ACTIVATION_BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
 
 
 def for_prediction(dtype: np.dtype) -> None:
@@ -60,10 +64,17 @@ def for_training(dtype: np.dtype) -> Iterator[None]:
     _ready.add(element)
 
 
+def _can_start_python() -> bool:
+    """Whether `sys.executable` is a Python: of a frozen application or of a program that embeds one, it is that program."""
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return False
+    return bool(_PYTHON.fullmatch(re.split(r"[/\\]", sys.executable)[-1]))
+
+
 @contextlib.contextmanager
 def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
     """A process that compiles for the cache while the body does the same; its end is waited for."""
-    if linked_product.is_cached(element) or usable_cores() < 2 or not sys.executable:
+    if linked_product.is_cached(element) or usable_cores() < 2 or not _can_start_python():
         yield
         return
     code = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
-from fastdl.engine.compile import for_prediction
-from fastdl.engine.loss import first_bad_label, split_targets, total_loss
+from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session, Settings
@@ -41,6 +41,13 @@ class Engine:
         self._refuse = refuse
         self._layout = Layout(architecture)
         self._predictor = Predictor(self._layout, parameters)
+
+    def prepare(self) -> None:
+        """Have the compiled code ready that predictions and losses would wait for at first."""
+        self._predictor.prepare()
+        dtype = self.architecture.dtype
+        raw = np.zeros((0, 1), dtype)
+        total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
 
     def forward(self, x: NDArray, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
@@ -76,7 +83,7 @@ class Engine:
 
     def mean_loss(self, raw: NDArray, y: NDArray, weight: NDArray | None = None) -> float:
         """Mean loss of raw outputs [N, O] against prepared targets: labels [N] or numbers [N, O]; `weight` [N] has mean 1."""
-        for_prediction(self.architecture.dtype)
+        self._predictor.prepare()
         a, dtype = self.architecture, self.architecture.dtype
         labels, targets, weights = split_targets(a.loss, y, weight, dtype)
         check("raw outputs", raw, dtype, (len(raw), a.layers[-1]))

@@ -1,4 +1,4 @@
-"""Ctrl-C during a native call that is too long to wait for.
+"""Signals during a native call that is too long to wait for.
 
 Python handles a signal when its main thread runs Python code again, which during a native call it does not. Most calls
 take 50 ms; a single step of a large network can take seconds. Such a call runs on a thread of its own, while the main
@@ -8,26 +8,29 @@ own, whose threads would otherwise be started for every call and come too late f
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
 
 import numba
 
 from fastdl.engine.background import submit
 
+# Without a limit, Windows would not let a signal through to a thread that waits.
+_SECONDS = 0.1
+
 
 def run_interruptibly(call: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Run `call`; on Ctrl-C tell it to `stop`, wait until it has, and raise KeyboardInterrupt.
+    """Run `call`; on an exception of a signal handler, Ctrl-C's or another, tell it to `stop`, wait for it, and raise that.
 
     Handing a call to the thread takes 0.1 ms, so this is for calls of 20 ms and more. Off the main thread, where no signal
     arrives, it is a plain call.
     """
     if threading.current_thread() is not threading.main_thread():
         call()
-        return None
+        return
     n_threads = numba.get_num_threads()  # a setting of the thread
 
     def work() -> None:
@@ -35,15 +38,28 @@ def run_interruptibly(call: Callable[[], None], stop: Callable[[], None]) -> Non
         call()
 
     running: Future[None] = Future()
+    ended: list[bool] = []
+    finished = _thread.allocate_lock()
+    finished.acquire()
+
+    def note(_: Future[None]) -> None:
+        ended.append(True)
+        finished.release()
+
+    running.add_done_callback(note)
     try:
         submit(running, work)
-        while True:
-            with contextlib.suppress(NotYet):
-                return running.result(0.1)  # without a timeout, Windows would not let the signal through
+        # A lock says by what it returns whether time is up. A future would raise TimeoutError, as handlers may, too.
+        while not finished.acquire(timeout=_SECONDS):
+            pass
     except BaseException:
-        if not running.cancel():  # it has begun
-            stop()
-        while not running.done():
-            with contextlib.suppress(KeyboardInterrupt, Exception):
-                running.result()
+        told = False
+        while not ended:
+            with contextlib.suppress(BaseException):  # the first one is raised
+                if not told:
+                    if not running.cancel():  # it has begun
+                        stop()
+                    told = True
+                finished.acquire(timeout=_SECONDS)
         raise
+    running.result()

@@ -7,29 +7,34 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine.structs import F64, I64, LOSS, NUMBERS, Loss, floats, rows_of, rows_type
+from fastdl.engine.structs import F64, I64, NUMBERS, Loss, floats, loss_type, rows_of, rows_type
 from fastdl.network import LossTerm
 from fastdl_kernels.serial import (
-    SOFTMAX_CROSS_ENTROPY,
     TILE_ROWS,
     entry,
     jit,
     linked,
-    pair_loss_rows,
-    softmax_cross_entropy_rows,
     sum_of,
 )
+from fastdl_kernels.serial import loss_rows as sum_of_rows
 from fastdl_kernels.simd import flush_subnormals, null, number_like, pointer, restore_mode
 
 NO_LABELS = np.zeros(0, np.int64)
+
+
+def empty_targets(dtype: np.dtype) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+    """(labels, targets, weights) of no rows."""
+    return NO_LABELS, np.zeros((0, 0), dtype), np.zeros(0, dtype)
 
 
 def split_targets(
     term: LossTerm, y: NDArray, weight: NDArray | None, dtype: np.dtype
 ) -> tuple[NDArray[np.int64], NDArray, NDArray]:
     """(labels, targets, weights) as compiled code takes them: what a loss does not use is empty."""
-    weights = np.zeros(0, dtype) if weight is None else weight
-    return (y, np.zeros((0, 0), dtype), weights) if term.takes_labels else (NO_LABELS, y, weights)
+    labels, targets, weights = empty_targets(dtype)
+    if weight is not None:
+        weights = weight
+    return (y, targets, weights) if term.takes_labels else (labels, y, weights)
 
 
 def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:
@@ -43,20 +48,21 @@ def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:
 
 @jit
 def loss_of(code, per_output, parameters):
-    """The loss with this code and these numbers of its own."""
-    return Loss(code, pointer(parameters, 0), per_output)
+    """The loss with this code and these numbers of its own; none are its defaults."""
+    numbers = pointer(parameters, 0)
+    return Loss(code, numbers if parameters.size else null(parameters.dtype.type(0)), per_output)
 
 
 @jit
 def _are_classes(labels, first, last, n):
     """Whether labels first .. last are all in 0 .. n - 1: with others, the loss would reach for memory that is not its own."""
-    good = True
-    for row in range(first, last):
-        good &= (labels[row] >= 0) & (labels[row] < n)
-    return good
+    for row in range(first, last):  # noqa: SIM110 (no generators in compiled code)
+        if labels[row] < 0 or labels[row] >= n:
+            return False
+    return True
 
 
-@linked(lambda x: (I64, I64, I64, floats(x), rows_type(x), LOSS, F64, floats(x), NUMBERS))
+@linked(lambda x: (I64, I64, I64, floats(x), rows_type(x), loss_type(x), F64, floats(x), NUMBERS))
 def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
     """losses[i] = sum of the weighted losses of the rows from i * TILE_ROWS on, for first .. last; first is a multiple.
 
@@ -68,10 +74,10 @@ def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
         stop = min(last, start + TILE_ROWS)
         if batch.n_labels and not _are_classes(batch.labels, start, stop, n):
             part = math.nan
-        elif loss.code == SOFTMAX_CROSS_ENTROPY:
-            part = softmax_cross_entropy_rows(outputs, batch.labels, weights, start, stop, n, scale, d_outputs)
         else:
-            part = pair_loss_rows(loss.code, outputs, batch.targets, weights, start, stop, n, scale, d_outputs)
+            part = sum_of_rows(
+                loss.code, outputs, batch.labels, batch.targets, weights, loss.parameters, start, stop, n, scale, d_outputs
+            )  # fmt: skip
         losses[start // TILE_ROWS] = part
 
 

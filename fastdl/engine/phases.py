@@ -20,6 +20,8 @@ from fastdl.engine.structs import (
     N_OUT,
     OUTPUT,
     ROWS,
+    SCALE,
+    STEP_COLUMNS,
     UPDATE,
     Rows,
     Z,
@@ -57,11 +59,13 @@ class Worker(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: its rows, and how many; what the gradient of their losses is divided by; rates, and the key of its masks."""
+    """One step: its rows, and how many; what the gradient of their losses is divided by, and its loss multiplied by; rates, and
+    the key of its masks."""
 
     batch: Rows
     rows: Any
     divisor: Any
+    scale: Any
     rates: Any
     key: Any
 
@@ -91,11 +95,13 @@ def step_of(i, run, network, loss, update, batches):
     inlined()
     rows = min(batches.size, batches.n_rows - (run.batch + i) * batches.size)
     n_out = plan_of(network, network.n_layers - 1)[N_OUT]
+    own = pointer(run.table, (run.batch + i) * STEP_COLUMNS)
     return Step(
         _place_of(run.batch + i, batches),
         rows,
-        float(rows * n_out if loss.per_output else rows),
-        step_rates(update.hyper, run.rates[run.batch + i], run.update + i),
+        float(rows * n_out if loss.per_output else rows) / own[SCALE],
+        own[SCALE],
+        step_rates(update.hyper, own, run.update + i),
         mix(run.seed, run.step + i),
     )
 
@@ -195,7 +201,7 @@ def forward_layers(worker, step, network, loss, memory):
 def batch_loss(step, network, loss, memory):
     """The sum of the rows' losses: the same on every thread, so that all take the same decision."""
     total = sum_of(memory.losses, (step.rows + TILE_ROWS - 1) // TILE_ROWS)
-    return total / plan_of(network, network.n_layers - 1)[N_OUT] if loss.per_output else total
+    return step.scale * (total / plan_of(network, network.n_layers - 1)[N_OUT] if loss.per_output else total)
 
 
 @jit

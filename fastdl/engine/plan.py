@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import structs
 from fastdl.network import CACHE_LINE, Architecture, offsets
-from fastdl_kernels.serial import BY_CODE, IDENTITY
+from fastdl_kernels.activations import BY_CODE, IDENTITY
 
 
 def row_stride(n: int, dtype: np.dtype) -> int:
@@ -33,7 +33,7 @@ class Layout:
         self.strides = [*(row_stride(n, dtype) for n in layers[:-1]), layers[-1]]
         self.alphas = np.array([unit.alpha for unit in architecture.hidden] + [0.0], dtype)
         term = architecture.loss
-        self.loss = term.code, int(term.per_output), np.array(term.parameters, np.float64)
+        self.loss = term.code, int(term.per_output), np.array(term.parameters, dtype)
 
     @property
     def numbers_per_row(self) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine.boundary import check
-from fastdl.engine.compile import for_activations, for_prediction
+from fastdl.engine.compile import for_network, for_prediction
 from fastdl.engine.forward import forward
 from fastdl.engine.plan import Layout
 from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
-from fastdl.engine.thread_tuner import Pace, threads_for
+from fastdl.engine.thread_tuner import CallLength, threads_for
 from fastdl_kernels.serial import TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
@@ -160,7 +160,7 @@ class Predictor:
         self._work_per_row = architecture.work_per_row
         self._no_raw = np.empty((0, 0), self._dtype)
         self._chunks: Callable[..., bool] | None = None
-        self._pace = Pace()  # in rounds of a chunk for each thread
+        self._length = CallLength()  # in rounds of a chunk for each thread
 
     def outputs(self, x: NDArray, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
         """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
@@ -174,7 +174,7 @@ class Predictor:
 
     def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
         """Fill `raw`, or `classes` where it is not empty."""
-        predict = self._chunks or self._compile()
+        predict = self._chunks or self.prepare()
         rows = len(x)
         check("x", x, self._dtype, (rows, self._n_inputs))
         check("parameters", self._parameters, self._dtype, self._shape)
@@ -189,18 +189,23 @@ class Predictor:
         work = np.empty((threads, 2, chunk * self._widest), self._dtype)
         done, finite = 0, True
         while done < rows and finite:
-            count = self._pace.count
+            count = self._length.count
             part = slice(done, done + count * threads * chunk)
             start = time.perf_counter()
             finite = predict(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
-            self._pace.took(count, time.perf_counter() - start)
+            self._length.took(count, time.perf_counter() - start)
             done = part.stop
         return finite
 
-    def _compile(self) -> Callable[..., bool]:
-        """The compiled function as it is: Numba's look at the types of all arguments takes as long as the check does."""
+    def prepare(self) -> Callable[..., bool]:
+        """Have the compiled code ready, and return what native calls go to.
+
+        It is called as it is: Numba's look at the types of all arguments takes as long as the check does.
+        """
+        if self._chunks is not None:
+            return self._chunks
         for_prediction(self._dtype)
-        for_activations(self._layout.architecture)
+        for_network(self._layout.architecture)
         matrix, vector, classes = (
             numba.typeof(self._no_raw),
             numba.typeof(self._layout.alphas),

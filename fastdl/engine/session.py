@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import FLOAT64, INT64, check, fault
-from fastdl.engine.compile import for_activations, for_training
+from fastdl.engine.compile import for_network, for_training
 from fastdl.engine.interrupt import run_interruptibly
-from fastdl.engine.loss import first_bad_label, split_targets
+from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
@@ -68,6 +68,7 @@ class Settings:
     seed : of the dropout masks
     n_threads : "auto" or their number; results do not depend on it
     clocked : count the ticks of each kind of job in `Session.ticks`
+    penalised : add up the L2 penalties of the batches in `Session.penalty`
     """
 
     batch_size: int
@@ -78,6 +79,7 @@ class Settings:
     seed: int = 0
     n_threads: int | str = "auto"
     clocked: bool = False
+    penalised: bool = False
 
 
 class State(NamedTuple):
@@ -93,6 +95,7 @@ class Session:
 
     steps_done : counts all steps, for dropout and schedules
     settings : those in force; `apply` changes them
+    penalty : with `penalised`, the mean L2 penalty of the last epoch's batches, weighted by their rows as their losses are
     states : the optimizer's, as large as the parameters; empty where it has less than two
     """
 
@@ -104,6 +107,7 @@ class Session:
         self._layout = Layout(architecture)
         self._shape = (architecture.n_parameters,)
         self._hyper = np.zeros(structs.HYPER_SIZE)
+        self.penalty = 0.0
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
         self._train_batches: Callable[..., None] | None = None
@@ -131,7 +135,7 @@ class Session:
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
         clips, whole = settings.clip_norm > 0, settings.optimizer is None
-        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked
+        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised
 
     def _build(self, settings: Settings) -> None:
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
@@ -225,25 +229,19 @@ class Session:
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
-        `weight` [N] has mean 1; `rates` holds the learning rate of each batch. A batch that is all of the rows is read as
-        it stands. `on_progress` is called with the rows done, between native calls.
+        `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or is a `step_table`. A batch of all rows is
+        read as it stands. `on_progress` is called with the rows done, between native calls.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
-        self._check(x, y, weight, order, rates, n_batches)
+        table = self.step_table(rates) if rates.ndim == 1 else rates
+        self._check(x, y, weight, order, table, n_batches)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         data = x, labels, targets, weights
         whole = len(order) == len(x) <= batch_size
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
-        train_batches = self._train_batches
-        if train_batches is None:
-            for_activations(self.architecture)
-            with for_training(dtype):
-                arguments = self._arguments(data_and_order, places, rates, 0, 1)
-                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
-                train_batches = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
-            self._train_batches = train_batches
+        train_batches = self._train_batches or self.prepare()
         result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
@@ -251,7 +249,7 @@ class Session:
             count = min(tuner.steps, n_batches - batch)
             state[:] = 0
             result[structs.STEPS_DONE] = 0
-            arguments = self._arguments(data_and_order, places, rates, batch, count)
+            arguments = self._arguments(data_and_order, places, table, batch, count)
             start = time.perf_counter()
             if self._slow:
                 run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
@@ -270,10 +268,52 @@ class Session:
             self._slow = seconds > 2 * SECONDS_PER_CALL * count
             if on_progress is not None:
                 on_progress(min(batch * batch_size, len(order)))
+        self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
         return float(result[structs.LOSS_SUM]) / len(order), -1
 
+    def step_table(
+        self,
+        rates: NDArray[np.float64],
+        l2: NDArray[np.float64] | float | None = None,
+        eps: NDArray[np.float64] | float | None = None,
+        scale: NDArray[np.float64] | float = 1.0,
+    ) -> NDArray[np.float64]:
+        """What differs from step to step [batches, 4]: learning rates, and besides them, where it is not as in the settings:
+
+        l2 and eps of each step, and scale, which a batch's mean loss and its gradient are multiplied by.
+        """
+        table = np.empty((len(rates), structs.STEP_COLUMNS))
+        table[:, structs.RATE] = rates
+        table[:, structs.STEP_L2] = self._hyper[structs.L2] if l2 is None else l2
+        table[:, structs.STEP_EPS] = self._hyper[structs.EPS] if eps is None else eps
+        table[:, structs.SCALE] = scale
+        return table
+
+    def prepare(self) -> Callable[..., None]:
+        """Have all ready that the first step would wait for, and return what native calls go to.
+
+        That is the compiled code, and Numba's threads where the tuner may choose more than one: they are sent through a
+        call of no steps, since starting them and loading their parallel region takes 0.1 s.
+        """
+        if self._train_batches is None:
+            dtype = self.architecture.dtype
+            data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
+            arguments = self._arguments(
+                (1, NO_LABELS, *data), tuple(a[None] for a in data), np.zeros((0, structs.STEP_COLUMNS)), 0, 0
+            )
+            for_network(self.architecture)
+            with for_training(dtype):
+                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+                compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
+            if self.tuner.counts[-1] > 1:
+                crew = self._workspace.crews[-1]
+                self._workspace.state[:] = 0
+                compiled((self._workspace.state, crew.n_threads, 0), *arguments[1:])
+            self._train_batches = compiled
+        return self._train_batches
+
     def _check(
-        self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, rates: NDArray, n_batches: int
+        self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, table: NDArray, n_batches: int
     ) -> None:
         """Whether all that the caller brings fits the workspaces, which are nobody else's; the values of `order` are his duty."""
         a, rows, dtype = self.architecture, len(x), self.architecture.dtype
@@ -285,9 +325,9 @@ class Session:
         if weight is not None:
             check("weights", weight, dtype, (rows,))
         check("order", order, INT64, (len(order),))
-        check("rates", rates, FLOAT64, (len(rates),))
-        if len(rates) < n_batches:
-            raise fault(f"{len(rates)} rates are too few for {n_batches} batches")
+        check("rates", table, FLOAT64, (len(table), structs.STEP_COLUMNS))
+        if len(table) < n_batches:
+            raise fault(f"{len(table)} rates are too few for {n_batches} batches")
         check("parameters", self.parameters, dtype, self._shape)
 
     def _check_labels(self, labels: NDArray) -> None:
@@ -296,7 +336,7 @@ class Session:
             raise fault(bad)
 
     def _arguments(
-        self, data: tuple[Any, ...], places: tuple[NDArray, ...], rates: NDArray, batch: int, count: int
+        self, data: tuple[Any, ...], places: tuple[NDArray, ...], table: NDArray, batch: int, count: int
     ) -> tuple[Any, ...]:
         """Those of a native call for `count` batches from `batch` on."""
         w, layout = self._workspace, self._layout
@@ -305,11 +345,11 @@ class Session:
             (w.state, crew.n_threads, crew.row_blocks),
             (crew.plan, layout.alphas, self.parameters),
             layout.loss,
-            (self._code, self._hyper, *self.states, w.gradient, w.squares, w.partial),
+            (self._code, self._hyper, *self.states, w.gradient, w.squares, w.partial, w.row_squares),
             data,
             places,
             (w.outputs, w.d_outputs, w.losses),
-            (batch, count, rates, self.steps_done + 1, self._updates_done + 1, self._seed),
+            (batch, count, table, self.steps_done + 1, self._updates_done + 1, self._seed),
             (w.result, w.ticks),
         )
 

@@ -45,8 +45,8 @@ from fastdl.engine.structs import (
     CLIP,
     I64,
     LAST_LOSS,
-    LOSS,
     LOSS_SUM,
+    PENALTY_SUM,
     REPORT,
     RUN,
     SLOT_ROUND,
@@ -61,18 +61,20 @@ from fastdl.engine.structs import (
     Team,
     Update,
     batches_type,
+    loss_type,
     memory_type,
     network_of,
     network_type,
     rows_of,
     update_type,
 )
+from fastdl.engine.update import penalty_sum
 from fastdl_kernels.serial import check_in, entry, jit, linked, run_jobs
 from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
 
 
 @linked(
-    lambda x: (I64, TEAM, network_type(x), LOSS, update_type(x), batches_type(x), memory_type(x), RUN, REPORT)
+    lambda x: (I64, TEAM, network_type(x), loss_type(x), update_type(x), batches_type(x), memory_type(x), RUN, REPORT)
 )  # fmt: skip
 def work(job, team, network, loss, update, batches, memory, run, report):
     """What one thread of the team does: the steps of a call."""
@@ -101,6 +103,8 @@ def work(job, team, network, loss, update, batches, memory, run, report):
         if update.hyper[CLIP] > 0.0:
             clip_and_update(worker, step, network, update)
         if rank == 0:
+            if update.penalised:  # nobody writes new ones before all have met again
+                report.result[PENALTY_SUM] += 0.5 * step.rates[3] * penalty_sum(update, network) * step.rows
             report.result[STEPS_DONE] += 1
     stop_clock(worker, TOTAL, begin)
     restore_mode(mode)
@@ -118,19 +122,19 @@ def train_batches(team, network, loss, update, data, places, memory, run, report
     team : state (zeros at the start), threads wanted, row blocks
     network : plan, alphas, parameters
     loss : code, whether its mean is per output, its parameters
-    update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size]
+    update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
     data : batch size, order, inputs, labels, targets, weights
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
     memory : outputs, d_outputs, losses
-    run : batch, n_batches, rates, step, update, seed
+    run : batch, n_batches, table [batches, STEP_COLUMNS], step, update, seed
     report : result (zeros at the start), ticks
     """
     state, wanted, row_blocks = team
-    code, hyper, state1, state2, gradient, squares, partial = update
+    code, hyper, state1, state2, gradient, squares, partial, row_squares = update
     size, order, inputs, labels, targets, weights = data
     x, y_labels, y_targets, y_weights = places
     outputs, d_outputs, losses = memory
-    batch, n_batches, rates, first_step, first_update, seed = run
+    batch, n_batches, table, first_step, first_update, seed = run
     result, clock = report
     slot_size = gradient.size // wanted // SLOT_ROUND * SLOT_ROUND
     run_jobs(
@@ -141,14 +145,15 @@ def train_batches(team, network, loss, update, data, places, memory, run, report
             loss_of(loss[0], loss[1], loss[2]),
             Update(
                 code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(gradient, 0), slot_size,
-                pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1],
+                pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1], pointer(row_squares, 0),
+                row_squares.size > 0,
             ),
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
                 rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0],
             ),
             Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
-            Run(batch, n_batches, pointer(rates, 0), first_step, first_update, seed),
+            Run(batch, n_batches, pointer(table, 0), first_step, first_update, seed),
             Report(pointer(result, 0), pointer(clock, 0), clock.size > 0),
         ),
     )  # fmt: skip

@@ -25,13 +25,19 @@ PLAN_COLUMNS = 11
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 
 # Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
-# limit of the gradient's norm (0: none). The learning rate of each step stands in an array of its own.
+# limit of the gradient's norm (0: none). What may differ from step to step stands in a table of its own.
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
 
-# Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss.
-LOSS_SUM, STEPS_DONE, LAST_LOSS = range(3)
-RESULT_SIZE = 3
+# Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, and what the mean loss
+# and its gradient are multiplied by.
+RATE, STEP_L2, STEP_EPS, SCALE = range(4)
+STEP_COLUMNS = 4
+
+# Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss, sum of the L2 penalties of batches
+# times their rows.
+LOSS_SUM, STEPS_DONE, LAST_LOSS, PENALTY_SUM = range(4)
+RESULT_SIZE = 4
 
 # Columns of `ticks` (int64), one row per thread: ticks spent in each kind of job, and in the whole call. A row is as
 # long as two cache lines.
@@ -62,7 +68,7 @@ class Network(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss: its code, its own numbers (float64), and whether its mean is over outputs as well as over rows."""
+    """A loss: its code, its own numbers (null: its defaults), and whether its mean is over outputs as well as over rows."""
 
     code: Any
     parameters: Any
@@ -109,7 +115,7 @@ class Update(NamedTuple):
 
     gradient is all of it, flat, or a slot for each thread, slot_size numbers apart; squares [update jobs] is what its norm is
     made of. The gradient may come in `n_partial` partial gradients, one for each block of rows, that lie partial_size
-    numbers apart from `partial` on.
+    numbers apart from `partial` on. row_squares [rows of all weights] takes Σ w² of each row, before the step, if `penalised`.
     """
 
     code: Any
@@ -122,6 +128,8 @@ class Update(NamedTuple):
     partial: Any
     n_partial: Any
     partial_size: Any
+    row_squares: Any
+    penalised: Any
 
 
 class Memory(NamedTuple):
@@ -146,13 +154,14 @@ class Team(NamedTuple):
 class Run(NamedTuple):
     """Which steps a call takes.
 
-    `n_batches` of the epoch's batches from `batch` on. rates [batches of the epoch] are learning rates. `step` is the number of
+    `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
+    step. `step` is the number of
     the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states.
     """
 
     batch: Any
     n_batches: Any
-    rates: Any
+    table: Any
     step: Any
     update: Any
     seed: Any
@@ -168,10 +177,9 @@ class Report(NamedTuple):
 
 I64, F64, BOOL, KEY = types.int64, types.float64, types.boolean, types.uint64
 INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
-RATES = types.UniTuple(types.float64, 3)
+RATES = types.UniTuple(types.float64, 5)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
-LOSS = types.BaseTuple.from_types((I64, NUMBERS, I64), Loss)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
 
@@ -208,7 +216,12 @@ def batches_type(element: types.Type) -> types.Type:
 def update_type(element: types.Type) -> types.Type:
     """`Update`."""
     x = floats(element)
-    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64)
+    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL)
+
+
+def loss_type(element: types.Type) -> types.Type:
+    """`Loss`."""
+    return _named(Loss, I64, floats(element), I64)
 
 
 def memory_type(element: types.Type) -> types.Type:

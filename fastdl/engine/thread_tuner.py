@@ -1,7 +1,7 @@
 """How much of a training goes into one native call, and on how many threads: found out on the training itself.
 
 What a second thread is worth cannot be known beforehand. A cache line that another core has written arrives after 60 ns where
-both cores share a third cache, and after 260 ns where they do not; on a virtual machine that changes while a training runs, and
+both cores share an L3, and after 260 ns where they do not; on a virtual machine that changes while a training runs, and
 so does what else the cores have to do. With 64-128-10 in batches of 64, two threads take 0.7 of the time of one in the first
 case and 1.6 times as long in the second. Results do not depend on the number of threads: it may change between any two calls.
 """
@@ -38,7 +38,7 @@ Calls = Generator[tuple[int, int], tuple[int, float], None]
 Measurement = Generator[tuple[int, int], tuple[int, float], float]
 
 
-class Pace:
+class CallLength:
     """How much makes up a call of SECONDS_PER_CALL: found by doubling from 1."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class ThreadTuner:
         self._settled = True
 
     def _all_calls(self) -> Calls:
-        pace = Pace()
+        length = CallLength()
         direction = -1
         steps, seconds = yield self.best, 1  # touches everything for the first time
         self._latest = seconds / steps
@@ -100,12 +100,12 @@ class ThreadTuner:
                     break
                 self.best = other
             if self.best != tried:
-                pace = Pace()
+                length = CallLength()
             stood = 0.0
             self.standing = True
             while stood < STANDING_SECONDS or self._settled:
-                steps, seconds = yield self.best, pace.count
-                pace.took(steps, seconds)
+                steps, seconds = yield self.best, length.count
+                length.took(steps, seconds)
                 stood += seconds
             self.standing = False
 
@@ -126,7 +126,8 @@ class ThreadTuner:
         return taken / done
 
 
-def _most_threads() -> int:
+def most_threads() -> int:
+    """How many threads there are for a training: usable cores, within Numba's limit."""
     return min(usable_cores(), numba.config.NUMBA_NUM_THREADS)
 
 
@@ -137,7 +138,7 @@ def threads_for(work: int, n_threads: int | str = "auto", phases: int = 1) -> in
     if isinstance(n_threads, int):
         return n_threads
     busy = work // (phases * WORK_PER_PHASE)
-    return 1 if busy < 2 else min(_most_threads(), busy)
+    return 1 if busy < 2 else min(most_threads(), busy)
 
 
 def tuner_for(work: int, n_threads: int | str, phases: int) -> ThreadTuner:
@@ -145,7 +146,7 @@ def tuner_for(work: int, n_threads: int | str, phases: int) -> ThreadTuner:
     first = threads_for(work, n_threads, phases)
     counts = {first}
     if not isinstance(n_threads, int) and not regions.forked:
-        most, busy = _most_threads(), work / (phases * WORK_PER_PHASE)
+        most, busy = most_threads(), work / (phases * WORK_PER_PHASE)
         counts |= {
             n for n in ({1 << k for k in range(most.bit_length())} | {most}) if n <= most and _may_be(n, first, busy)
         }

@@ -13,18 +13,19 @@ from fastdl.engine.structs import (
     BIAS,
     CLIP,
     CLIP_PARTS,
-    EPS,
     F64,
     I64,
-    L2,
     MOMENTUM,
     N_IN,
     N_OUT,
     NESTEROV,
     NO_UPDATE,
+    RATE,
     RATES,
     RMSPROP,
     SLOT_ROUND,
+    STEP_EPS,
+    STEP_L2,
     UPDATE_ROWS,
     UPDATES,
     WEIGHT,
@@ -48,13 +49,28 @@ from fastdl_kernels.serial import (
     sgd_range,
     sum_of,
 )
-from fastdl_kernels.simd import broadcast, fma, lanes_of, load_up_to, number_like, pointer, store_up_to
+from fastdl_kernels.simd import (
+    broadcast,
+    first_lanes,
+    fma,
+    hsum,
+    lanes_of,
+    like,
+    load_up_to,
+    number_like,
+    pointer,
+    select,
+    store_up_to,
+)
 
 
 @jit
-def step_rates(hyper, lr, step):
-    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step)), computed once for all blocks of a step."""
-    return lr, 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step)
+def step_rates(hyper, own, step):
+    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step), L2 penalty, eps), once for all blocks of a step;
+    `own` is the step's row of the table."""
+    return (
+        own[RATE], 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step), own[STEP_L2], own[STEP_EPS]
+    )  # fmt: skip
 
 
 @jit
@@ -65,7 +81,7 @@ def _apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
     rate, decay = number_like(one, rates[0]), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
     beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
-    eps = number_like(one, hyper[EPS])
+    eps = number_like(one, rates[4])
     keep = number_like(one, 1.0 - rates[0] * weight_decay)
     unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
     p = pointer(parameters, at)
@@ -158,6 +174,9 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
     at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
     d_weight = pointer(gradient, at if whole else slot)
     d_bias = pointer(gradient, bias if whole else slot + _slot_bias(m1 - m0, n_out))
+    if update.penalised:
+        sums = pointer(update.row_squares, _rows_before(network, layer) + m0)
+        _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
     if update.n_partial:
         _add_partials(update, at, n, d_weight)
         if m0 == 0:
@@ -165,12 +184,12 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
     else:
         weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
     if not whole:
-        _apply(update, rates, network.parameters, d_weight, at, n, update.hyper[L2], update.hyper[WEIGHT_DECAY])
+        _apply(update, rates, network.parameters, d_weight, at, n, rates[3], update.hyper[WEIGHT_DECAY])
         if m0 == 0:
             _apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
     elif update.code != NO_UPDATE:
-        if update.hyper[L2] > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(alpha, update.hyper[L2]), n)
+        if rates[3] > 0.0:
+            _add_multiple(d_weight, pointer(network.parameters, at), number_like(alpha, rates[3]), n)
         bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
         update.squares[square] = square_sum(d_weight, n) + bias_square
 
@@ -212,6 +231,35 @@ def _scale(out, factor, n):
     """out *= factor."""
     for i in range(0, n, lanes_of(out)):
         store_up_to(out, i, broadcast(factor) * load_up_to(out, i, n - i), n - i)
+
+
+@jit
+def _row_squares(weights, n, rows, sums):
+    """sums[r] = Σ w² of a row of n weights, for `rows` rows: sums that do not depend on how rows are cut into blocks."""
+    noinline()
+    for r in range(rows):
+        row = pointer(weights, r * n)
+        total = like(broadcast(row[0]), 0.0)
+        for i in range(0, n, lanes_of(row)):
+            w = load_up_to(row, i, n - i)
+            w = select(first_lanes(w, n - i), w, like(w, 0.0))
+            total = fma(w, w, total)
+        sums[r] = float(hsum(total))
+
+
+@jit
+def _rows_before(network, layer):
+    """How many rows of weights the layers below `layer` have."""
+    rows = 0
+    for i in range(layer):
+        rows += plan_of(network, i)[N_IN]
+    return rows
+
+
+@jit
+def penalty_sum(update, network):
+    """Σ w² over all weights, as they were before the step's updates."""
+    return sum_of(update.row_squares, _rows_before(network, network.n_layers))
 
 
 @jit

@@ -47,6 +47,7 @@ class Workspace:
     n_threads : "auto" or their number
     clips : whether the norm of the gradient is limited
     whole : whether all of the gradient is wanted in `gradient`
+    penalised : whether the squares of weights are added up, row by row
     clocked : whether ticks are counted in `ticks` [threads, kinds]: see `structs.FORWARD` and what follows it
     """
 
@@ -59,12 +60,14 @@ class Workspace:
         clips: bool,
         whole: bool,
         clocked: bool,
+        penalised: bool,
     ) -> None:
         architecture, dtype = layout.architecture, layout.architecture.dtype
         widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
         self.batch_size, self.layout = batch_size, layout
         most_rows = job_rows.py_func(dtype.itemsize) - TILE_ROWS
-        fused = (n_parameters + 2 * min(batch_size, most_rows) * widths) * dtype.itemsize <= FUSED_BYTES
+        numbers = min(batch_size, most_rows) * (widths + layout.numbers_per_row)
+        fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
         n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
@@ -81,6 +84,7 @@ class Workspace:
             self.crews.append(crew)
         self.gradient = aligned_zeros(n_parameters if whole or clips else room, dtype)
         self.squares = np.zeros(jobs if clips else 0)
+        self.row_squares = np.zeros(sum(architecture.layers[:-1]) if penalised else 0)
         size = -(-n_parameters // structs.SLOT_ROUND) * structs.SLOT_ROUND
         self.partial = aligned_zeros(n_partial * size, dtype).reshape(n_partial, size)
         self.ticks = np.zeros((self.tuner.counts[-1] if clocked else 0, structs.TICK_COLUMNS), np.int64)

@@ -21,7 +21,7 @@ from fastdl.errors import InputError, ModelFileError
 from fastdl.files.atomic import atomic_write
 
 FORMAT = "fastdl-model"
-VERSIONS = (1,)
+VERSIONS = (1, 2)
 """Versions of the description that can be read; the last one is written."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp: the same model gives the same bytes
 

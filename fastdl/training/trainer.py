@@ -150,6 +150,9 @@ class Trainer(Settings):
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
+        session.prepare()
+        if validation is not None:
+            model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
         self._stopped = False
@@ -268,7 +271,11 @@ class Trainer(Settings):
 
     def _warn_of_large_targets(self, targets: NDArray) -> None:
         scaling = self.model.scaling
-        if self.model.output != "linear" or (scaling is not None and scaling.y_mean is not None):
+        if (
+            self.model.output != "linear"
+            or self.model.loss.is_log_link
+            or (scaling is not None and scaling.y_mean is not None)
+        ):
             return
         middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
         if middle > LARGE_TARGETS:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
-import functools
 import inspect
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from numba.core.typing.ctypes_utils import to_ctypes
 from numba.extending import intrinsic
 
 from fastdl_kernels._cache import KernelCache, build_id
+from fastdl_kernels._signals import callback, handlers_later, interrupt_later
 
 # Only contraction (a * b + c in one rounding). "reassoc" would undo the range reductions of `simd` (Numba sets the flag
 # on every instruction of a function, those of intrinsics included) and let the order of a sum differ between a loop's
@@ -31,7 +28,14 @@ from fastdl_kernels._cache import KernelCache, build_id
 FASTMATH = frozenset({"contract", "nsz"})
 
 
-class _Internal(CPUDispatcher):
+class _Compiled(CPUDispatcher):
+    """A function whose compilation no signal interrupts."""
+
+    def compile(self, sig: Any) -> Any:
+        return handlers_later(super().compile, sig)
+
+
+class _Internal(_Compiled):
     """A function for compiled code only: it has no wrapper for Python, and a call from there must not try one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,6 +47,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
         function
     )
     if not numba.config.DISABLE_JIT:
+        dispatcher.__class__ = _Compiled
         dispatcher._cache = KernelCache(function)
     return dispatcher
 
@@ -110,7 +115,7 @@ def compile_for_c(function: Callable[..., Any], arguments: tuple[types.Type, ...
     options = {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True}
     compiled = CFunc(function, (arguments, types.void), {}, options)
     compiled._cache = KernelCache(function)
-    compiled.compile()
+    handlers_later(compiled.compile)
     return compiled
 
 
@@ -120,40 +125,6 @@ def native_address(compiled: CFunc) -> int:
     The wrapper copies all arguments once more: 3 % of a step of a tiny network.
     """
     return compiled._library.get_pointer_to_function(compiled.native_name.removeprefix("cfunc."))
-
-
-_callbacks = 0  # that the main thread is inside of
-
-
-def _interrupt_later() -> None:
-    quiet = 0
-    while quiet < 2:
-        time.sleep(0.01)
-        quiet = 0 if _callbacks else quiet + 1
-    _thread.interrupt_main()
-
-
-def postpone_interrupt() -> None:
-    """Have KeyboardInterrupt raised as soon as the main thread has left all callbacks."""
-    threading.Thread(target=_interrupt_later, daemon=True).start()
-
-
-def callback(function: Callable[..., None]) -> Callable[..., None]:
-    """The function as compiled code may call it through ctypes, which would swallow a KeyboardInterrupt."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any) -> None:
-        global _callbacks
-        on_main = threading.current_thread() is threading.main_thread()
-        _callbacks += on_main
-        try:
-            function(*args)
-        except KeyboardInterrupt:
-            postpone_interrupt()
-        finally:
-            _callbacks -= on_main
-
-    return guarded
 
 
 _lazy: list[tuple[Linked, types.Type]] = []
@@ -218,7 +189,7 @@ class Linked:
             try:
                 self.ensure(element)
             except KeyboardInterrupt:
-                postpone_interrupt()
+                interrupt_later()
                 self.ensure(element)
             prototype(native_address(self._compiled[element]))(*args)
 

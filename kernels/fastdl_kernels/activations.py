@@ -1,8 +1,8 @@
 """Activations: one spec for each, and what compiled code does by it.
 
-A spec is all that has to be written for a new activation: kernels, argument checks, tables and tests read the registry. Functions of
-vectors take alpha as a vector. `IN_REGISTERS` and `DERIVATIVES_IN_REGISTERS` are applied by the register tiles
-themselves (`tile_body`), all others to the tile while it is in the first cache, by a function that is compiled when an
+A spec is all that has to be written for a new activation: kernels, argument checks, tables and tests read the registry.
+Functions of vectors take alpha as a vector. `IN_REGISTERS` and `DERIVATIVES_IN_REGISTERS` are applied by the register tiles
+themselves (`tile_body`), all others to the tile while it is in L1, by a function that is compiled when an
 activation is first used.
 """
 
@@ -49,12 +49,13 @@ IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SOFTPLUS, GELU, SILU, MISH
 
 @dataclass(frozen=True)
 class Alpha:
-    """The parameter of an activation: lowest <= alpha < limit."""
+    """The parameter of an activation: lowest <= alpha < limit, or lowest < alpha where that end is `open`."""
 
     meaning: str
     default: float
     lowest: float
     limit: float
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _of_vector(what: str) -> Any:
     return function
 
 
-_value, _derivative = _of_vector("value"), _of_vector("derivative")
+value_of, derivative_of = _of_vector("value"), _of_vector("derivative")
 
 
 def _block_signature(x: types.Type) -> tuple[types.Type, ...]:
@@ -209,12 +210,12 @@ def _block_function(code: int) -> Any:
                 times, scale = pointer(d, r * d_stride), broadcast(factor)
                 for i in range(0, columns, lanes):
                     n = columns - i
-                    slopes = _derivative(code, scale * load_up_to(values, i, n), slope)
+                    slopes = derivative_of(code, scale * load_up_to(values, i, n), slope)
                     store_up_to(result, i, load_up_to(times, i, n) * slopes, n)
             else:
                 for i in range(0, columns, lanes):
                     n = columns - i
-                    store_up_to(result, i, _value(code, load_up_to(values, i, n), slope), n)
+                    store_up_to(result, i, value_of(code, load_up_to(values, i, n), slope), n)
 
     block.__name__ = block.__qualname__ = f"{BY_CODE[code].name}_block"
     return linked(_block_signature, at_first_call=True)(block)

@@ -7,9 +7,10 @@ overlaps by the compiled code at each call, which asks here for a sentence only 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numba import typeof
 from numba.core import types
 
 from fastdl_kernels.activations import ACTIVATIONS, BY_CODE
@@ -17,6 +18,21 @@ from fastdl_kernels.activations import ACTIVATIONS, BY_CODE
 DTYPES = ("float32", "float64")
 # Numbers of these names must be whole; all others may be whole or float32 or float64.
 WHOLE = frozenset({"activation", "step"})
+
+
+class Limits(Protocol):
+    """What a number must lie between: lowest <= number < limit, or lowest < number where that end is `open`."""
+
+    @property
+    def meaning(self) -> str: ...
+    @property
+    def default(self) -> float: ...
+    @property
+    def lowest(self) -> float: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def open(self) -> bool: ...
 
 
 class Seen(NamedTuple):
@@ -48,7 +64,7 @@ def seen_value(value: Any) -> Seen:
 
 def seen_type(ty: types.Type) -> Seen:
     """A Numba type."""
-    ty = types.unliteral(ty)
+    ty = typeof(ty.value) if isinstance(ty, types.Omitted) else types.unliteral(ty)
     if isinstance(ty, types.Array):
         return Seen(str(ty), "", str(ty.dtype), ty.ndim, ty.layout == "C", ty.mutable)
     number = "integer" if isinstance(ty, types.Integer) else "float" if ty in (types.float32, types.float64) else ""
@@ -66,6 +82,8 @@ class Rules:
     outputs : the arrays that are written
     optional : arrays that may have no rows at all
     labels : arrays of int64 numbers
+    limits : what numbers, and those of arrays, must lie between
+    n_defaults : how many of the last arguments may be left out
     """
 
     def __init__(
@@ -76,6 +94,8 @@ class Rules:
         outputs: Iterable[str],
         optional: Iterable[str],
         labels: Iterable[str],
+        limits: Mapping[str, Limits],
+        n_defaults: int,
     ) -> None:
         self.kernel = kernel
         self.names = tuple(names)
@@ -83,13 +103,16 @@ class Rules:
         self.outputs = tuple(outputs)
         self.optional = frozenset(optional)
         self.labels = frozenset(labels)
+        self.limits = dict(limits)
+        self.fewest = len(self.names) - n_defaults
 
     def wrong_types(self, args: Sequence[Seen]) -> str | None:
         """One sentence about the first argument of a wrong type, or None."""
-        if len(args) != len(self.names):
-            return f"{self.kernel}: expected {len(self.names)} arguments ({', '.join(self.names)}), got {len(args)}"
+        if not self.fewest <= len(args) <= len(self.names):
+            count = len(self.names) if self.fewest == len(self.names) else f"{self.fewest} to {len(self.names)}"
+            return f"{self.kernel}: expected {count} arguments ({', '.join(self.names)}), got {len(args)}"
         first: tuple[str, str] | None = None  # the first array of floats and its dtype
-        for key, seen in zip(self.names, args, strict=True):
+        for key, seen in zip(self.names, args, strict=False):
             if key not in self.shapes:
                 problem = self._wrong_number(key, seen)
             else:
@@ -146,13 +169,18 @@ class Rules:
         if given.get("activation", 0) not in ACTIVATIONS.values():
             choice = ", ".join(f"{code} ({name})" for name, code in ACTIVATIONS.items())
             return f"{self.kernel}: expected activation to be one of {choice}, got {given['activation']}"
-        if "activation" in given:
-            spec = BY_CODE[given["activation"]]
-            if spec.alpha is not None and not spec.alpha.lowest <= given["alpha"] < spec.alpha.limit:
-                return (
-                    f"{self.kernel}: expected alpha ({spec.alpha.meaning}) of {spec.name} in [{spec.alpha.lowest:g}, "
-                    f"{spec.alpha.limit:g}), got {given['alpha']!r}; {spec.alpha.default:g} is usual"
-                )
+        limits, what = dict(self.limits), {key: key for key in self.limits}
+        if "activation" in given and (spec := BY_CODE[given["activation"]]).alpha is not None:
+            limits["alpha"] = spec.alpha
+            what["alpha"] = f"alpha of {spec.name}"
+        for key, limit in limits.items():
+            for value in np.atleast_1d(given[key]):
+                if not limit.lowest <= value < limit.limit or (limit.open and value == limit.lowest):
+                    bounds = f"{'(' if limit.open else '['}{limit.lowest:g}, {limit.limit:g})"
+                    return (
+                        f"{self.kernel}: expected {what[key]} ({limit.meaning}) in {bounds}, got {value}; "
+                        f"{limit.default:g} is usual"
+                    )
         for key in self.outputs:
             for other in self.shapes:
                 if other != key and np.may_share_memory(given[key], given[other]):

@@ -1,7 +1,7 @@
 """The functions behind the activations: value and derivative of a vector, side by side. `activations` says what they are.
 
-Values are functions of z; derivatives of the output a, or of z where they say so. alpha is a vector, read by few. NaN stays NaN, and
-what an infinite z gives is the limit.
+Values are functions of z; derivatives of the output a, or of z where they say so. alpha is a vector, read by few. NaN stays
+NaN, and what an infinite z gives is the limit.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from fastdl_kernels._jit import jit
 from fastdl_kernels.simd import absolute, exp, fma, like, maximum, minimum, select, sigmoid, tanh
 from fastdl_kernels.simd.special import (
-    exponent_limit,
     expm1_below_0,
+    exponent_limit,
     log1p_to_1,
     normal_limit,
     normal_tail,
@@ -164,7 +164,7 @@ def mish_value(z, alpha):
     e = exp(-absolute(z))
     one, two = like(z, 1.0), like(z, 2.0)
     is_high = z > like(z, 0.0)
-    above = select(is_high, fma(two, e, one), e * (e + two))
+    above = select(is_high, fma(two, e, one), fma(e, e, e + e))
     below = above + select(is_high, (e + e) * e, two)
     return maximum(exponent_limit(z), z) * (above / below)
 
@@ -175,7 +175,7 @@ def mish_derivative(z, alpha):
     e = exp(-absolute(z))
     one, two, four = like(z, 1.0), like(z, 2.0), like(z, 4.0)
     is_high = z > like(z, 0.0)
-    above = select(is_high, fma(two, e, one), e * (e + two))
+    above = select(is_high, fma(two, e, one), fma(e, e, e + e))
     below = above + select(is_high, (e + e) * e, two)
     slope = four * e * (one + e) * select(is_high, e, one) / (below * below)
     near = minimum(-exponent_limit(z), maximum(exponent_limit(z), z))

@@ -87,7 +87,7 @@ def _features() -> set[str]:
 
 
 def _caches() -> tuple[int, int, int]:
-    """Sizes in bytes of the first data cache, the second and the third level, 0 where unknown (Linux only)."""
+    """Sizes in bytes of L1, L2 and L3, 0 where unknown (Linux only)."""
     sizes = {"1": 0, "2": 0, "3": 0}
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:

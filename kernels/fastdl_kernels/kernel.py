@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from numba.core import errors, types
 from numba.core.sigutils import normalize_signature
-from numba.extending import intrinsic, typeof_impl
+from numba.extending import intrinsic, overload, typeof_impl
 
 from fastdl_kernels._jit import entry, is_current, jit
-from fastdl_kernels.arguments import Rules, seen_type, seen_value
+from fastdl_kernels.arguments import Limits, Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
 # 3 us under OpenMP and 100 us under Numba's own work queue.
 SERIAL_WORK = 500_000
+
+_RULES: dict[str, Rules] = {}  # of each kernel, by its name
 
 
 class Kernel:
@@ -35,6 +37,9 @@ class Kernel:
     outputs : the arrays that are written; they must not overlap any other argument
     optional : arrays that may have no rows at all, to leave them out
     integers : arrays of int64 labels
+    limits : what numbers, and those of arrays, must lie between
+
+    Arguments with a default come last.
     """
 
     __name__: str
@@ -46,16 +51,25 @@ class Kernel:
         outputs: Iterable[str],
         optional: Iterable[str] = (),
         integers: Iterable[str] = (),
+        limits: Mapping[str, Limits] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._signature = inspect.signature(function)
+        parameters = self._signature.parameters
+        defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        self._defaults, self._fewest = tuple(defaults.values()), len(parameters) - len(defaults)
         dims = {name: text.split() for name, text in shapes.items()}
-        self.rules = Rules(self.__name__, list(self._signature.parameters), dims, outputs, optional, integers)
+        self.rules = Rules(
+            self.__name__, list(parameters), dims, outputs, optional, integers, limits or {}, len(defaults)
+        )  # fmt: skip
+        _RULES[self.__name__] = self.rules
         self.dispatcher = self._guarded(entry(function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
             args = self._positional(args, kwargs)
+        if self._defaults and len(args) >= self._fewest:
+            args += self._defaults[len(args) - self._fewest :]
         try:
             return self.dispatcher(*args)
         except Exception as error:  # Numba raises many kinds for types that it cannot take
@@ -70,7 +84,9 @@ class Kernel:
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments in order."""
         try:
-            return self._signature.bind(*args, **kwargs).args
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return bound.args
         except TypeError as error:
             expected = ", ".join(self.rules.names)
             raise TypeError(f"{self.__name__}: {error}; expected the arguments {expected}") from None
@@ -99,10 +115,37 @@ def _typeof_kernel(value: Kernel, context: Any) -> types.Type:
 
 
 def kernel(
-    shapes: dict[str, str], outputs: Iterable[str], optional: Iterable[str] = (), integers: Iterable[str] = ()
+    shapes: dict[str, str],
+    outputs: Iterable[str],
+    optional: Iterable[str] = (),
+    integers: Iterable[str] = (),
+    limits: Mapping[str, Limits] | None = None,
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator form of `Kernel`."""
-    return lambda function: Kernel(function, shapes, outputs, optional, integers)
+    return lambda function: Kernel(function, shapes, outputs, optional, integers, limits)
+
+
+def require(name: str, agree: bool, apart: bool) -> None:
+    """In a kernel: ValueError in its name unless the shapes `agree` and the outputs lie `apart` from all other arrays."""
+    raise TypeError("require works inside compiled code only")
+
+
+@overload(require, prefer_literal=True)
+def _resolve_require(name, agree, apart):
+    if not isinstance(name, types.StringLiteral):
+        return None
+    rules = _RULES[name.literal_value]
+    arrays = ", ".join(f"{key} [{', '.join(dims)}]" for key, dims in rules.shapes.items())
+    shapes = f"{rules.kernel}: expected {arrays}"
+    memory = f"{rules.kernel}: expected {', '.join(rules.outputs)} in memory of their own"
+
+    def check(name, agree, apart):
+        if not agree:
+            raise ValueError(shapes)
+        if not apart:
+            raise ValueError(memory)
+
+    return check
 
 
 @intrinsic

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.activations import IDENTITY, LAST_IN_REGISTERS, apply_activation, is_activation, make_ready
-from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap
+from fastdl_kernels.kernel import SERIAL_WORK, kernel, overlap, require
 from fastdl_kernels.matmul import Target, job_block, n_jobs, product_job
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.regions import n_threads, run_jobs
@@ -73,10 +73,11 @@ def linear_forward(x, weight, bias, activation, alpha, out):
     """
     n_rows, n_out = out.shape
     n_in = x.shape[1]
-    if x.shape[0] != n_rows or weight.shape[0] != n_in or weight.shape[1] != n_out or bias.size != n_out:
-        raise ValueError("linear_forward: expected x [B, I], weight [I, O], bias [O], out [B, O]")
-    if overlap(out, x) or overlap(out, weight) or overlap(out, bias):
-        raise ValueError("linear_forward: expected out in memory of its own")
+    require(
+        "linear_forward",
+        x.shape[0] == n_rows and weight.shape == (n_in, n_out) and bias.size == n_out,
+        not (overlap(out, x) or overlap(out, weight) or overlap(out, bias)),
+    )
     if not is_activation(activation, alpha):
         raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     if activation > LAST_IN_REGISTERS:
@@ -99,15 +100,14 @@ def linear_forward_keep(x, weight, bias, activation, alpha, z, out):
     """
     n_rows, n_out = out.shape
     n_in = x.shape[1]
-    if x.shape[0] != n_rows or weight.shape[0] != n_in or weight.shape[1] != n_out or bias.size != n_out:
-        raise ValueError("linear_forward_keep: expected x [B, I], weight [I, O], bias [O], z [B, O], out [B, O]")
-    if z.shape != out.shape:
-        raise ValueError("linear_forward_keep: expected z and out of one shape [B, O]")
-    if (
-        overlap(out, x) or overlap(out, weight) or overlap(out, bias) or overlap(out, z)
-        or overlap(z, x) or overlap(z, weight) or overlap(z, bias)
-    ):  # fmt: skip
-        raise ValueError("linear_forward_keep: expected z and out in memory of their own")
+    require(
+        "linear_forward_keep",
+        x.shape[0] == n_rows and weight.shape == (n_in, n_out) and bias.size == n_out and z.shape == out.shape,
+        not (
+            overlap(out, x) or overlap(out, weight) or overlap(out, bias) or overlap(out, z)
+            or overlap(z, x) or overlap(z, weight) or overlap(z, bias)
+        ),
+    )  # fmt: skip
     if not is_activation(activation, alpha):
         raise ValueError("linear_forward_keep: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     make_ready(activation, out)
@@ -192,18 +192,18 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     """
     n_in, n_out = weight.shape
     n_rows = x.shape[0]
-    if x.shape[1] != n_in or out.shape != (n_rows, n_out) or d_out.shape != (n_rows, n_out):
-        raise ValueError("linear_backward: expected x [B, I], weight [I, O], out [B, O], d_out [B, O]")
-    if (d_x.shape[0] != 0 and d_x.shape != x.shape) or d_weight.shape != weight.shape or d_bias.size != n_out:
-        raise ValueError("linear_backward: expected d_x [B, I] or [0, I], d_weight [I, O], d_bias [O]")
     for_input = d_x.shape[0] != 0
-    if (
-        overlap(d_x, x) or overlap(d_x, weight) or overlap(d_x, out) or overlap(d_x, d_out)
-        or overlap(d_weight, x) or overlap(d_weight, weight) or overlap(d_weight, out) or overlap(d_weight, d_out)
-        or overlap(d_bias, x) or overlap(d_bias, weight) or overlap(d_bias, out) or overlap(d_bias, d_out)
-        or overlap(d_x, d_weight) or overlap(d_x, d_bias) or overlap(d_weight, d_bias)
-    ):  # fmt: skip
-        raise ValueError("linear_backward: expected d_x, d_weight and d_bias in memory of their own")
+    require(
+        "linear_backward",
+        x.shape[1] == n_in and out.shape == (n_rows, n_out) and d_out.shape == (n_rows, n_out)
+        and (not for_input or d_x.shape == x.shape) and d_weight.shape == weight.shape and d_bias.size == n_out,
+        not (
+            overlap(d_x, x) or overlap(d_x, weight) or overlap(d_x, out) or overlap(d_x, d_out)
+            or overlap(d_weight, x) or overlap(d_weight, weight) or overlap(d_weight, out) or overlap(d_weight, d_out)
+            or overlap(d_bias, x) or overlap(d_bias, weight) or overlap(d_bias, out) or overlap(d_bias, d_out)
+            or overlap(d_x, d_weight) or overlap(d_x, d_bias) or overlap(d_weight, d_bias)
+        ),
+    )  # fmt: skip
     if not is_activation(activation, alpha):
         raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     alpha_ = out.dtype.type(alpha)

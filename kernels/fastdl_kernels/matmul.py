@@ -6,32 +6,31 @@ A job is a block of at most `job_rows` rows of C = A @ B, and of its columns, ov
         for each panel of B, as wide as a register tile
             for each MR rows of A: one call of a register tile
 
-On AVX-512 a tile takes 14 cycles for a step (28 multiply-adds, two at a time), in which it reads 3 to 5 cache lines. The
-second cache delivers far more than that, and so late a line may come that the processor is 8 steps ahead: blocks are cut to fit
-into the second cache, and small ones are read where they are. Only rows that are a multiple of 4 KB apart are copied first,
-since all of them share one set of the first cache. On narrower vectors a tile reads as much in 6 cycles. There a panel of B
-takes half of the first cache, and blocks of A that many panels meet are copied before (384 KB, in the second cache).
+On AVX-512 a tile takes 14 cycles for a step (28 multiply-adds, two at a time), in which it reads 3 to 5 cache lines. L2
+delivers far more than that, and the processor runs 8 steps ahead of a line that is late: blocks are cut to fit into L2, and small
+ones are read where they are. Only rows that are a multiple of 4 KB apart are copied first, since all of them share one set of
+L1. On narrower vectors a tile reads as much in 6 cycles. There a panel of B takes half of L1, and blocks of A that many panels
+meet are copied before (384 KB, in L2).
 
-What comes from the third cache or from memory are C and the next panel of B, whose rows no prefetcher of the hardware
-follows. Tiles see to both between their steps, as errands: every so many steps they ask for another row of C, copy a row of
-the next panel and ask for one a little further. All at once those lines fill the few places for outstanding misses, and the
-loads of the tile itself queue behind them. A B that must be turned is asked for in the same way, a slice by each tile, and
-turned slice by slice after the tiles. On one Zen 5 core, whose third cache others used as well, cycles for 14 x 512 x 32 of a
-512x2048x2048 (7168 at the peak):
+What comes from L3 or from memory are C and the next panel of B, whose rows no prefetcher of the hardware follows. Tiles see to
+both between their steps: every so many steps they prefetch another row of C, pack a row of the next panel, and prefetch one
+a little further. All at once those lines would fill the few places for outstanding misses, and the loads of the tile itself
+would queue behind them. A B that must be transposed is prefetched in the same way, a slice by each tile, and transposed slice by
+slice after the tiles. On one Zen 5 core, whose L3 others used as well, cycles for 14 x 512 x 32 of a 512x2048x2048 (at the
+peak 7168):
 
-                                  a tile   with sums in C   the first of a panel   turning a panel
-    all asked for before a tile     7650             8100         20000 to 30000   8000 to 14000
-    as errands                      7450             7500                   7500            4300
+                                  a tile   with sums in C   the first of a panel   transposing a panel
+    all prefetched before a tile    7650             8100         20000 to 30000         8000 to 14000
+    between the steps               7450             7500                   7500                  4300
 
 and whole products take 0.85 to 0.95 of the time from 512x1024x1024 on. A run of steps costs 1 to 5 cycles more than the
-steps. Shares of the peak on one Zen 5 core: a tile by itself 97 to 99 %, 256x512x512 94 %, 512x2048x1000 90 %; on one Zen 3 core:
-a tile on packed operands 96 %. The rest of 512x1024x1024: 4 % in the tiles, 2 % copying A, 1 % the last rows.
+steps. Of the peak on one Zen 5 core: a tile by itself 97 to 99 %, 256x512x512 94 %, 512x2048x1000 90 %; on one Zen 3 core: a tile
+on packed operands 96 %. The rest of 512x1024x1024: 4 % in the tiles, 2 % copying A, 1 % the last rows.
 
-Tried on Zen 5, for 512x1024x1024 and larger: panels packed in a pass of their own, one, two or four at once; rows of B asked
-for 16 to 48 steps ahead by a tile that copies them; all of B packed into a slab first (5 % of the time, for three times the
-traffic of the third cache); blocks of 256, 344, 392, 784 and 1,024 steps, with as many rows as the second cache has room for (1
-to 5 % more time). And for gradients: Adam's step on each tile, its lines asked for as errands (a step of 1024-2048-2048-1000
-took 1.02 of the time: three arrays in pieces of 128 bytes come slower from memory than in streams).
+Tried on Zen 5, for 512x1024x1024 and larger, all slower: panels packed in a pass of their own; rows of B prefetched 16 to 48
+steps ahead by a tile that copies them; all of B packed first (5 %); blocks of 256 to 1,024 steps with as many rows as L2 has
+room for (1 to 5 %); for gradients, Adam's step on each tile (2 %: three arrays in pieces of 128 bytes come slower from memory
+than in streams).
 
 Every element of C has one writer, and its sum runs in an order that the shape fixes: how jobs are cut and spread over
 threads changes no bit of the result.
@@ -41,6 +40,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.core import types
 
 from fastdl_kernels._jit import jit, linked, named_type
@@ -79,11 +79,11 @@ from fastdl_kernels.tile import MASKS, MR, NV, tile
 from fastdl_kernels.tile_body import ASKING_DEPTH, GRAIN
 
 # Rows that are a multiple of this many bytes apart share a few sets of the caches. 14 rows on AVX-512 run at 90 % of the peak
-# and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and a first
-# cache of 8 ways: 45 to 80 % of the peak, against 80 to 92 % at other distances and 95 % packed (256 steps, 192 rows).
+# and more at all distances but multiples of 4 KB, where they share one set of 12 lines (78 to 83 %). On AVX2 and an L1 of 8
+# ways: 45 to 80 % of the peak, against 80 to 92 % at other distances and 95 % packed (256 steps, 192 rows).
 CONFLICT = 4096 if IN_PLACE else 1024
 # Steps times the power of two by which rows of B are apart, up to which a panel is read where it is: beyond it, with 14 lines and
-# more to a set, the second cache holds a panel or not by where its pages lie in memory (256x512x512 took 525 or 575 us from
+# more to a set, L2 holds a panel or not by where its pages lie in memory (256x512x512 took 525 or 575 us from
 # process to process). 1024x4096x512 takes 3 % less time when copied, 256x784x512 1 % more.
 MOST_TOGETHER = 900 * 1024
 # Panels of B that the same block of A must meet for a packed copy to be worth its stores.
@@ -166,20 +166,20 @@ def _product(block, depth, a, b, c):
         last = start + k >= depth
         adds = start + c.adds
         activation = IDENTITY if acts or not last else c.activation
-        # `share` is what a tile prepares of the next panel: rows to copy, or steps to turn. It runs errands after `every`
+        # `portion` is what a tile packs of the next panel: rows to copy, or steps to transpose. It works ahead after `every`
         # steps: often enough for each of these rows, or for each tile's width of the rows of memory that hold these steps, and
         # for all rows of C.
         asks = k >= ASKING_DEPTH
         prepares = asks and full_tiles >= FEWEST_TILES
         if in_place and k * (n1 - n0) * itemsize <= SMALL_BYTES:
             prepares = False
-        every, share = k // MR, 0
+        every, portion = k // MR, 0
         if prepares and b.transposed:
             every = min(every, full_tiles) // GRAIN * GRAIN
-            share = k // every
+            portion = k // every
         elif prepares:
-            share = (k + lanes * full_tiles - 1) // (lanes * full_tiles) * lanes
-            every = min(every, k // (width * ((share + width - 1) // width))) // GRAIN * GRAIN
+            portion = (k + lanes * full_tiles - 1) // (lanes * full_tiles) * lanes
+            every = min(every, k // (width * ((portion + width - 1) // width))) // GRAIN * GRAIN
         every = max(GRAIN, every) if asks else max(1, k)
         is_ready = False
         this, following = b_panels, pointer(b_panels, PANEL_BYTES // itemsize)
@@ -193,7 +193,7 @@ def _product(block, depth, a, b, c):
                 else:
                     pack_panel(b, j, n1, start, k, this)
             bias = pointer(c.bias, j) if last and not is_null(c.bias) else nothing
-            # Whole panels are copied; what is turned may be narrower.
+            # Whole panels are copied; what is transposed may be narrower.
             next_is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
             i, t = m0, 0
             while i < m1:
@@ -206,21 +206,21 @@ def _product(block, depth, a, b, c):
                     row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
                     if j == n0:
                         pack_a(a, i, start, k, a_tile)
-                source, target, done = nothing, nothing, t * share
+                source, target, done = nothing, nothing, t * portion
                 copies = next_is_ready and b.transposed and t < every
-                turns = next_is_ready and not b.transposed and done < k
+                transposes = next_is_ready and not b.transposed and done < k
                 if copies:
                     source = pointer(b.data, (start + done) * b.stride + j + width)
                     target = pointer(following, done * width)
-                elif turns:
+                elif transposes:
                     source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
                     rows, k, a_tile, row, step, panel, panel_step, pointer(z, i * c.stride + j), c.stride, columns, adds,
                     bias, activation, alpha, pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY,
                     every, source, b.stride, k if copies else width, target,
                 )  # fmt: skip
-                if turns:
-                    pack_panel(b, j + width, n1, start + done, min(share, k - done), pointer(following, done * width))
+                if transposes:
+                    pack_panel(b, j + width, n1, start + done, min(portion, k - done), pointer(following, done * width))
                 if last:
                     at = i * c.stride + j
                     if acts:
@@ -246,7 +246,7 @@ def _product(block, depth, a, b, c):
                             c.below_alpha, number_like(c.alpha, 1),
                         )  # fmt: skip
                 i, t = i + rows, t + 1
-            copied = every * share
+            copied = every * portion
             if next_is_ready and b.transposed and copied < k:
                 pack_panel(b, j + width, n1, start + copied, k - copied, pointer(following, copied * width))
             if summed:
@@ -266,12 +266,13 @@ def product_job(m0, m1, n0, n1, depth, a, b, c):
 
     A job has at most `job_rows` rows.
     """
+    n = np.int64  # a caller's whole numbers may be of other types
     _product(
-        (m0, m1, n0, n1), depth,
-        Operand(a.data, a.stride, a.transposed), Operand(b.data, b.stride, b.transposed),
+        (n(m0), n(m1), n(n0), n(n1)), n(depth),
+        Operand(a.data, n(a.stride), bool(a.transposed)), Operand(b.data, n(b.stride), bool(b.transposed)),
         Target(
-            c.data, c.stride, c.bias, c.activation, c.alpha, c.below, c.below_activation, c.below_alpha, c.column_sums,
-            c.adds, c.kept,
+            c.data, n(c.stride), c.bias, n(c.activation), c.alpha, c.below, n(c.below_activation), c.below_alpha,
+            c.column_sums, n(c.adds), c.kept,
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Optimizer steps: one pass over flat buffers, in place.
+"""Optimizer steps: one spec for each, and one pass over flat buffers, in place.
 
 Each step is a loop over a range of the buffers (`*_range`, serial, which the engine runs on the block of gradients that
 it has just computed) and a public kernel that spreads ranges over threads. P is the number of parameters. L2 is the
@@ -7,8 +7,12 @@ decay l2 of the penalty (l2/2) p², whose gradient l2 p is added on the way; the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from fastdl_kernels._jit import jit, noinline
-from fastdl_kernels.kernel import kernel, overlap
+from fastdl_kernels.kernel import kernel, overlap, require
 from fastdl_kernels.regions import n_threads, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
@@ -25,8 +29,11 @@ from fastdl_kernels.simd import (
 
 # The fewest parameters per job: 64 KB of each float32 buffer, less than waking a second thread is worth. Large buffers go
 # in so many jobs per thread: ranges next to each other mix the threads' streams (10 million parameters took 1.2 x as long in
-# jobs of 16,000), and shares of one job per thread wait for the slowest.
+# jobs of 16,000), and with one job per thread all wait for the slowest.
 RANGE, JOBS_PER_THREAD = 16 * 1024, 16
+
+# The bodies: Nesterov's momentum and AdamW share one with momentum and Adam.
+SGD, MOMENTUM, RMSPROP, ADAM = range(4)
 
 
 @jit
@@ -157,10 +164,32 @@ def sgd_step(params, grads, lr):
 
     Cost: 2 P flop; 3 P itemsize bytes (2 read, 1 written).
     """
-    if grads.size != params.size or overlap(params, grads):
-        raise ValueError("sgd_step: expected params and grads of one size, in memory of their own")
+    require("sgd_step", grads.size == params.size, not overlap(params, grads))
     n, size, rate = params.size, _range_size(params.size), params.dtype.type(lr)
     run_jobs(_sgd_job, (n + size - 1) // size, n > RANGE, (n, size, pointer(params, 0), pointer(grads, 0), rate))
+
+
+@jit
+def _same_size(params, grads, state):
+    return grads.size == params.size and state.size == params.size
+
+
+@jit
+def _apart(params, grads, state):
+    return not (overlap(params, grads) or overlap(params, state) or overlap(state, grads))
+
+
+@jit
+def _momentum(params, grads, velocity, lr, beta, nesterov):
+    """`momentum_step` or `nesterov_step`, after their checks."""
+    x = params.dtype.type
+    n, size, rate, kept, rest = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta)
+    run_jobs(
+        _momentum_job,
+        (n + size - 1) // size,
+        n > RANGE,
+        (n, size, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, kept, rest, nesterov),
+    )
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -172,22 +201,12 @@ def momentum_step(params, grads, velocity, lr, beta):
     params, velocity : float32 or float64 [P], C-contiguous, updated in place; velocity starts as zeros
     grads : same dtype [P], read; no array may overlap another
     lr : learning rate
-    beta : share of the old velocity, 0.9 is usual
+    beta : how much of the old velocity stays, 0.9 is usual
 
     Cost: 5 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Polyak (1964), as an exponential average.
     """
-    if grads.size != params.size or velocity.size != params.size:
-        raise ValueError("momentum_step: expected arrays of one size")
-    if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
-        raise ValueError("momentum_step: expected arrays in memory of their own")
-    x = params.dtype.type
-    n, size, rate, share, rest = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta)
-    run_jobs(
-        _momentum_job,
-        (n + size - 1) // size,
-        n > RANGE,
-        (n, size, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, False),
-    )
+    require("momentum_step", _same_size(params, grads, velocity), _apart(params, grads, velocity))
+    _momentum(params, grads, velocity, lr, beta, False)
 
 
 @kernel({"params": "P", "grads": "P", "velocity": "P"}, outputs=["params", "velocity"])
@@ -199,23 +218,13 @@ def nesterov_step(params, grads, velocity, lr, beta):
     params, velocity : float32 or float64 [P], C-contiguous, updated in place; velocity starts as zeros
     grads : same dtype [P], read; no array may overlap another
     lr : learning rate
-    beta : share of the old velocity, 0.9 is usual
+    beta : how much of the old velocity stays, 0.9 is usual
 
     Cost: 7 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Nesterov (1983), in the form of Sutskever et al.
     (2013) that takes the gradient at theta, as an exponential average.
     """
-    if grads.size != params.size or velocity.size != params.size:
-        raise ValueError("nesterov_step: expected arrays of one size")
-    if overlap(params, grads) or overlap(params, velocity) or overlap(velocity, grads):
-        raise ValueError("nesterov_step: expected arrays in memory of their own")
-    x = params.dtype.type
-    n, size, rate, share, rest = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta)
-    run_jobs(
-        _momentum_job,
-        (n + size - 1) // size,
-        n > RANGE,
-        (n, size, pointer(params, 0), pointer(grads, 0), pointer(velocity, 0), rate, share, rest, True),
-    )
+    require("nesterov_step", _same_size(params, grads, velocity), _apart(params, grads, velocity))
+    _momentum(params, grads, velocity, lr, beta, True)
 
 
 @kernel({"params": "P", "grads": "P", "mean_square": "P"}, outputs=["params", "mean_square"])
@@ -227,30 +236,33 @@ def rmsprop_step(params, grads, mean_square, lr, beta, eps):
     params, mean_square : float32 or float64 [P], C-contiguous, updated in place; mean_square starts as zeros
     grads : same dtype [P], read; no array may overlap another
     lr : learning rate
-    beta : share of the old mean square, 0.9 is usual
+    beta : how much of the old mean square stays, 0.9 is usual
     eps : keeps the root away from 0
 
     Cost: 8 P flop; 5 P itemsize bytes (3 read, 2 written). Source: Tieleman and Hinton (2012).
     """
-    if grads.size != params.size or mean_square.size != params.size:
-        raise ValueError("rmsprop_step: expected arrays of one size")
-    if overlap(params, grads) or overlap(params, mean_square) or overlap(mean_square, grads):
-        raise ValueError("rmsprop_step: expected arrays in memory of their own")
+    require("rmsprop_step", _same_size(params, grads, mean_square), _apart(params, grads, mean_square))
     x = params.dtype.type
-    n, size, rate, share, rest, eps_ = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta), x(eps)
+    n, size, rate, kept, rest, eps_ = params.size, _range_size(params.size), x(lr), x(beta), x(1.0 - beta), x(eps)
     run_jobs(
         _rmsprop_job,
         (n + size - 1) // size,
         n > RANGE,
-        (n, size, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, share, rest, eps_),
+        (n, size, pointer(params, 0), pointer(grads, 0), pointer(mean_square, 0), rate, kept, rest, eps_),
     )
 
 
 @jit
-def _apart(a, b, c, d):
-    return not (
-        overlap(a, b) or overlap(a, c) or overlap(a, d) or overlap(b, c) or overlap(b, d) or overlap(c, d)
-    )  # fmt: skip
+def _adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """`adam_step` or `adamw_step`, after their checks."""
+    n, size = params.size, _range_size(params.size)
+    p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
+    run_jobs(
+        _adam_job,
+        (n + size - 1) // size,
+        n > RANGE,
+        (n, size, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), float(weight_decay)),
+    )
 
 
 @kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
@@ -267,20 +279,14 @@ def adam_step(params, grads, m, v, step, lr, beta1, beta2, eps):
 
     Cost: 12 P flop; 7 P itemsize bytes (4 read, 3 written). Source: Kingma and Ba (2015), https://arxiv.org/abs/1412.6980.
     """
-    if grads.size != params.size or m.size != params.size or v.size != params.size:
-        raise ValueError("adam_step: expected arrays of one size")
-    if not _apart(params, grads, m, v):
-        raise ValueError("adam_step: expected arrays in memory of their own")
+    require(
+        "adam_step",
+        _same_size(params, grads, m) and v.size == params.size,
+        _apart(params, grads, m) and _apart(params, v, m) and not overlap(grads, v),
+    )
     if step < 1:
         raise ValueError("adam_step: expected step of at least 1; it counts the steps, this one included")
-    n, size = params.size, _range_size(params.size)
-    p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-    run_jobs(
-        _adam_job,
-        (n + size - 1) // size,
-        n > RANGE,
-        (n, size, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), 0.0),
-    )
+    _adam(params, grads, m, v, step, lr, beta1, beta2, eps, 0.0)
 
 
 @kernel({"params": "P", "grads": "P", "m": "P", "v": "P"}, outputs=["params", "m", "v"])
@@ -298,17 +304,51 @@ def adamw_step(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
     Cost: 13 P flop; 7 P itemsize bytes (4 read, 3 written). Source: Loshchilov and Hutter (2019),
     https://arxiv.org/abs/1711.05101, with lr as a factor of the decay.
     """
-    if grads.size != params.size or m.size != params.size or v.size != params.size:
-        raise ValueError("adamw_step: expected arrays of one size")
-    if not _apart(params, grads, m, v):
-        raise ValueError("adamw_step: expected arrays in memory of their own")
+    require(
+        "adamw_step",
+        _same_size(params, grads, m) and v.size == params.size,
+        _apart(params, grads, m) and _apart(params, v, m) and not overlap(grads, v),
+    )
     if step < 1:
         raise ValueError("adamw_step: expected step of at least 1; it counts the steps, this one included")
-    n, size, decay = params.size, _range_size(params.size), float(weight_decay)
-    p, g, m_, v_ = pointer(params, 0), pointer(grads, 0), pointer(m, 0), pointer(v, 0)
-    run_jobs(
-        _adam_job,
-        (n + size - 1) // size,
-        n > RANGE,
-        (n, size, p, g, m_, v_, step, float(lr), float(beta1), float(beta2), float(eps), decay),
+    _adam(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """One optimizer.
+
+    code, name : which body it has, as engines write it down, and what people call it
+    step : its public kernel; takes (params, grads, *states, [step,] lr, the numbers of `hyperparameters` in order)
+    states : the names of the buffers as large as the parameters that it keeps, which start as zeros
+    hyperparameters : the names of its numbers beside the learning rate, with what is usual
+    counts_steps : whether it is told the number of the step, from 1
+    range : its serial body for part of the buffers
+    """
+
+    code: int
+    name: str
+    step: Callable[..., Any]
+    states: tuple[str, ...]
+    hyperparameters: dict[str, float]
+    counts_steps: bool
+    range: Callable[..., Any]
+
+
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    spec.name: spec
+    for spec in (
+        OptimizerSpec(SGD, "sgd", sgd_step, (), {}, False, sgd_range),
+        OptimizerSpec(MOMENTUM, "momentum", momentum_step, ("velocity",), {"beta": 0.9}, False, momentum_range),
+        OptimizerSpec(MOMENTUM, "nesterov", nesterov_step, ("velocity",), {"beta": 0.9}, False, momentum_range),
+        OptimizerSpec(RMSPROP, "rmsprop", rmsprop_step, ("mean_square",), {"beta": 0.9, "eps": 1e-8}, False, rmsprop_range),
+        OptimizerSpec(
+            ADAM, "adam", adam_step, ("m", "v"), {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, True, adam_range
+        ),
+        OptimizerSpec(
+            ADAM, "adamw", adamw_step, ("m", "v"), {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}, True,
+            adam_range,
+        ),
     )
+}  # fmt: skip
+"""Registry: everything about each optimizer by its name."""

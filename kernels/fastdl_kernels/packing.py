@@ -25,9 +25,9 @@ from fastdl_kernels.simd.vector import element_of, first_mask, masked_load, unal
 from fastdl_kernels.tile import MR, NV
 
 VECTOR_BYTES = host().vector_bytes
-# On AVX-512 a tile takes 14 cycles or more for a step, in which the second cache delivers far more than it asks for: blocks
-# are cut to fit there, and operands are read where they are. On narrower vectors a panel of B takes half of the first cache
-# (256 steps for 32 KB), and the block of A three quarters of a second cache of 512 KB.
+# On AVX-512 a tile takes 14 cycles or more for a step, in which L2 delivers far more than it asks for: blocks
+# are cut to fit there, and operands are read where they are. On narrower vectors a panel of B takes half of L1
+# (256 steps for 32 KB), and the block of A three quarters of an L2 of 512 KB.
 IN_PLACE = host().isa == "avx512"
 # Steps of the depth in one block.
 DEPTH = 512 if IN_PLACE else host().l1_bytes // 2 // (NV * VECTOR_BYTES) // 8 * 8

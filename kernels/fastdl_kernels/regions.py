@@ -5,8 +5,11 @@ parallel region is compiled for all of them: it calls an address with the number
 need. Callers find it through a slot in memory, which says what a region is in this process:
 
 * Numba's threads, under OpenMP and TBB, which give every Python thread regions of its own;
-* the same under one lock for Numba's work queue, which aborts the process when two Python threads are inside at once;
+* the same for Numba's work queue, whose launches go through `_launch`: it aborts the process when a second one begins
+  before the first one has ended, from another Python thread or from inside;
 * a loop on the calling thread in a child of fork, which has none of its parent's threads: OpenMP would end it.
+
+A thread that is inside a region already, such as the body of a user's `prange`, does its jobs by itself.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel
 
-from fastdl_kernels._jit import callback, compile_for_c, parallel_jit, postpone_interrupt
+from fastdl_kernels._jit import compile_for_c, parallel_jit
+from fastdl_kernels._signals import callback, interrupt_later
 
 forked = False
 """True in a child of fork: everything runs on the calling thread."""
@@ -34,6 +39,7 @@ _I64, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _LINE = 128  # bytes: what threads write to by turns lies on a cache line of its own, and on its neighbour
 _JOB = ir.FunctionType(ir.VoidType(), [_I64, _BYTES])
 _REGION = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+_INSIDE = ir.FunctionType(ir.IntType(32), [])
 _COUNT = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])
 _CJob = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
 _CRegion = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -68,30 +74,24 @@ def _on_this_thread(n: int, address: int, data: int) -> None:
         job(i, data)
 
 
-def _locked(n: int, address: int, data: int) -> None:
-    with _lock:
-        _compiled(n, address, data)
-
-
 def _first(n: int, address: int, data: int) -> None:
     """The slot's first content: compiles the region, or loads it, and finds out what this process needs."""
     global _compiled
     try:
         numba.get_num_threads()  # starts the threads, without which a region from the cache finds no symbols
         function = compile_for_c(_region, (types.int64,) * 3)
-        layer = numba.threading_layer()
     except Exception:  # no threading layer can be loaded, or no compiler: the work is done all the same
         _fill(_serial_callback)
         _on_this_thread(n, address, data)
         return
     except KeyboardInterrupt:
-        postpone_interrupt()
+        interrupt_later()
         _on_this_thread(n, address, data)
         return
     _compiled = _CRegion(function.address)
     _keep.append(function)
-    _fill(_locked_callback if layer == "workqueue" else _compiled)
-    (_locked if layer == "workqueue" else _compiled)(n, address, data)
+    _fill(_compiled)
+    _compiled(n, address, data)
 
 
 def _fill(function: Any) -> None:
@@ -100,9 +100,7 @@ def _fill(function: Any) -> None:
 
 _compiled: Any = None
 _keep: list[Any] = []
-_first_callback, _locked_callback, _serial_callback = (
-    _CRegion(callback(function)) for function in (_first, _locked, _on_this_thread)
-)
+_first_callback, _serial_callback = (_CRegion(callback(function)) for function in (_first, _on_this_thread))
 _slot = ctypes.c_void_p()
 _fill(_first_callback)
 binding.add_symbol("fastdl_region", ctypes.addressof(_slot))
@@ -112,17 +110,82 @@ _count_slot = ctypes.c_void_p(ctypes.cast(_one_thread, ctypes.c_void_p).value)
 binding.add_symbol("fastdl_n_threads", ctypes.addressof(_count_slot))
 
 
+# Whether the calling thread is inside a region: 0 or not. Null where the layer does not say.
+_inside_slot = ctypes.c_void_p()
+binding.add_symbol("fastdl_inside", ctypes.addressof(_inside_slot))
+
+
 def start_threads() -> None:
     """Start Numba's threads, which takes 10 ms; where no threading layer can be loaded, there is one thread, the caller's."""
     with contextlib.suppress(ValueError):
+        alone = not parallel._is_initialized or threading.active_count() == 1
         numba.get_num_threads()
         _count_slot.value = binding.address_of_symbol("get_num_threads") or _count_slot.value
+        if numba.threading_layer() == "workqueue":
+            _guard_work_queue(alone)
+        elif numba.threading_layer() == "omp":
+            _inside_slot.value = _openmp_function("omp_in_parallel")
+
+
+def _openmp_function(name: str) -> int | None:
+    """The address of a function of the OpenMP library that Numba's layer has loaded."""
+    for library in ("libgomp.so.1", "libomp.so", "libiomp5.so", "libomp.dylib", "vcomp140.dll"):
+        with contextlib.suppress(OSError, AttributeError):
+            return ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+    return None
+
+
+# --- Numba's work queue ---
+
+_CTask = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
+_CLaunch = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+_launch_work: Any = None
+_workers: set[int] = set()
+
+
+def _guard_work_queue(alone: bool) -> None:
+    """Let what is compiled from now on launch its regions through `_launch`.
+
+    The queue keeps one region in global variables. Its threads do all of the work while the one that launched waits, so that
+    being one of them and being inside are the same.
+    """
+    global _launch_work
+    from numba.np.ufunc import workqueue
+
+    _launch_work = _CLaunch(workqueue.parallel_for)
+    if alone:  # else a region may be under way
+        _meet_workers()
+    binding.add_symbol("numba_parallel_for", ctypes.cast(_launch_callback, ctypes.c_void_p).value)
+
+
+def _meet_workers() -> None:
+    """Note which threads the queue has: each gets one of as many tasks."""
+    n = parallel.get_thread_count()
+    note = _CTask(lambda *arguments: _workers.add(threading.get_ident()))
+    _launch_work(ctypes.cast(note, ctypes.c_void_p), None, ctypes.byref(ctypes.c_size_t(n)), None, None, 0, 0, n)
+
+
+def _launch(
+    task: int, args: int, dims: int, steps: int, data: int, n_inner: int, n_arrays: int, n_threads: int
+) -> None:
+    """`numba_parallel_for` of the work queue: one launch after the other, and none by its own threads."""
+    if threading.get_ident() in _workers:
+        _CTask(task)(args, dims, steps, data)
+        return
+    with _lock:
+        if not _workers and not forked:
+            _meet_workers()
+        _launch_work(task, args, dims, steps, data, n_inner, n_arrays, n_threads)
+
+
+_launch_callback = _CLaunch(callback(_launch))
 
 
 def _note_fork() -> None:
-    """The lock may be held by a thread that the child does not have."""
+    """The lock may be held by a thread that the child does not have; the queue's threads are not there either."""
     global forked, _lock
     forked, _lock = True, threading.RLock()
+    _workers.clear()
     _fill(_serial_callback)
 
 
@@ -139,12 +202,20 @@ def _emit_slot(builder: ir.IRBuilder, function_type: ir.FunctionType, name: str)
 
 
 def _emit_n_threads(builder: ir.IRBuilder) -> ir.Value:
-    return builder.call(_emit_slot(builder, _COUNT, "fastdl_n_threads"), [])
+    """What `get_num_threads` says, or 1 inside a region."""
+    count = cgutils.alloca_once_value(builder, builder.call(_emit_slot(builder, _COUNT, "fastdl_n_threads"), []))
+    asks = _emit_slot(builder, _INSIDE, "fastdl_inside")
+    with builder.if_then(cgutils.is_not_null(builder, asks)):
+        inside = builder.icmp_signed("!=", builder.call(asks, []), ir.Constant(_INSIDE.return_type, 0))
+        with builder.if_then(inside, likely=False):
+            builder.store(ir.Constant(_COUNT.return_type, 1), count)
+    return builder.load(count)
 
 
 @intrinsic
 def n_threads(typingctx):
-    """How many threads a region may use: `numba.get_num_threads()`, which would keep a function out of the cache, or 1."""
+    """How many threads a region may use: `numba.get_num_threads()`, which would keep a function out of the cache; 1 inside a
+    region of OpenMP's, and where there are no threads."""
 
     def codegen(context, builder, sig, args):
         return _emit_n_threads(builder)
@@ -197,14 +268,17 @@ def run_jobs(typingctx, job, n, on_threads, args):
         builder.store(packed, field(builder, shared, 3))
         builder.store(count, field(builder, shared, 2))
         one = ir.Constant(_I64, 1)
-        with builder.if_else(wanted) as (then, otherwise):
+        threads = cgutils.alloca_once_value(builder, one)
+        with builder.if_then(wanted):
+            there = context.cast(builder, _emit_n_threads(builder), types.intp, types.int64)
+            builder.store(builder.select(builder.icmp_signed("<", there, count), there, count), threads)
+        n = builder.load(threads)
+        builder.store(n, field(builder, shared, 0))
+        with builder.if_else(builder.icmp_signed(">", n, one)) as (then, otherwise):
             with then:
-                threads = context.cast(builder, _emit_n_threads(builder), types.intp, types.int64)
-                threads = builder.select(builder.icmp_signed("<", threads, count), threads, count)
-                builder.store(threads, field(builder, shared, 0))
                 address = builder.ptrtoint(function, _I64)
                 region = _emit_slot(builder, _REGION, "fastdl_region")
-                builder.call(region, [threads, address, builder.ptrtoint(shared, _I64)])
+                builder.call(region, [n, address, builder.ptrtoint(shared, _I64)])
             with otherwise:
                 builder.store(one, field(builder, shared, 0))
                 builder.call(function, [ir.Constant(_I64, 0), builder.bitcast(shared, _BYTES)])

@@ -6,9 +6,8 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 
 from fastdl_kernels import regions
 from fastdl_kernels._jit import Linked, entry, inlined, jit, linked, named_type, noinline
+from fastdl_kernels.activations import BLOCKS as ACTIVATION_BLOCKS
 from fastdl_kernels.activations import (
-    BLOCKS,
-    BY_CODE,
     IDENTITY,
     IN_REGISTERS,
     SIGMOID,
@@ -18,14 +17,8 @@ from fastdl_kernels.activations import (
     needs_z,
 )
 from fastdl_kernels.host import host, usable_cores
-from fastdl_kernels.losses import (
-    LOSSES,
-    SOFTMAX_CROSS_ENTROPY,
-    SQUARED_ERROR,
-    pair_loss_rows,
-    softmax_cross_entropy_rows,
-    sum_of,
-)
+from fastdl_kernels.loss_rows import BODIES as LOSS_BODIES
+from fastdl_kernels.loss_rows import LOSSES, SQUARED_ERROR, loss_rows, mean_over_elements, sum_of
 from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
@@ -38,13 +31,12 @@ from fastdl_kernels.tile import MR as TILE_ROWS
 from fastdl_kernels.tile import panel_width
 
 __all__ = [
-    "BLOCKS",
-    "BY_CODE",
+    "ACTIVATION_BLOCKS",
     "IDENTITY",
     "IN_REGISTERS",
     "LOSSES",
+    "LOSS_BODIES",
     "SIGMOID",
-    "SOFTMAX_CROSS_ENTROPY",
     "SQUARED_ERROR",
     "STATE_SIZE",
     "STOP",
@@ -64,12 +56,14 @@ __all__ = [
     "grid",
     "host",
     "inlined",
-    "jit",
     "is_rectifier",
+    "jit",
     "job_block",
     "job_rows",
     "linked",
     "linked_product",
+    "loss_rows",
+    "mean_over_elements",
     "mix",
     "mix_small",
     "momentum_range",
@@ -77,7 +71,6 @@ __all__ = [
     "named_type",
     "needs_z",
     "noinline",
-    "pair_loss_rows",
     "panel_width",
     "product_job",
     "regions",
@@ -85,7 +78,6 @@ __all__ = [
     "run_fma_loops",
     "run_jobs",
     "sgd_range",
-    "softmax_cross_entropy_rows",
     "sum_of",
     "ticks",
     "usable_cores",

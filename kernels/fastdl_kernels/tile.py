@@ -13,7 +13,7 @@ depth; per step it loads NV vectors of B, broadcasts MR numbers of A and does MR
     | a |    |   acc   |   acc   |
     +---+    +---------+---------+
 
-A full tile runs errands in between: it asks for lines of C, and prepares the next panel of B, see `matmul`.
+Between its steps a full tile works ahead: it prefetches lines of C and packs the next panel of B, see `matmul`.
 
 The epilogue adds what C held before (when the depth is split into blocks), adds the bias, applies a rectifier, and
 stores once. Numbers of rows up to MR (`has_body`) and of vectors up to NV have bodies of their own and the last vector is
@@ -98,8 +98,8 @@ def tile(
     be null. Of the activations only RELU and LEAKY_RELU act here. `below` holds outputs, laid out like `out`, of the
     `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
-    A full tile runs errands between its steps, each time that it has done `every` >= 1 of them, depth // every times in all.
-    It asks for the next row of C (beyond its own for those of the next tile, or what follows C), and where `source` is not
+    A full tile works ahead between its steps, each time that it has done `every` >= 1 of them, depth // every times in all.
+    It prefetches the next row of C (beyond its own for those of the next tile, or what follows C), and where `source` is not
     null, for the next of the `source_rows` rows there, source_step apart and of a tile's width; after the last one, for what
     lies to the right of them. Where `target` is not null, it copies a row to target, rows without a gap, and asks for the one
     ROWS_AHEAD further. `every` = depth: nothing of this.
@@ -124,7 +124,7 @@ def tile(
 
     def codegen(context, builder, sig, args):
         n_rows, *rest = args
-        plain, errand = rest[:15], rest[15:]
+        plain, more = rest[:15], rest[15:]
         columns = plain[8]
         end = builder.append_basic_block("tile_end")
         n_vectors = builder.udiv(builder.add(columns, whole(count - 1)), whole(count))
@@ -137,9 +137,9 @@ def tile(
                 switch.add_case(whole((nv - 1) * MR + mr), block)
                 builder.position_at_end(block)
                 if (mr, nv) == (MR, NV):
-                    with builder.if_else(builder.icmp_signed("<", errand[0], plain[0])) as (then, otherwise):
+                    with builder.if_else(builder.icmp_signed("<", more[0], plain[0])) as (then, otherwise):
                         with then:
-                            call_full(builder, rest, errands=True)
+                            call_full(builder, rest, ahead=True)
                         with otherwise:
                             call_full(builder, plain)
                 else:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable
 from llvmlite import ir
 from numba.core import types
 
-from fastdl_kernels.activations import LEAKY_RELU, RELU, SIGMOID, TANH
+from fastdl_kernels.activations import (
+    BY_CODE,
+    DERIVATIVES_IN_REGISTERS,
+    IDENTITY,
+    IN_REGISTERS,
+    LEAKY_RELU,
+    RELU,
+    SIGMOID,
+    TANH,
+)
 from fastdl_kernels.host import host
 from fastdl_kernels.simd.vector import (
     call_llvm,
@@ -31,15 +40,15 @@ ADJACENT, APART = "_adjacent", "_apart"
 UNROLL = 4
 # On AVX-512 a step has more multiply-adds beside the same arithmetic: unrolled bodies gain less than 1 % there.
 UNROLLED = ("avx2",)
-# Errands are run after a multiple of so many steps.
+# A tile works ahead after a multiple of so many steps.
 GRAIN = UNROLL if host().isa in UNROLLED else 1
 # x86 addresses a row and the two after it by one pointer: base, base + distance, base + 2 * distance. With a pointer for each
 # of 14 rows half of them live on the stack, and are worked out anew for each tile: 50 cycles around its multiply-adds, not 15.
 ROWS_PER_POINTER = {"avx512": 3, "avx2": 3, "sse": 3}
-# Steps from which on a tile asks for the lines of C; into the second cache, since 14 rows may share one set of the first
+# Steps from which on a tile prefetches the lines of C; into L2, since 14 rows may share one set of L1
 # (200 cycles around 512 steps of multiply-adds instead of 480 where they are 4 KB apart). Of 64 steps, C is in a cache as a rule.
 ASKING_DEPTH = 96
-# How many rows before it copies a row a tile asks for it.
+# How many rows before it copies a row a tile prefetches it.
 ROWS_AHEAD = 4
 
 
@@ -55,7 +64,7 @@ def tile_function(
     nv: int,
     part: bool = False,
     layout: str = "",
-    errands: bool = False,
+    ahead: bool = False,
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
@@ -63,14 +72,14 @@ def tile_function(
               below_activation)
 
     One for a `part` of the last vector of columns reads no more of B than that. The rows of A may lie anywhere, or as `layout`
-    says; then UNROLL steps go at a time. One with `errands` has more arguments (every, source, source_step, source_rows, target):
-    see `tile.tile`.
+    says; then UNROLL steps go at a time. One that works `ahead` has more arguments (every, source, source_step, source_rows,
+    target): see `tile.tile`.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
-    signature = ir.FunctionType(ir.VoidType(), arguments + [I64, pointer, I64, I64, pointer] * errands)
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_part' * part}{layout}{'_errands' * errands}"
+    signature = ir.FunctionType(ir.VoidType(), arguments + [I64, pointer, I64, I64, pointer] * ahead)
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_part' * part}{layout}{'_ahead' * ahead}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
@@ -145,7 +154,7 @@ class _Body:
         unaligned(self.builder.store(value, address), self.element)
 
     def ask_for_row(self, base: ir.Value) -> None:
-        """Prefetch a tile's width, into the second cache: on one cache line more if it does not start with one."""
+        """Prefetch a tile's width, into L2: on one cache line more if it does not start with one."""
         for c in sorted({*range(0, self.width, 512 // self.element.bitwidth), self.width - 1}):
             emit_prefetch(self.builder, self.after(base, c), level=2)
 
@@ -177,12 +186,12 @@ class _Body:
 
     # --- the steps over the depth ---
 
-    def multiply(self, *errand: ir.Value) -> dict:
-        """The sums of all steps, by (row, vector); with errands in between if there are arguments for them."""
+    def multiply(self, *work_ahead: ir.Value) -> dict:
+        """The sums of all steps, by (row, vector); with work ahead in between if there are arguments for it."""
         starts_of_a = [self.hidden(self.after(self.a, self.a_row, r)) for r in self.first_rows]
         state = [whole(0), self.a_row, self.b, *starts_of_a, *[self.zero] * len(self.cells)]
-        if errand:
-            state = self.run_errands(state, *errand)
+        if work_ahead:
+            state = self.run_ahead(state, *work_ahead)
         else:
             # C is touched at the end only: ask for its lines now, so that the end does not wait for them.
             with self.builder.if_then(self.builder.icmp_signed(">=", self.depth, whole(ASKING_DEPTH))):
@@ -228,7 +237,7 @@ class _Body:
                 new.append(call_llvm(builder, name, self.vector, [a_vector, b_vectors[c], sums[len(new)]]))
         return new
 
-    def run_errands(
+    def run_ahead(
         self,
         state: list,
         every: ir.Value,
@@ -237,7 +246,7 @@ class _Body:
         source_rows: ir.Value,
         target: ir.Value,
     ) -> list:
-        """As many whole runs of `every` steps as there are, each with its errands: see `tile.tile`."""
+        """As many whole runs of `every` steps as there are, each followed by work ahead: see `tile.tile`."""
         builder = self.builder
         has_source, has_target = builder.not_(self.is_null(source)), builder.not_(self.is_null(target))
         ahead = builder.select(has_target, builder.mul(source_step, whole(ROWS_AHEAD)), whole(0))
@@ -256,9 +265,9 @@ class _Body:
                     for c in range(self.nv):
                         self.write(row[c], to_row, c)
             left = builder.sub(left, whole(1))
-            turns = builder.icmp_signed("==", left, whole(0))
-            from_row = self.after(from_row, builder.add(source_step, builder.select(turns, back, whole(0))))
-            left = builder.select(turns, source_rows, left)
+            wraps = builder.icmp_signed("==", left, whole(0))
+            from_row = self.after(from_row, builder.add(source_step, builder.select(wraps, back, whole(0))))
+            left = builder.select(wraps, source_rows, left)
             return [self.after(c_row, self.out_row), from_row, left, self.after(to_row, self.width), *state]
 
         start = [self.out, source, source_rows, target, *state]
@@ -332,12 +341,17 @@ class _Body:
 
         in_branch(builder.icmp_signed("!=", self.accumulate, whole(0)), "accumulate", plus_old)
         in_branch(builder.not_(self.is_null(self.bias)), "bias", plus_bias)
-        in_branch(is_code(self.activation, RELU), "relu", rectified)
-        in_branch(is_code(self.activation, LEAKY_RELU), "leaky_relu", leaky)
-        for code, factor in ((RELU, rectifier_factor), (SIGMOID, sigmoid_factor), (TANH, tanh_factor)):
+        changes = {RELU: rectified, LEAKY_RELU: leaky}
+        assert {IDENTITY, *changes} == set(IN_REGISTERS)
+        for code, change in changes.items():
+            in_branch(is_code(self.activation, code), BY_CODE[code].name, change)
+        # A leaky rectifier comes as RELU, with its slope.
+        factors = {RELU: rectifier_factor, SIGMOID: sigmoid_factor, TANH: tanh_factor}
+        assert {IDENTITY, LEAKY_RELU, *factors} == set(DERIVATIVES_IN_REGISTERS)
+        for code, factor in factors.items():
             in_branch(is_code(self.below_activation, code), "derivative", times(factor))
 
-        # Row by row: where rows share sets of the first cache, a line must not leave it between its two halves.
+        # Row by row: where rows share sets of L1, a line must not leave it between its two halves.
         last = self.nv - 1
         with builder.if_else(is_code(self.columns, self.width)) as (then, otherwise):
             with then:

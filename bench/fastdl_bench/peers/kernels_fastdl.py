@@ -10,7 +10,7 @@ import numpy as np
 
 import fastdl_kernels as fk
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STATE, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STATE, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -25,6 +25,14 @@ def linear_backward(a: Arrays) -> Timed:
     return lambda: fk.linear_backward(*arguments), lambda: {"d_x": d_x, "d_weight": d_weight, "d_bias": d_bias}
 
 
+def linear_forward_keep(a: Arrays) -> Timed:
+    """With SiLU, one of those that need z."""
+    out = np.empty((a["x"].shape[0], a["weight"].shape[1]), np.float32)
+    z = np.empty_like(out)
+    arguments = (a["x"], a["weight"], a["bias"], fk.SILU, 0.0, z, out)
+    return lambda: fk.linear_forward_keep(*arguments), lambda: {"z": z, "out": out}
+
+
 def _rows(kernel: Callable[..., None]) -> Operation:
     """softmax and log_softmax: one array in, one out."""
 
@@ -35,14 +43,17 @@ def _rows(kernel: Callable[..., None]) -> Operation:
     return operation
 
 
-def _loss(kernel: Callable[..., float], outputs: str, targets: str) -> Operation:
-    """A loss of `outputs` and `targets`, and its gradient."""
+def _loss(name: str, outputs: str, targets: str, *numbers: float) -> Operation:
+    """A loss of `outputs` and `targets`, and its gradient. Looked up when it is set up: an older version may not have it."""
 
     def operation(a: Arrays) -> Timed:
+        kernel = getattr(fk, name)
         gradient, loss = np.empty_like(a[outputs]), np.empty(())
+        more = (a["q"],) if "q" in a else numbers
+        arguments = (a[outputs], a[targets], *more, gradient)
 
         def call() -> None:
-            loss[()] = kernel(a[outputs], a[targets], gradient)
+            loss[()] = kernel(*arguments)
 
         return call, lambda: {"loss": loss, f"d_{outputs}": gradient}
 
@@ -62,11 +73,16 @@ def _step(kernel: Callable[..., None], op: str, *numbers: float) -> Operation:
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": _rows(fk.softmax),
     "log_softmax": _rows(fk.log_softmax),
-    "softmax_cross_entropy": _loss(fk.softmax_cross_entropy, "logits", "labels"),
-    "sigmoid_cross_entropy": _loss(fk.sigmoid_cross_entropy, "logits", "targets"),
-    "squared_error": _loss(fk.squared_error, "predictions", "targets"),
+    "softmax_cross_entropy": _loss("softmax_cross_entropy", "logits", "labels"),
+    "sigmoid_cross_entropy": _loss("sigmoid_cross_entropy", "logits", "targets"),
+    "squared_error": _loss("squared_error", "predictions", "targets"),
+    "absolute_error": _loss("absolute_error", "predictions", "targets"),
+    "huber_loss": _loss("huber_loss", "predictions", "targets", DELTA),
+    "quantile_loss": _loss("quantile_loss", "predictions", "targets"),
+    "poisson_loss": _loss("poisson_loss", "log_rates", "targets"),
     "sgd_step": _step(fk.sgd_step, "sgd_step", LR),
     "momentum_step": _step(fk.momentum_step, "momentum_step", LR, BETA1),
     "nesterov_step": _step(fk.nesterov_step, "nesterov_step", LR, BETA1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
@@ -18,6 +18,22 @@ def linear_forward(a: Arrays) -> Timed:
         np.maximum(out, 0, out=out)
 
     return call, lambda: {"out": out}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    x, weight, bias = a["x"], a["weight"], a["bias"]
+    z = np.empty((x.shape[0], weight.shape[1]), np.float32)
+    out = np.empty_like(z)
+
+    def call() -> None:
+        np.matmul(x, weight, out=z)
+        np.add(z, bias, out=z)
+        np.negative(z, out=out)
+        np.exp(out, out=out)
+        np.add(out, 1, out=out)
+        np.divide(z, out, out=out)
+
+    return call, lambda: {"z": z, "out": out}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -93,6 +109,64 @@ def squared_error(a: Arrays) -> Timed:
         np.multiply(d_predictions, np.float32(2 / p.size), out=d_predictions)
 
     return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def absolute_error(a: Arrays) -> Timed:
+    p, t = a["predictions"], a["targets"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.sign(e, out=d_predictions)
+        loss[()] = np.vdot(e, d_predictions) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def huber_loss(a: Arrays) -> Timed:
+    p, t = a["predictions"], a["targets"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.clip(e, -DELTA, DELTA, out=d_predictions)
+        # With c the limited error: c (e - c / 2) is e^2 / 2 within the limits, and delta (|e| - delta / 2) beyond them.
+        loss[()] = (np.vdot(d_predictions, e) - np.vdot(d_predictions, d_predictions) / 2) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def quantile_loss(a: Arrays) -> Timed:
+    p, t, q = a["predictions"], a["targets"], a["q"]
+    e, d_predictions, loss = np.empty_like(p), np.empty_like(p), np.empty(())
+
+    def call() -> None:
+        np.subtract(p, t, out=e)
+        np.heaviside(e, q, out=d_predictions)  # at 0 the gradient is 0
+        np.subtract(d_predictions, q, out=d_predictions)
+        loss[()] = np.vdot(e, d_predictions) / p.size
+        np.multiply(d_predictions, np.float32(1 / p.size), out=d_predictions)
+
+    return call, lambda: {"loss": loss, "d_predictions": d_predictions}
+
+
+def poisson_loss(a: Arrays) -> Timed:
+    z, t = a["log_rates"], a["targets"]
+    d_log_rates, scratch, loss = np.empty_like(z), np.empty_like(z), np.empty(())
+
+    def call() -> None:
+        np.exp(z, out=d_log_rates)
+        np.maximum(t, 1, out=scratch)  # t log t is 0 where t is 0
+        np.log(scratch, out=scratch)
+        np.subtract(scratch, z, out=scratch)
+        total = np.vdot(t, scratch) + d_log_rates.sum(dtype=np.float64) - t.sum(dtype=np.float64)
+        loss[()] = total / z.size
+        np.subtract(d_log_rates, t, out=d_log_rates)
+        np.multiply(d_log_rates, np.float32(1 / z.size), out=d_log_rates)
+
+    return call, lambda: {"loss": loss, "d_log_rates": d_log_rates}
 
 
 def softmax_cross_entropy(a: Arrays) -> Timed:
@@ -194,11 +268,16 @@ def _adam(decay: float = 0.0) -> Operation:
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "softmax_cross_entropy": softmax_cross_entropy,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "squared_error": squared_error,
+    "absolute_error": absolute_error,
+    "huber_loss": huber_loss,
+    "quantile_loss": quantile_loss,
+    "poisson_loss": poisson_loss,
     "sgd_step": sgd_step,
     "momentum_step": _momentum(nesterov=False),
     "nesterov_step": _momentum(nesterov=True),

@@ -9,13 +9,25 @@ import torch
 from torch.nn import functional
 
 from fastdl_bench.peers.operations import Operation, Timed, serve_operations
-from fastdl_bench.problems import BETA1, BETA2, DECAY, EPS, LR, STEP, Arrays
+from fastdl_bench.problems import BETA1, BETA2, DECAY, DELTA, EPS, LR, STEP, Arrays
 
 
 def linear_forward(a: Arrays) -> Timed:
     x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
     out = torch.empty(x.shape[0], weight.shape[1])
     return lambda: torch.addmm(bias, x, weight, out=out).relu_(), lambda: {"out": out.numpy()}
+
+
+def linear_forward_keep(a: Arrays) -> Timed:
+    x, weight, bias = (torch.from_numpy(a[name]) for name in ("x", "weight", "bias"))
+    z = torch.empty(x.shape[0], weight.shape[1])
+    out = torch.empty_like(z)
+
+    def call() -> None:
+        torch.addmm(bias, x, weight, out=z)
+        torch.ops.aten.silu.out(z, out=out)
+
+    return call, lambda: {"z": z.numpy(), "out": out.numpy()}
 
 
 def linear_backward(a: Arrays) -> Timed:
@@ -62,6 +74,24 @@ def _loss(outputs: str, targets: str, loss_of: Callable[..., torch.Tensor]) -> O
 
 def _sigmoid_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
+
+
+def quantile_loss(a: Arrays) -> Timed:
+    q = torch.from_numpy(a["q"])
+
+    def loss_of(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        e = t - p
+        return torch.maximum(q * e, (q - 1) * e).mean()
+
+    return _loss("predictions", "targets", loss_of)(a)
+
+
+def _huber_loss(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return functional.huber_loss(p, t, delta=DELTA)
+
+
+def _poisson_loss(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return functional.poisson_nll_loss(z, t) + (torch.xlogy(t, t) - t).mean()
 
 
 def sgd_step(a: Arrays) -> Timed:
@@ -115,11 +145,16 @@ def _adam(kind: Callable[..., torch.optim.Optimizer], **options: float) -> Opera
 OPERATIONS: dict[str, Operation] = {
     "linear_forward": linear_forward,
     "linear_backward": linear_backward,
+    "linear_forward_keep": linear_forward_keep,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "softmax_cross_entropy": _loss("logits", "labels", functional.cross_entropy),
     "sigmoid_cross_entropy": _loss("logits", "targets", _sigmoid_loss),
     "squared_error": _loss("predictions", "targets", functional.mse_loss),
+    "absolute_error": _loss("predictions", "targets", functional.l1_loss),
+    "huber_loss": _loss("predictions", "targets", _huber_loss),
+    "quantile_loss": quantile_loss,
+    "poisson_loss": _loss("log_rates", "targets", _poisson_loss),
     "sgd_step": sgd_step,
     "momentum_step": _momentum(nesterov=False),
     "nesterov_step": _momentum(nesterov=True),

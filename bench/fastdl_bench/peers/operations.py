@@ -21,31 +21,43 @@ Operation = Callable[[Arrays], Timed]
 """Takes the inputs of a case."""
 
 
+def checked(operations: dict[str, Operation], case: KernelCase) -> tuple[Callable[[], Any], float]:
+    """(what is timed, its error) of a case that was run once and compared with NumPy in float64.
+
+    Raises PeerError where the result is wrong: what is wrong has no time.
+    """
+    arrays = inputs(case)
+    wanted = expected(case, arrays)
+    call, results = operations[case.op](arrays)
+    call()
+    found = error(results(), wanted)
+    if not found <= tolerance(case):
+        raise PeerError(f"{case.name}: expected an error of at most {tolerance(case):.1e}, got {found:.1e}")
+    return call, found
+
+
+def timed(call: Callable[[], Any], difference: float) -> Run:
+    """Answers how many seconds so many calls take."""
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        calls = request["calls"]
+        start = time.perf_counter()
+        while time.perf_counter() < start + WARMING:
+            call()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return {"seconds": time.perf_counter() - start}
+
+    run.notes = {"difference": difference}  # type: ignore[attr-defined]
+    return run
+
+
 def setup_for(operations: dict[str, Operation]) -> Callable[[dict[str, Any]], Run]:
     """Sets an operation up by its name; a wrong result is an error."""
 
     def setup(request: dict[str, Any]) -> Run:
-        case = KernelCase(request["op"], tuple(request["shape"]))
-        arrays = inputs(case)
-        wanted = expected(case, arrays)
-        call, results = operations[case.op](arrays)
-        call()
-        found = error(results(), wanted)
-        if not found <= tolerance(case):
-            raise PeerError(f"{case.name}: expected an error of at most {tolerance(case):.1e}, got {found:.1e}")
-
-        def run(request: dict[str, Any]) -> dict[str, Any]:
-            calls = request["calls"]
-            start = time.perf_counter()
-            while time.perf_counter() < start + WARMING:
-                call()
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            return {"seconds": time.perf_counter() - start}
-
-        run.notes = {"difference": found}  # type: ignore[attr-defined]
-        return run
+        return timed(*checked(operations, KernelCase(request["op"], tuple(request["shape"]))))
 
     return setup
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl_bench.cases import WORKLOADS, Workload
+from fastdl_bench.cases import Workload
 from fastdl_bench.data import initial_parameters, training_data
 from fastdl_bench.protocol import Run, serve
 
@@ -75,28 +75,48 @@ def with_jax(workload: Workload, parameters: Parameters) -> Predict:
     return lambda x: np.asarray(forward(x))
 
 
+def with_numpy(workload: Workload, parameters: Parameters) -> Predict:
+    hidden = np.tanh if workload.activation == "tanh" else lambda z, out: np.maximum(z, 0, out=out)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        for weight, bias in parameters[:-1]:
+            x = x @ weight
+            x += bias
+            hidden(x, out=x)
+        weight, bias = parameters[-1]
+        return (x @ weight + bias).argmax(axis=1)
+
+    return predict
+
+
 LIBRARIES: dict[str, Callable[[Workload, Parameters], Predict]] = {
     "fastdl": with_fastdl,
     "sklearn": with_sklearn,
     "torch": with_torch,
     "jax": with_jax,
+    "numpy": with_numpy,
 }
+
+
+def prepared(library: str, workload: Workload, rows: int) -> Callable[[], np.ndarray]:
+    """What is timed: the classes of so many rows of the workload's data, by that library."""
+    predict = LIBRARIES[library](workload, initial_parameters(workload))
+    x = np.resize(training_data(workload)[0], (rows, workload.layers[0]))
+    return lambda: np.asarray(predict(x))
 
 
 def setup(request: dict[str, Any]) -> Run:
     """For "rows" rows of the "workload"; says which classes it predicts, so that they can be compared."""
-    workload = WORKLOADS[request["workload"]]
-    predict = LIBRARIES[sys.argv[1]](workload, initial_parameters(workload))
-    x = np.resize(training_data(workload)[0], (request["rows"], workload.layers[0]))
+    predict = prepared(sys.argv[1], Workload.of(request["workload"]), request["rows"])
 
     def run(request: dict[str, Any]) -> dict[str, Any]:
         calls = request["calls"]
         start = time.perf_counter()
         for _ in range(calls):
-            predict(x)
+            predict()
         return {"seconds": time.perf_counter() - start}
 
-    run.notes = {"classes": np.asarray(predict(x)).tolist()}  # type: ignore[attr-defined]
+    run.notes = {"classes": predict().tolist()}  # type: ignore[attr-defined]
     return run
 
 

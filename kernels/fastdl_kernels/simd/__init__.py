@@ -30,7 +30,7 @@ float64. The functions work inside `@njit` code only:
 | `load_up_to(a, i, n)`, `store_up_to`    | full vectors where n allows, else the first n lanes                     |
 | `load_strided(a, i, stride, n)`         | a[i], a[i + stride], ..., n of them; the lanes from n on repeat the last |
 | `store_strided(a, i, stride, v, n)`     | a[i], a[i + stride], ... = the first n lanes                            |
-| `prefetch`, `prefetch_second(a, i)`     | asks for the cache line of a[i], into the first or second cache         |
+| `prefetch`, `prefetch_second(a, i)`     | asks for the cache line of a[i], into L1 or L2         |
 | `broadcast(x)`, `lane_index(x)`         | x in every lane; 0, 1, 2, ... of x's type                               |
 | `+ - * /`, unary `-`, `< <= > >= == !=` | arithmetic; comparisons give a mask                                     |
 | `fma(a, b, c)`                          | a * b + c in one rounding where the processor can, else in two          |

@@ -153,13 +153,14 @@ def round_to_whole(typingctx, v, magic):
 
 
 @jit
-def _exp(v):
+def exp_of_sum(v, low):
+    """e^(v + low) for a `low` that v rounds away."""
     # The constant comes first in minimum and maximum, so that a NaN in v is what remains.
     v = minimum(_exp_highest(v), maximum(_exp_lowest(v), v))
     n = round_to_whole(v * like(v, 1.4426950408889634), round_magic(v))
     r_high = fma(n, -ln2_high(v), v)
     r = fma(n, -ln2_low(v), r_high)
-    r_low = fma(n, -ln2_low(v), r_high - r)
+    r_low = fma(n, -ln2_low(v), r_high - r) + low
     # 1 + r + r_low + r² tail(r), with what 1 + r rounds away carried along: 0.6 ULP instead of 1.03, which sigmoid needs.
     one = like(v, 1.0)
     leading = one + r
@@ -167,6 +168,11 @@ def _exp(v):
     # Two steps, because 2^n itself is not a normal number for the largest and smallest results.
     half = round_to_whole(n * like(v, 0.5), round_magic(v))
     return scale_by_power(scale_by_power(y, half), n - half)
+
+
+@jit
+def _exp(v):
+    return exp_of_sum(v, like(v, 0.0))
 
 
 @jit

@@ -119,9 +119,7 @@ def _prefetch(level: int, doc: str) -> Any:
 prefetch = _prefetch(
     1, "Ask for the cache line of a[i]; i may lie beyond the end. A pointer may be one to numbers of any type."
 )
-prefetch_second = _prefetch(
-    2, "As `prefetch`, but into the second cache: for what is needed later than a microsecond from now."
-)
+prefetch_second = _prefetch(2, "As `prefetch`, but into L2: for what is needed later than a microsecond from now.")
 
 
 @intrinsic
@@ -292,8 +290,8 @@ def lanes_of(typingctx, a):
 
 @intrinsic
 def null(typingctx, x):
-    """The null pointer to numbers of x's type, for optional operands."""
-    if x not in (types.float32, types.float64):
+    """The null pointer to numbers of x's type, for optional operands; float32, float64 or int64."""
+    if x not in (types.float32, types.float64, types.int64):
         return None
 
     def codegen(context, builder, sig, args):

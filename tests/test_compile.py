@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit, types
+from processes import program, run
 
-from fastdl.engine import prepare
+from fastdl.engine import compile as prepare
 from fastdl_kernels.serial import linked
 from fastdl_kernels.simd import pointer
 
-ROOT = Path(__file__).resolve().parent.parent
-
-PROGRAM = """
-import hashlib, json
-import numpy as np
-from numba.core import types
-import fastdl
-from fastdl.engine import prepare, steps
-
-x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
-model = fastdl.MLP([3, 5, 2])
-fastdl.Trainer(model, batch_size=6, epochs=2).fit(x, np.arange(20) % 2)
-print(json.dumps({
-    "mine": [unit.ensure(types.float32) for unit in prepare._MINE],
-    "helpers": [unit.ensure(types.float32) for unit in prepare._HELPERS],
-    "signatures": len(steps.train_batches.signatures),
-    "bits": hashlib.sha256(model.parameters.tobytes()).hexdigest(),
-}))
-"""
-
 
 def train(cache):
-    env = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(cache),
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], env=env, cwd=cache, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(run("-W", "error", program("first_training"), cwd=cache, NUMBA_CACHE_DIR=str(cache)))
 
 
 @pytest.fixture
@@ -83,7 +53,24 @@ def test_the_first_training_is_compiled_by_two_processes_and_the_second_loads_it
     assert second["bits"] == first["bits"]
 
 
-@pytest.mark.parametrize("reason", ["no right to start it", "one core", "no interpreter", "cached"])
+PYTHONS = ["/usr/bin/python3", "/opt/venv/bin/python", "python3.11", "python3.13t", r"C:\\Python\\pythonw.exe"]
+OTHERS = ["", None, "/usr/sbin/uwsgi", r"C:\\app\\trainer.exe", "/opt/app/mypython-app", "/usr/bin/python3-config"]
+
+
+@pytest.mark.parametrize(
+    ("executable", "frozen", "can"),
+    [(e, False, True) for e in PYTHONS] + [(e, False, False) for e in OTHERS] + [(e, True, False) for e in PYTHONS],
+)
+def test_no_second_process_of_an_application(monkeypatch, executable, frozen, can):
+    """An application that PyInstaller froze, or that embeds Python, would start itself, and again, and again."""
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    assert prepare._can_start_python() == can
+
+
+@pytest.mark.parametrize(
+    "reason", ["no right to start it", "one core", "no interpreter", "frozen", "embedded", "cached"]
+)
 def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch, reason):
     started = []
 
@@ -96,6 +83,10 @@ def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch,
         monkeypatch.setattr(prepare, "usable_cores", lambda: 1)
     if reason == "no interpreter":
         monkeypatch.setattr(sys, "executable", None)
+    if reason == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    if reason == "embedded":
+        monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
     if reason == "cached":
         monkeypatch.setattr(prepare.linked_product, "is_cached", lambda element: True)
     reached = False
