@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 MOST = 10
 """So many columns are shown; of the others there are counts."""
-_PLURALS = {"category": "categories", "boolean": "booleans", "date": "dates", "text": "texts", "constant": "constants"}
+_PLURALS = {
+    "category": "categories",
+    "large category": "large categories",
+    "boolean": "booleans",
+    "date": "dates",
+    "text": "texts",
+    "constant": "constants",
+}
 
 
 def described(preprocessor: Preprocessor) -> list[dict[str, Any]]:

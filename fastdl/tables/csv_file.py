@@ -93,19 +93,27 @@ class CsvFile:
     def read(self, as_text: Collection[str] = ()) -> Table:
         """All rows."""
         pl = polars()
-        blocks = [block for block in self.blocks(as_text) if block.frame.height]
-        if not blocks:
+        columns: dict[str, list[Any]] = {name: [] for name in self.names}
+        records: list[NDArray[np.int64]] = []
+        bad: dict[int, str] = {}
+        height = 0
+        for block in self.blocks(as_text):
+            if block.frame.height:
+                for name in self.names:
+                    columns[name].append(block.frame[name])
+                records.append(block.records)
+                bad |= {height + row: why for row, why in block.bad.items()}
+                height += block.frame.height
+        if not height:
             raise InputError(f"{self.path}: expected at least one row of data below the line of names, got none")
-        frames = [block.frame for block in blocks]
-        mixed = [n for n in self.names if len({frame[n].dtype for frame in frames if frame[n].dtype != pl.Null}) > 1]
+        mixed = [n for n, parts in columns.items() if len({part.dtype for part in parts} - {pl.Null}) > 1]
         if mixed:  # numbers in one block, text in another: the text is needed everywhere
             again = [block.frame for block in self.blocks({*as_text, *mixed}, mixed) if block.frame.height]
-            frames = [frame.with_columns(more.get_columns()) for frame, more in zip(frames, again, strict=True)]
-        records = np.concatenate([block.records for block in blocks])
-        starts = np.cumsum([0, *(frame.height for frame in frames)])
-        bad = {int(start) + row: why for start, b in zip(starts, blocks) for row, why in b.bad.items()}
-        frame = pl.concat(frames, how="vertical_relaxed", rechunk=True)
-        return Table(frame, str(self.path), [self.path], self.notes, self.places(records), bad)
+            columns |= {name: [frame[name] for frame in again] for name in mixed}
+        # Column by column, so that the parts of only one are there twice.
+        whole = [_joined(columns.pop(name)) for name in self.names]
+        places = self.places(np.concatenate(records))
+        return Table(pl.DataFrame(whole), str(self.path), [self.path], self.notes, places, bad)
 
     def places(self, records: NDArray[np.int64]) -> Callable[[int], str]:
         """How messages call a row."""
@@ -286,6 +294,13 @@ class CsvFile:
                 break
             line += data.count(b"\n")
         return self.dialect.skipped + 1 + wanted
+
+
+def _joined(parts: list[pl.Series]) -> pl.Series:
+    """Parts of a column below each other; those without any value have the type of the others."""
+    pl = polars()
+    dtype = next((part.dtype for part in parts if part.dtype != pl.Null), pl.Null)
+    return parts[0] if len(parts) == 1 else pl.concat([part.cast(dtype) for part in parts], rechunk=True)
 
 
 def _last_record_end(data: bytes) -> int:

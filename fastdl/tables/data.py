@@ -22,7 +22,7 @@ from fastdl.tables.kinds import Column, Findings, NumberColumn
 from fastdl.tables.kinds.date import as_times
 from fastdl.tables.model import TableModel
 from fastdl.tables.names import Names, Options, check_columns, names_in
-from fastdl.tables.preprocessor import Preprocessor
+from fastdl.tables.preprocessor import Outcomes, Preprocessor
 from fastdl.tables.recognise import Choices
 from fastdl.tables.sources import open_data
 from fastdl.tables.split import check_share, split, split_by_group, split_by_time
@@ -42,6 +42,12 @@ __all__ = [
 ]
 
 
+MOST_KEPT = 10_000
+"""Rows up to which a table is kept beside its features, for columns to be learnt again in cross-validation."""
+MOST_CLASSES = 10
+"""Of how many classes the shares in a category of many values become features."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """A data set that is ready for a trainer.
@@ -51,6 +57,7 @@ class TrainingData:
     held_out : rows of a file of their own for validation, features and targets; `validation` is empty then
     preprocessor : how a table's columns become features, or None for array files
     pixels : all features share one unit, so they are scaled by one number
+    table : what it was made of, where that is small
     notes : what a user should know about how the file was read
     """
 
@@ -168,16 +175,19 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     choices = _choices(table, options)
     findings = Findings()
     learnt = None if len(train) == len(table) else rows[train]
-    preprocessor, frame = Preprocessor.fit_tidy(table.frame, learnt, choices, names, wishes.na_values, findings)
+    outcomes = _outcomes(found, train)
+    preprocessor, frame = Preprocessor.fit_tidy(
+        table.frame, learnt, choices, names, wishes.na_values, findings, outcomes
+    )
     if not preprocessor.feature_names:
         raise OptionError(
             f"{table.label}: expected at least one feature column that varies beside the target and --ignore, got none"
         )
     encoded = preprocessor.encode(frame, findings, table.label)
+    encoded = preprocessor.cross_fitted(encoded, frame, rows[train], outcomes, options.seed)
+    kept = table if len(table) <= MOST_KEPT else None
     notes = [*table.notes, *notes, *(s for s in findings.sentences() if s.startswith("cells"))]
-    return TrainingData(
-        name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=table
-    )
+    return TrainingData(name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=kept)
 
 
 def refitted(
@@ -188,9 +198,23 @@ def refitted(
         return replace(data, train=train, validation=held_out)
     choices = _choices(data.table, options)
     rows, names = data.rows[train], data.targets.names
-    preprocessor, frame = Preprocessor.fit_tidy(data.table.frame, rows, choices, names, options.wishes.na_values)
-    encoded = preprocessor.encode(frame)
+    outcomes = _outcomes(data.targets, train)
+    preprocessor, frame = Preprocessor.fit_tidy(
+        data.table.frame, rows, choices, names, options.wishes.na_values, outcomes=outcomes
+    )
+    encoded = preprocessor.cross_fitted(preprocessor.encode(frame), frame, rows, outcomes, options.seed)
     return replace(data, features=encoded, preprocessor=preprocessor, train=train, validation=held_out)
+
+
+def _outcomes(found: Targets, train: NDArray[np.int64]) -> Outcomes:
+    """The targets of the training rows as numbers: of more than ten classes the most frequent ones."""
+    y = found.y[train]
+    if found.task != "multiclass":
+        return Outcomes(tuple(found.names), y.reshape(len(train), -1).astype(np.float64))
+    counts = np.bincount(y, minlength=found.n_outputs)
+    classes = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
+    names = tuple(f"{found.names[0]}={(found.classes or range(found.n_outputs))[k]}" for k in classes.tolist())
+    return Outcomes(names, (y[:, None] == classes).astype(np.float64))
 
 
 def load_features(files: Sequence[str], model: MLP) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,33 @@ from numpy.typing import NDArray
 from fastdl.errors import InputError, ModelFileError
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
-from fastdl.tables.encoded import Encoded
-from fastdl.tables.kinds import KINDS, CategoryColumn, Column, ConstantColumn, Findings, NumberColumn, column_from_json
+from fastdl.tables.encoded import Encoded, OneHot
+from fastdl.tables.kinds import (
+    KINDS,
+    CategoryColumn,
+    Column,
+    ConstantColumn,
+    Findings,
+    LargeCategoryColumn,
+    NumberColumn,
+    column_from_json,
+)
+from fastdl.tables.kinds.category import MOST_OWN
 from fastdl.tables.recognise import Choices, kind_of
 from fastdl.tables.text import listed, polars, tidied
 
 if TYPE_CHECKING:
     import polars as pl
 
+
+class Outcomes(NamedTuple):
+    """What is to be learnt, as numbers: y [N, outputs] of the training rows, and a name for each output."""
+
+    names: tuple[str, ...]
+    y: NDArray[np.float64]
+
+
+NO_OUTCOMES = Outcomes((), np.zeros((0, 0)))
 _LEFT_OUT = ("constant", "identifier", "ignored")
 
 
@@ -67,9 +86,10 @@ class Preprocessor:
         targets: Sequence[str] = (),
         na_values: Sequence[str] = (),
         findings: Findings | None = None,
+        outcomes: Outcomes = NO_OUTCOMES,
     ) -> tuple[Preprocessor, pl.DataFrame]:
         """The same for a frame that is tidy (see `text.tidied`); it comes back with text read as what it is, so that
-        `encode` need not read it again."""
+        `encode` need not read it again. `outcomes` are the targets of the training rows."""
         findings = Findings() if findings is None else findings
 
         def learn(name: str) -> tuple[Column, pl.Series] | InputError:
@@ -79,7 +99,12 @@ class Preprocessor:
             except InputError as error:
                 return error
             values = values if kind.converted is None else kind.converted.alias(name)
-            return kind.learn(name, values if rows is None else values.gather(rows)), values
+            shown = values if rows is None else values.gather(rows)
+            column = kind.learn(name, shown)
+            if isinstance(column, CategoryColumn) and len(column.categories) > MOST_OWN:
+                y = outcomes.y if len(outcomes.y) == len(shown) else np.zeros((len(shown), 0))
+                column = LargeCategoryColumn.learn(name, shown, outcomes.names, y)
+            return column, values
 
         names = [name for name in frame.columns if name not in targets]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # polars works without the interpreter's lock
@@ -128,6 +153,21 @@ class Preprocessor:
         findings = Findings() if findings is None else findings
         parts = [part for column in self.features for part in column.encode(frame[column.name], findings)]
         return Encoded(frame.height, parts)
+
+    def cross_fitted(
+        self, encoded: Encoded, frame: pl.DataFrame, rows: NDArray[np.int64], outcomes: Outcomes, seed: int
+    ) -> Encoded:
+        """The features of a frame in which those of the training rows do not know the rows' own targets."""
+        parts, at = list(encoded.parts), 0
+        for column in self.features:
+            if isinstance(column, LargeCategoryColumn) and column.outputs:
+                fitted = column.cross_fitted(frame[column.name].gather(rows), outcomes.y, seed)
+                for k, values in enumerate(fitted, start=at + 1):
+                    part = parts[k]
+                    assert not isinstance(part, OneHot)
+                    part[rows] = values
+            at += column.n_parts
+        return Encoded(encoded.n_rows, parts)
 
     def tidied(self, frame: pl.DataFrame) -> pl.DataFrame:
         """A frame as `encode` takes it: see `text.tidied`."""

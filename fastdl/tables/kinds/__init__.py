@@ -9,6 +9,7 @@ from fastdl.tables.kinds.boolean import BooleanColumn
 from fastdl.tables.kinds.category import CategoryColumn
 from fastdl.tables.kinds.column import Column, Findings
 from fastdl.tables.kinds.date import DateColumn
+from fastdl.tables.kinds.large_category import LargeCategoryColumn
 from fastdl.tables.kinds.left_out import ConstantColumn, IdentifierColumn, IgnoredColumn
 from fastdl.tables.kinds.number import NumberColumn
 from fastdl.tables.kinds.words import TextColumn
@@ -18,6 +19,7 @@ KINDS: dict[str, type[Column]] = {
     for kind in (
         NumberColumn,
         CategoryColumn,
+        LargeCategoryColumn,
         BooleanColumn,
         DateColumn,
         TextColumn,
@@ -38,6 +40,7 @@ __all__ = [
     "Findings",
     "IdentifierColumn",
     "IgnoredColumn",
+    "LargeCategoryColumn",
     "NumberColumn",
     "TextColumn",
     "column_from_json",

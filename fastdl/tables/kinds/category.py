@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MOST_OWN = 32
-"""A column of more categories gives a feature to the most frequent ones only, this many with the one for the others."""
+"""A column of more categories that are not rare is a `LargeCategoryColumn`."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,9 @@ class CategoryColumn(Column):
         least = min(10, len(values) // 200)
         order = sorted(counts, key=lambda category: (-counts[category], category))
         own = [category for category in order if counts[category] >= least]
-        if len(own) > MOST_OWN:
-            own = own[: MOST_OWN - 1]
         kept = set(own)
         grouped = tuple(sorted(category for category in order if category not in kept))
-        if len(grouped) == 1 and len(own) < MOST_OWN:
+        if len(grouped) == 1:
             own, grouped = [*own, *grouped], ()
         return cls(name, tuple(sorted(own)), grouped, values.has_nulls())
 
@@ -60,6 +58,10 @@ class CategoryColumn(Column):
         names = [f"{self.name}={category}" for category in self.categories]
         names += [f"{self.name} is another"] if self.grouped else []
         return [*names, f"{self.name} is missing"] if self.missing else names
+
+    @property
+    def n_parts(self) -> int:
+        return 1
 
     @property
     def is_text(self) -> bool:

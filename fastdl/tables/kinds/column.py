@@ -63,6 +63,11 @@ class Column:
         return []
 
     @property
+    def n_parts(self) -> int:
+        """How many parts `encode` gives: one for each feature, or one for all of a one-hot group."""
+        return len(self.feature_names)
+
+    @property
     def is_text(self) -> bool:
         """Whether the cells are needed as they were written, also where they look like numbers."""
         return False
