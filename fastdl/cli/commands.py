@@ -23,7 +23,9 @@ from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
     hidden_sizes,
+    loss_of,
     one_of,
+    option_error,
     settings_of,
     table_options,
 )
@@ -74,12 +76,13 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
-    recipe = fitting.Recipe(hidden, units, options.seed, dtype)
+    recipe = fitting.Recipe(hidden, units, options.seed, dtype, loss_of(options.loss))
 
     def trainer_of(model: MLP, rows: int) -> Trainer:
         return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
 
-    model = recipe.model(loaded)
+    with option_error("--loss: "):
+        model = recipe.model(loaded)
     trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer)
     columns.show(messages, loaded)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fastdl import activations, checks, schedules
+from fastdl import activations, checks, losses, schedules
 from fastdl.cli.train_options import TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.optimizers import OPTIMIZERS, Optimizer
@@ -18,7 +18,7 @@ from fastdl.training.settings import SETTINGS
 
 
 @contextlib.contextmanager
-def _option(prefix: str = "") -> Iterator[None]:
+def option_error(prefix: str = "") -> Iterator[None]:
     """An `InputError` in the block is about an option."""
     try:
         yield
@@ -28,7 +28,7 @@ def _option(prefix: str = "") -> Iterator[None]:
 
 def check_numbers(options: TrainOptions) -> None:
     """Refuse numbers that are out of range."""
-    with _option():
+    with option_error():
         checks.count(options.epochs, "--epochs", 1, "the passes over the data")
         checks.count(options.seed, "--seed", 0, "the seed of split, weights and shuffling")
         if options.batch_size is not None:
@@ -109,7 +109,7 @@ def hidden_activations(options: TrainOptions, n_hidden: int) -> list[activations
         raise OptionError(f"--leaky-alpha: expected --activation leaky_relu with it, got {options.activation!r}")
     for name in names:
         one_of("--activation", name, list(activations.ACTIVATIONS))
-    with _option("--leaky-alpha: "):
+    with option_error("--leaky-alpha: "):
         leaky = activations.LeakyReLU(0.01 if alpha is None else alpha)
     units = [leaky if name == "leaky_relu" else activations.Activation(name) for name in names]
     if len(units) not in (1, n_hidden):
@@ -118,6 +118,20 @@ def hidden_activations(options: TrainOptions, n_hidden: int) -> list[activations
             f"{options.activation}"
         )
     return units * n_hidden if len(units) == 1 else units
+
+
+def loss_of(text: str | None) -> losses.Loss | None:
+    """The loss of `poisson`, `huber:1.5` or `quantile:0.9`; None is the default of the task."""
+    if text is None:
+        return None
+    name, _, number = text.partition(":")
+    one_of("--loss", name.replace("-", "_"), [*losses.LOSSES, losses.CROSS_ENTROPY])
+    with option_error("--loss: "):
+        try:
+            value = float(number) if number else None
+        except ValueError:
+            raise InputError(f"expected a number behind {name}:, such as {name}:0.5, got {text!r}") from None
+        return losses.Loss(name.replace("-", "_"), value)
 
 
 def optimizer_of(options: TrainOptions) -> Optimizer:
@@ -141,7 +155,7 @@ def schedule_of(text: str, warmup: int) -> schedules.Schedule:
     name, _, numbers = text.partition(":")
     kind: Callable[..., schedules.Schedule] = schedules.SCHEDULES[one_of("--schedule", name, list(schedules.SCHEDULES))]
     arguments = [number.strip() for number in numbers.split(",")] if numbers else []
-    with _option("--schedule: "):
+    with option_error("--schedule: "):
         if name in ("step", "exponential"):
             try:
                 every, factor = int(arguments[0]), float(arguments[1])

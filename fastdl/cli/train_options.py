@@ -84,10 +84,24 @@ class TrainOptions:
     ] = None
     hidden: Annotated[str, _option(MODEL, "Sizes of the hidden layers; none for a linear model.", "SIZES")] = "256,128"
     activation: Annotated[
-        str, _option(MODEL, "relu, leaky_relu, tanh, sigmoid or identity; or one per hidden layer.", "NAMES")
+        str,
+        _option(
+            MODEL,
+            "relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, identity; or one per hidden layer.",
+            "NAMES",
+        ),
     ] = "relu"
     leaky_alpha: Annotated[
         float | None, _option(MODEL, "Slope of leaky_relu below 0.", "SLOPE", show_default="0.01")
+    ] = None
+    loss: Annotated[
+        str | None,
+        _option(
+            MODEL,
+            "squared_error, huber:1.0, absolute_error, quantile:0.9 or poisson for numbers; cross_entropy:0.1 smooths labels.",
+            "NAME",
+            show_default="that of the task",
+        ),
     ] = None
     dtype: Annotated[str, _option(MODEL, "float32 or float64.", "DTYPE")] = "float32"
     optimizer: Annotated[str, _option(TRAINING, "adam, adamw, rmsprop, momentum or sgd.", "NAME")] = "adam"
