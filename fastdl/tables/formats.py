@@ -53,7 +53,7 @@ def read(path: Path, kind: str, na_values: Sequence[str] = ()) -> Table:
     }
     try:
         frame = readers[kind]()
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).split("\n")[0]

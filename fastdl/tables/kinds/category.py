@@ -82,8 +82,7 @@ class CategoryColumn(Column):
         table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, np.uint8 if width < 256 else np.int32)
         table[numbers] = [other if code == -1 else code for code in code_of]
         if findings is not None and -1 in code_of:
-            unseen = distinct.filter([code == -1 for code in code_of])
-            findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())).cast(polars().String))
+            findings.add("unseen", self.name, of_numbers(cells, numbers[np.array(code_of) == -1]))
         rows = cells.to_physical()
         codes = table[rows.fill_null(0).to_numpy()]
         if rows.has_nulls():
@@ -99,6 +98,14 @@ class CategoryColumn(Column):
         if self.grouped:
             text += f", {len(self.grouped):,} of them together"
         return text + missing_words(self.missing)
+
+
+def of_numbers(cells: pl.Series, numbers: NDArray[np.integer]) -> pl.Series:
+    """The cells of a Categorical column, as text, whose physical numbers are among `numbers`."""
+    rows = np.flatnonzero(
+        np.isin(cells.to_physical().fill_null(0).to_numpy(), numbers) & cells.is_not_null().to_numpy()
+    )
+    return cells.gather(rows).cast(polars().String)
 
 
 def as_categories(values: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.tables.encoded import Part
-from fastdl.tables.kinds.category import as_categories
+from fastdl.tables.kinds.category import as_categories, of_numbers
 from fastdl.tables.kinds.column import Column, Findings, missing_words
 from fastdl.tables.text import canonical, polars
 
@@ -87,8 +87,7 @@ class LargeCategoryColumn(Column):
         numbers = distinct.to_physical().to_numpy()
         code_of = [known.get(category, unknown) for category in canonical(distinct.cast(polars().String))]
         if findings is not None and unknown in code_of:
-            unseen = distinct.filter([code == unknown for code in code_of])
-            findings.add("unseen", self.name, cells.filter(cells.is_in(unseen.implode())).cast(polars().String))
+            findings.add("unseen", self.name, of_numbers(cells, numbers[np.array(code_of) == unknown]))
         missing = len(self.categories)  # the same as `unknown` where none was missing in training
         table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, np.int64)
         table[numbers] = code_of
