@@ -24,8 +24,8 @@ KERNEL_ROOMS = [
     {"serial", "__main__"},
     {"linear", "losses", "optimizers"},
     {"kernel", "arguments"},
-    {"tile_body", "tile", "packing", "matmul", "team"},
-    {"activations"},
+    {"tile_body", "tile", "packing", "matmul", "team", "rows", "loss_rows"},
+    {"activations", "curves", "terms"},
     {"simd", "host", "_cache", "_jit", "regions", "peak", "random_bits", "ticks"},
 ]
 MAY_IMPORT_KERNELS = {"engine", "model", "optimizers", "activations"}
