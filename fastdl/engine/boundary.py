@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import EngineError
+from fastdl.sparse import SparseRows
 
-INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
 
 
 def check(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -17,6 +18,18 @@ def check(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) ->
     """
     if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype) or not array.flags.carray:
         raise _error(name, array, dtype, shape)
+
+
+def check_inputs(name: str, x: NDArray | SparseRows, dtype: np.dtype, shape: tuple[int, int]) -> None:
+    """The same for inputs, which may be sparse: whoever made `SparseRows` has seen to it that their places exist."""
+    if not isinstance(x, SparseRows):
+        check(name, x, dtype, shape)
+        return
+    if x.shape != shape:
+        raise fault(f"{name} should be sparse rows of shape {shape}, and is of shape {x.shape}")
+    check(f"{name}: starts", x.starts, INT64, (shape[0] + 1,))
+    check(f"{name}: columns", x.columns, INT32, x.columns.shape)
+    check(f"{name}: values", x.values, dtype, x.columns.shape)
 
 
 def fault(what: str) -> EngineError:

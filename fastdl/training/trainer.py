@@ -21,6 +21,7 @@ from fastdl.model import MLP
 from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
+from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
@@ -194,7 +195,7 @@ class Trainer(Settings):
     def _run(
         self,
         session: Session,
-        inputs: NDArray,
+        inputs: NDArray | SparseRows,
         targets: NDArray,
         weight: NDArray | None,
         validation: Validation | None,
