@@ -5,7 +5,7 @@ SciPy is not imported: what is sparse is known by its attributes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastdl.errors import InputError
 
 _MOST_COLUMNS = 2**31 - 1
-_PLAIN = ["C", "A", "W"]
+_PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
 
 
 class SparseRows:
@@ -44,6 +44,11 @@ class SparseRows:
     def lengths(self) -> NDArray[np.int64]:
         """How many numbers each row has."""
         return np.diff(self.starts)
+
+    @property
+    def numbers_per_row(self) -> int:
+        """Of the mean row, rounded up to a power of two."""
+        return 1 << (max(1, len(self.values) // max(1, len(self))) - 1).bit_length()
 
     def part(self, rows: slice) -> SparseRows:
         """Neighbouring rows; the numbers are not copied."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.engine.structs import STEP_COLUMNS
 from fastdl.errors import EngineError
+from fastdl.network import Architecture
 from fastdl.sparse import SparseRows
 
 INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
@@ -30,6 +32,29 @@ def check_inputs(name: str, x: NDArray | SparseRows, dtype: np.dtype, shape: tup
     check(f"{name}: starts", x.starts, INT64, (shape[0] + 1,))
     check(f"{name}: columns", x.columns, INT32, x.columns.shape)
     check(f"{name}: values", x.values, dtype, x.columns.shape)
+
+
+def check_epoch(
+    architecture: Architecture, rows: tuple[NDArray | SparseRows, NDArray, NDArray | None], order: NDArray, table: NDArray,
+    n_batches: int,
+) -> None:  # fmt: skip
+    """Whether all that the caller of an epoch brings fits the workspaces; the values of `order` are his duty.
+
+    rows are inputs, labels or targets, and weights.
+    """
+    x, y, weight = rows
+    n_rows, layers, dtype = len(x), architecture.layers, architecture.dtype
+    check_inputs("x", x, dtype, (n_rows, layers[0]))
+    if architecture.loss.takes_labels:
+        check("labels", y, INT64, (n_rows,))
+    else:
+        check("targets", y, dtype, (n_rows, layers[-1]))
+    if weight is not None:
+        check("weights", weight, dtype, (n_rows,))
+    check("order", order, INT64, (len(order),))
+    check("rates", table, FLOAT64, (len(table), STEP_COLUMNS))
+    if len(table) < n_batches:
+        raise fault(f"{len(table)} rates are too few for {n_batches} batches")
 
 
 def fault(what: str) -> EngineError:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
-from fastdl.engine.boundary import FLOAT64, INT64, check, check_inputs, fault
+from fastdl.engine.boundary import check, check_epoch, fault
 from fastdl.engine.compile import for_network, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
@@ -140,10 +140,10 @@ class Session:
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
         clips, whole = settings.clip_norm > 0, settings.optimizer is None
-        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised
+        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised, self._stored
 
     def _build(self, settings: Settings) -> None:
-        self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings), self._stored)
+        self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = self._workspace.work > SLOW_STEP
 
@@ -240,11 +240,13 @@ class Session:
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
         table = self.step_table(rates) if rates.ndim == 1 else rates
-        self._check(x, y, weight, order, table, n_batches)
+        check_epoch(self.architecture, (x, y, weight), order, table, n_batches)
+        check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
-        sparse = self._take_sparse(x, table, len(order))
-        data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
         whole = len(order) == len(x) <= batch_size
+        sparse = self._take_sparse(x, table, len(order), whole)
+        data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
+        order = np.arange(len(x)) if whole else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
         train_batches = self._train_batches or self.prepare()
@@ -287,10 +289,11 @@ class Session:
         self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
         return float(result[structs.LOSS_SUM]) / len(order), -1
 
-    def _take_sparse(self, x: NDArray | SparseRows, table: NDArray, n_rows: int) -> SparseWorkspace | None:
+    def _take_sparse(
+        self, x: NDArray | SparseRows, table: NDArray, n_rows: int, whole: bool
+    ) -> SparseWorkspace | None:  # fmt: skip
         """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs."""
-        is_sparse = isinstance(x, SparseRows)
-        stored = 1 << (max(1, len(x.values) // max(1, len(x))) - 1).bit_length() if is_sparse else 0
+        stored = x.numbers_per_row if isinstance(x, SparseRows) else 0
         if stored != self._stored:
             self._stored = stored
             self._build(self.settings)
@@ -299,9 +302,10 @@ class Session:
             self._sparse = None
             return None
         for_sparse(self.architecture, trains=True)
-        if self._sparse is None or self._sparse.x is not x or self._sparse.batch_size != self.settings.batch_size:
+        size = 0 if whole else self.settings.batch_size
+        if self._sparse is None or self._sparse.x is not x or self._sparse.batch_size != size:
             self._sparse = None  # its memory goes before new one comes
-            self._sparse = SparseWorkspace(self.architecture, x, self.settings.batch_size)
+            self._sparse = SparseWorkspace(self.architecture, x, size)
         sizes = n_rows, self.settings.batch_size
         self._sparse.begin(table, sizes, self._code, self._hyper, self._updates_done + 1)
         lazy = self._sparse.mode != structs.EAGER
@@ -328,12 +332,14 @@ class Session:
         table[:, structs.SCALE] = scale
         return table
 
-    def prepare(self) -> Callable[..., None]:
-        """Have all ready that the first step would wait for, and return what native calls go to.
+    def prepare(self, sparse: bool = False) -> Callable[..., None]:
+        """Have all ready that the first step would wait for, on `sparse` inputs as well, and return what native calls go to.
 
         That is the compiled code, and Numba's threads where the tuner may choose more than one: they are sent through a
         call of no steps, since starting them and loading their parallel region takes 0.1 s.
         """
+        if sparse:
+            for_sparse(self.architecture, trains=True)
         if self._train_batches is None:
             dtype = self.architecture.dtype
             data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
@@ -350,30 +356,6 @@ class Session:
                 compiled((self._workspace.state, crew.n_threads, 0), *arguments[1:])
             self._train_batches = compiled
         return self._train_batches
-
-    def _check(
-        self,
-        x: NDArray | SparseRows,
-        y: NDArray,
-        weight: NDArray | None,
-        order: NDArray,
-        table: NDArray,
-        n_batches: int,
-    ) -> None:
-        """Whether all that the caller brings fits the workspaces, which are nobody else's; the values of `order` are his duty."""
-        a, rows, dtype = self.architecture, len(x), self.architecture.dtype
-        check_inputs("x", x, dtype, (rows, a.layers[0]))
-        if a.loss.takes_labels:
-            check("labels", y, INT64, (rows,))
-        else:
-            check("targets", y, dtype, (rows, a.layers[-1]))
-        if weight is not None:
-            check("weights", weight, dtype, (rows,))
-        check("order", order, INT64, (len(order),))
-        check("rates", table, FLOAT64, (len(table), structs.STEP_COLUMNS))
-        if len(table) < n_batches:
-            raise fault(f"{len(table)} rates are too few for {n_batches} batches")
-        check("parameters", self.parameters, dtype, self._shape)
 
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])

@@ -34,7 +34,7 @@ def turned_batch(places: int, numbers: int, dtype: np.dtype) -> tuple[NDArray, .
 
 
 class SparseWorkspace:
-    """What is the same for all epochs on the same rows."""
+    """What is the same for all epochs on the same rows, in batches of so many; 0: one batch, of all rows as they stand."""
 
     def __init__(self, architecture: Architecture, x: SparseRows, batch_size: int) -> None:
         dtype, n_in = architecture.dtype, architecture.layers[0]
@@ -42,16 +42,16 @@ class SparseWorkspace:
         self.mode, self._steps = structs.EAGER, 0
         self._counts = np.zeros(COUNTERS, np.int64)
         self._stored = x.starts, x.columns, x.values
-        if len(x) <= batch_size:
-            self._nothing = turned_batch(1, 0, dtype)
-            self._scratch = self._nothing
+        if batch_size == 0:
+            self._scratch = turned_batch(1, 0, dtype)
             if x.turned is None:
                 x.turned = turned_batch(1, len(x.values), dtype)
                 scratch = turned_batch(1, len(x.values), dtype)
                 turn_all(n_in, *self._stored, x.turned, scratch, self._counts)
             self._batches = x.turned
         else:
-            numbers = int(np.partition(x.lengths, len(x) - batch_size)[-batch_size:].sum())
+            longest = np.sort(x.lengths)[-batch_size:]
+            numbers = int(longest.sum())
             self._batches, self._scratch = turned_batch(2, numbers, dtype), turned_batch(1, numbers, dtype)
         self._done = np.zeros(n_in, np.int64)
         self._zeros = np.zeros(max(architecture.layers[1], NUMBERS_AT_ONCE), dtype)
