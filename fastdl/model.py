@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, frames, initialisation, network
+from fastdl import checks, frames, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
@@ -19,6 +19,7 @@ from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, Unit
 from fastdl.scaling import Scaling
+from fastdl.sparse import SparseRows
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
@@ -179,6 +180,11 @@ class MLP:
 
         `predict` returns regression targets in the units of y. Returns the model itself.
         """
+        if sparse.is_sparse(X):
+            raise InputError(
+                f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
+                f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
+            )
         rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
         if len(rows) == 0:
             raise InputError("X: expected at least one row to take the statistics of, got an empty array")
@@ -199,13 +205,21 @@ class MLP:
         if self.feature_names is None and not isinstance(X, np.ndarray):
             self.feature_names = frames.names_of(X)
 
-    def prepare_inputs(self, X: ArrayLike, name: str = "X") -> NDArray[np.floating]:
+    def prepare_inputs(self, X: Any, name: str = "X") -> NDArray[np.floating] | SparseRows:
         """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
-        return checks.finite(*self._inputs(X, name))
+        rows, name = self._inputs(X, name)
+        return rows if isinstance(rows, SparseRows) else checks.finite(rows, name)
 
-    def _inputs(self, X: ArrayLike, name: str = "X") -> tuple[NDArray[np.floating], str]:
+    def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating] | SparseRows, str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
         if type(X) is not np.ndarray:
+            if sparse.is_sparse(X):
+                if self.scaling is not None:
+                    raise InputError(
+                        f"{name}: expected a dense array, since this model standardises its inputs, which would make a sparse "
+                        f"{type(X).__name__} dense; use {name}.toarray(), or a model without standardize"
+                    )
+                return sparse.rows_of(X, self.layers[0], self.dtype, name), name
             X = frames.in_order(X, self.feature_names, name)
         rows = checks.table(X, self.layers[0], name)
         if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable

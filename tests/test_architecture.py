@@ -33,7 +33,7 @@ FASTDL_ROOMS = {
         "initialisation",
         "datasets",
     ],
-    "checks": ["checks", "frames"],
+    "checks": ["checks", "frames", "sparse"],
     "words": ["errors", "suggest", "_version"],
 }
 KERNEL_ROOMS = {

@@ -194,17 +194,10 @@ def test_numpy_numbers_are_numbers(kind):
     assert mlp(np.array([4, 3, 2]), init=kind(0.5), seed=np.int64(1)).layers == (4, 3, 2)
 
 
-class Sparse:
-    """What SciPy's sparse matrices show."""
-
-    tocsr = toarray = None
-
-
 @pytest.mark.parametrize(
     ("X", "words"),
     [
         (np.ma.masked_array(X, X > 1), r"X: expected numbers, got masked cells; fill them first"),
-        (Sparse(), r"X: expected a dense array, got a sparse Sparse; use X.toarray\(\)"),
         (None, "X: expected an array of numbers, got None"),
         (np.array([["1.5"] * 4]), r"X: expected real numbers, got dtype <U3, such as '1.5'; encode texts"),
     ],

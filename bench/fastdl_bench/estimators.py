@@ -27,6 +27,7 @@ class Fit:
 
     classes : 0 for a regression
     predicts : instead of fit, calls of `predict` with one row are timed
+    stored : 0, or how many numbers a row of sparse inputs has
     """
 
     title: str
@@ -37,15 +38,18 @@ class Fit:
     classes: int = 0
     batch: int | str = "auto"
     predicts: bool = False
+    stored: int = 0
 
-    def data(self) -> tuple[NDArray[np.float32], NDArray]:
-        """The digits with pixels from 0 to 1, or seeded numbers with a teacher."""
+    def data(self) -> tuple[Any, NDArray]:
+        """The digits with pixels from 0 to 1, or seeded numbers with a teacher; sparse ones in CSR."""
         if self.columns == 64:
             from fastdl.datasets import load_digits
 
             x, y = load_digits()
             return np.ascontiguousarray(x / np.float32(16)), y
         rng = np.random.default_rng(0)
+        if self.stored:
+            return self._sparse_data(rng)
         x = rng.standard_normal((self.rows, self.columns), np.float32)
         scores = (
             x @ rng.standard_normal((self.columns, max(1, self.classes)), np.float32) / np.float32(self.columns**0.5)
@@ -54,11 +58,27 @@ class Fit:
             return x, (scores + rng.gumbel(size=scores.shape) / 2).argmax(axis=1)
         return x, np.tanh(scores[:, 0]) + np.float32(0.1) * rng.standard_normal(self.rows, np.float32)
 
+    def _sparse_data(self, rng: np.random.Generator) -> tuple[Any, NDArray]:
+        """Numbers in columns drawn at random, of which each belongs to a class."""
+        from scipy import sparse
+
+        columns = rng.integers(0, self.columns, (self.rows, self.stored))
+        values = rng.random(columns.shape, np.float32)
+        scores = np.zeros((self.rows, self.classes), np.float32)
+        np.add.at(scores, (np.arange(self.rows)[:, None], columns % self.classes), values)
+        starts = np.arange(0, columns.size + 1, self.stored)
+        x = sparse.csr_array((values.ravel(), columns.ravel(), starts), (self.rows, self.columns))
+        x.sum_duplicates()
+        return x, scores.argmax(axis=1)
+
 
 CASES: dict[str, Fit] = {
     "digits": Fit("fit digits 1,797 x 64, (100), 200 epochs", 1_797, 64, (100,), 200, 10),
     "regression": Fit("fit regression 50,000 x 30, (100), 5 epochs", 50_000, 30, (100,), 5),
     "images": Fit("fit classes 60,000 x 784, (512, 512), batch 256, 1 epoch", 60_000, 784, (512, 512), 1, 10, 256),
+    "sparse": Fit(
+        "fit sparse 20,000 x 100,000, 100 numbers a row, (100), 1 epoch", 20_000, 100_000, (100,), 1, 10, stored=100
+    ),
     "row": Fit("predict 1 row, 64-100-10", 1_797, 64, (100,), 1, 10, predicts=True),
     "row-regression": Fit("predict 1 row, 30-100-1", 2_000, 30, (100,), 1, predicts=True),
 }

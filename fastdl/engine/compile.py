@@ -19,6 +19,14 @@ from fastdl.engine.backward import add_partial, backward
 from fastdl.engine.forward import forward
 from fastdl.engine.gather import gather
 from fastdl.engine.loss import loss_rows
+from fastdl.engine.sparse import (
+    catch_up_block,
+    catch_up_columns,
+    sparse_forward,
+    sparse_update_block,
+    update_columns,
+)
+from fastdl.engine.sparse_batch import turn
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, update_block
 from fastdl.network import Architecture
@@ -27,6 +35,10 @@ from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
 HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
+# What only trainings on sparse inputs call.
+SPARSE: list[Linked] = [
+    f.linked for f in (turn, sparse_forward, catch_up_columns, update_columns, sparse_update_block, catch_up_block)
+]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
 # python, python3.11, python3.13t, pythonw.exe, ...
@@ -46,6 +58,14 @@ def for_prediction(dtype: np.dtype) -> None:
     """Make ready what a forward pass and a mean loss call."""
     for unit in (forward, loss_rows):
         unit.linked.ensure(from_dtype(dtype))
+
+
+def for_sparse(architecture: Architecture, trains: bool) -> None:
+    """Make ready what sparse inputs need besides; the activation of the first layer is no register tile's then."""
+    for unit in SPARSE if trains else (sparse_forward.linked,):
+        unit.ensure(from_dtype(architecture.dtype))
+    for hidden in architecture.hidden[:1]:
+        ACTIVATION_BLOCKS[hidden.code].linked.ensure(from_dtype(architecture.dtype))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -15,6 +16,7 @@ from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session, Settings
 from fastdl.network import Architecture, views
+from fastdl.sparse import SparseRows
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
 LOSS_BLOCK = 2**22
@@ -34,7 +36,7 @@ class Engine:
         self,
         architecture: Architecture,
         parameters: NDArray,
-        refuse: Callable[[NDArray, str], object] | None = None,
+        refuse: Callable[[Any, str], object] | None = None,
     ) -> None:
         self.architecture = architecture
         self.parameters = parameters
@@ -49,21 +51,21 @@ class Engine:
         raw = np.zeros((0, 1), dtype)
         total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
 
-    def forward(self, x: NDArray, n_threads: int | str = "auto", name: str = "X") -> NDArray:
+    def forward(self, x: NDArray | SparseRows, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
         raw, finite = self._predictor.outputs(x, n_threads)
         if not finite:
             self._not_finite(x, name)
         return raw
 
-    def classes(self, x: NDArray, name: str = "X") -> NDArray[np.int64]:
+    def classes(self, x: NDArray | SparseRows, name: str = "X") -> NDArray[np.int64]:
         """Which raw output is the greatest [N], for inputs [N, I]; as `forward` otherwise."""
         classes, finite = self._predictor.classes(x)
         if not finite:
             self._not_finite(x, name)
         return classes
 
-    def _not_finite(self, x: NDArray, name: str) -> None:
+    def _not_finite(self, x: NDArray | SparseRows, name: str) -> None:
         if self._refuse is not None:
             self._refuse(x, name)
         raise fault(f"{name} holds numbers that are not finite, and was not refused")
@@ -105,7 +107,7 @@ class Engine:
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(
-        self, x: NDArray, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
+        self, x: NDArray | SparseRows, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
     ) -> tuple[float, NDArray]:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient; `weight` [N] is scaled to mean 1."""
         layers, dtype = self.architecture.layers, self.architecture.dtype

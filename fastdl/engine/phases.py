@@ -12,10 +12,22 @@ from fastdl.engine.backward import add_partial, backward
 from fastdl.engine.forward import forward, parts_of
 from fastdl.engine.gather import gather
 from fastdl.engine.loss import loss_rows
+from fastdl.engine.sparse import (
+    catch_up_columns,
+    column_jobs,
+    sparse_forward,
+    sparse_update_block,
+    turned,
+    update_columns,
+)
+from fastdl.engine.sparse_batch import turn
 from fastdl.engine.structs import (
     BACKWARD,
+    DENSE,
+    EAGER,
     FORWARD,
     GATHER,
+    LAZY,
     N_IN,
     N_OUT,
     OUTPUT,
@@ -59,9 +71,10 @@ class Worker(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: its rows, and how many; what the gradient of their losses is divided by, and its loss multiplied by; rates, and
-    the key of its masks."""
+    """One step: its number in the epoch; its rows, and how many; what the gradient of their losses is divided by, and its loss
+    multiplied by; rates, and the key of its masks."""
 
+    number: Any
     batch: Rows
     rows: Any
     divisor: Any
@@ -97,6 +110,7 @@ def step_of(i, run, network, loss, update, batches):
     n_out = plan_of(network, network.n_layers - 1)[N_OUT]
     own = pointer(run.table, (run.batch + i) * STEP_COLUMNS)
     return Step(
+        run.batch + i,
         _place_of(run.batch + i, batches),
         rows,
         float(rows * n_out if loss.per_output else rows) / own[SCALE],
@@ -107,13 +121,17 @@ def step_of(i, run, network, loss, update, batches):
 
 
 @jit
-def _forward_block(block, layer, step, network, memory):
+def _forward_block(block, layer, step, network, batches, memory):
     """One layer for one block of rows and columns."""
     inlined()
     plan, nothing = plan_of(network, layer), null(network.alphas[layer])
     above = pointer(memory.outputs, plan[OUTPUT])
     kept = pointer(memory.outputs, plan[Z]) if plan[Z] >= 0 else nothing
-    forward(block, network, layer, input_of(network, layer, step.batch, memory.outputs), above, kept, step.key)
+    if layer == 0 and batches.sparse.mode != DENSE:
+        start = step.number * batches.size
+        sparse_forward(block, network, batches.sparse.stored, batches.order, start, above, kept, step.key)
+    else:
+        forward(block, network, layer, input_of(network, layer, step.batch, memory.outputs), above, kept, step.key)
 
 
 @jit
@@ -134,7 +152,7 @@ def _row_block(job, row_blocks, rows):
 
 
 @jit
-def fused_row_blocks(worker, row_blocks, step, network, loss, update, memory):
+def fused_row_blocks(worker, row_blocks, step, network, loss, update, batches, memory):
     """Forward, loss and backward of all layers, and partial gradients where there are any: one phase."""
     inlined()
     last, most_rows = network.n_layers - 1, job_rows(network.itemsize) - TILE_ROWS
@@ -146,7 +164,7 @@ def fused_row_blocks(worker, row_blocks, step, network, loss, update, memory):
             high = min(stop, low + most_rows)
             start = start_clock(worker)
             for layer in range(network.n_layers):
-                _forward_block((low, high, 0, plan_of(network, layer)[N_OUT]), layer, step, network, memory)
+                _forward_block((low, high, 0, plan_of(network, layer)[N_OUT]), layer, step, network, batches, memory)
             _loss_block(low, high, step, network, loss, memory)
             stop_clock(worker, FORWARD, start)
             start = start_clock(worker)
@@ -168,7 +186,13 @@ def fused_row_blocks(worker, row_blocks, step, network, loss, update, memory):
 
 
 @jit
-def forward_layers(worker, step, network, loss, memory):
+def row_jobs(rows):
+    """How many jobs of ROWS rows there are."""
+    return (rows + ROWS - 1) // ROWS
+
+
+@jit
+def forward_layers(worker, step, network, loss, batches, memory):
     """Forward of one layer after the other, a phase each, and the loss, with the last layer if its jobs are whole rows."""
     inlined()
     last, rows = network.n_layers - 1, step.rows
@@ -176,12 +200,15 @@ def forward_layers(worker, step, network, loss, memory):
     for layer in range(network.n_layers):
         n_out, needed = plan_of(network, layer)[N_OUT], parts_of(worker.size, rows, network, layer)
         ends = layer == last and fused
-        jobs = n_jobs(rows, n_out, network.itemsize, needed, ends)
+        sparse = layer == 0 and batches.sparse.mode != DENSE
+        jobs = row_jobs(rows) if sparse else n_jobs(rows, n_out, network.itemsize, needed, ends)
         job = first_job(worker.state, worker.rank)
         while job < jobs:
             start = start_clock(worker)
             block = job_block(job, rows, n_out, network.itemsize, needed, ends)
-            _forward_block(block, layer, step, network, memory)
+            if sparse:
+                block = job * ROWS, min(rows, (job + 1) * ROWS), 0, n_out
+            _forward_block(block, layer, step, network, batches, memory)
             if ends:
                 _loss_block(block[0], block[1], step, network, loss, memory)
             stop_clock(worker, FORWARD, start)
@@ -189,7 +216,7 @@ def forward_layers(worker, step, network, loss, memory):
         barrier(worker.state, worker.size)
     if not fused:
         job = first_job(worker.state, worker.rank)
-        while job < (rows + ROWS - 1) // ROWS:
+        while job < row_jobs(rows):
             start = start_clock(worker)
             _loss_block(job * ROWS, min(rows, (job + 1) * ROWS), step, network, loss, memory)
             stop_clock(worker, FORWARD, start)
@@ -223,10 +250,16 @@ def backward_and_update(worker, first_passed, following, step, network, update, 
             downs = n_jobs(rows, n_in, network.itemsize, needed)
         ups, before = update_jobs(network, low, high), update_jobs(network, 0, low)
         rest = _gather_jobs(batches) if passed == 0 and following >= 0 else 0
-        job = first_job(worker.state, worker.rank)
+        # Of sparse inputs: the next batch is turned, and where updates are lazy, they and the biases make up jobs of their own.
+        sparse = 0
+        if passed == 0 and batches.sparse.mode != DENSE:
+            sparse = 1 if batches.sparse.mode == EAGER else 2 + column_jobs(turned(step.number, batches))
+        job = first_job(worker.state, worker.rank) - sparse
         while job < downs + ups + rest:
             start = start_clock(worker)
-            if job < downs:
+            if job < 0:
+                _sparse_job(job + sparse, following, worker, step, network, update, batches, memory, start)
+            elif job < downs:
                 block = job_block(job, rows, n_in, network.itemsize, needed)
                 backward(block, network, passed, memory, step.key)
                 stop_clock(worker, BACKWARD, start)
@@ -236,16 +269,64 @@ def backward_and_update(worker, first_passed, following, step, network, update, 
                 below = input_of(network, layer, step.batch, memory.outputs)
                 d_above = pointer(memory.d_outputs, plan_of(network, layer)[OUTPUT])
                 square = before + job - downs
-                update_block(
-                    number, network, layer, rows, update, worker.rank, step.rates, below, d_above, square
-                )  # fmt: skip
+                if layer == 0 and batches.sparse.mode != DENSE:
+                    columns = turned(step.number, batches)
+                    sparse_update_block(
+                        number, network, rows, update, worker.rank, step.rates, columns, d_above, square
+                    )  # fmt: skip
+                else:
+                    update_block(
+                        number, network, layer, rows, update, worker.rank, step.rates, below, d_above, square
+                    )  # fmt: skip
                 stop_clock(worker, UPDATE, start)
             else:
                 gather(job - downs - ups, following, batches, there)
                 stop_clock(worker, GATHER, start)
-            job = claim(worker.state, worker.size)
+            job = claim(worker.state, worker.size) - sparse
         barrier(worker.state, worker.size)
         high = low
+
+
+@jit
+def _sparse_job(job, following, worker, step, network, update, batches, memory, start):
+    """Job 0 turns the next batch, which takes longest; the others update the first layer."""
+    inlined()
+    if job == 0:
+        if following >= 0:
+            turn_batch(following, network, batches)
+        stop_clock(worker, GATHER, start)
+    else:
+        d_above = pointer(memory.d_outputs, plan_of(network, 0)[OUTPUT])
+        update_columns(
+            job - 2, network, step.number, step.rows, update, worker.rank, step.rates, batches, d_above
+        )  # fmt: skip
+        stop_clock(worker, UPDATE, start)
+
+
+@jit
+def turn_batch(number, network, batches):
+    """Write down a batch of sparse rows by columns, in its place."""
+    sparse, start = batches.sparse, number * batches.size
+    rows = min(batches.size, batches.n_rows - start)
+    n_columns = plan_of(network, 0)[N_IN]
+    to = turned(number, batches)
+    turn(start, rows, n_columns, sparse.stored, batches.order, to, sparse.scratch, sparse.counts)
+
+
+@jit
+def catch_up(worker, step, network, update, batches):
+    """Rows of the first layer's weights that the step uses catch up with the steps that did not."""
+    inlined()
+    if batches.sparse.mode != LAZY or step.number == 0:
+        return
+    jobs = column_jobs(turned(step.number, batches))
+    job = first_job(worker.state, worker.rank)
+    while job < jobs:
+        start = start_clock(worker)
+        catch_up_columns(job, network, update, batches, step.number)
+        stop_clock(worker, UPDATE, start)
+        job = claim(worker.state, worker.size)
+    barrier(worker.state, worker.size)
 
 
 @jit
@@ -270,8 +351,10 @@ def _gather_jobs(batches):
 
 
 @jit
-def gather_first(worker, run, batches):
+def gather_first(worker, run, network, batches):
     """The first batch of a call; the others are gathered during the step before."""
     for job in range(worker.rank, _gather_jobs(batches), worker.size):
         gather(job, run.batch, batches, _place_of(run.batch, batches))
+    if worker.rank == 0 and batches.sparse.mode != DENSE and batches.n_places > 1 and run.n_batches:
+        turn_batch(run.batch, network, batches)
     barrier(worker.state, worker.size)

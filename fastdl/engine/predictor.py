@@ -13,12 +13,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.engine.boundary import check
-from fastdl.engine.compile import for_network, for_prediction
+from fastdl.engine.boundary import check, check_inputs
+from fastdl.engine.compile import for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
 from fastdl.engine.plan import Layout
-from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, network_of, plan_of
+from fastdl.engine.sparse import sparse_forward
+from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, Stored, network_of, plan_of, stored_of
 from fastdl.engine.thread_tuner import CallLength, threads_for
+from fastdl.sparse import SparseRows
 from fastdl_kernels.serial import TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
@@ -28,6 +30,7 @@ from fastdl_kernels.simd import (
     fma,
     hmax,
     hsum,
+    is_null,
     lanes_of,
     like,
     load,
@@ -87,7 +90,7 @@ def argmax(row, n):
 
 
 @jit
-def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, classes):
+def _predict_chunk(c, chunk, network, data, stored, n_rows, work, room, raw, picks, classes):
     """All layers for one chunk of rows; work holds the layers by turns, `room` numbers apart. Are its inputs finite?"""
     noinline()
     first = c * chunk
@@ -96,14 +99,17 @@ def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, clas
     no_mask, no_z = np.uint64(0), null(network.alphas[0])  # a prediction drops no units and keeps no z
     n_inputs = plan_of(network, 0)[N_IN]
     below = Matrix(pointer(data, first * n_inputs), n_inputs)
-    finite = is_finite(below.data, rows * n_inputs)
+    is_sparse = not is_null(stored.starts)
+    finite = is_sparse or is_finite(below.data, rows * n_inputs)
     for layer in range(network.n_layers):
         plan = plan_of(network, layer)
         n_out = plan[N_OUT]
         above = pointer(work, layer % 2 * room)
         if layer == last and not picks:
             above = pointer(raw, first * n_out)
-        for job in range(n_jobs(rows, n_out, network.itemsize, 1)):
+        if layer == 0 and is_sparse:
+            sparse_forward((0, rows, 0, n_out), network, stored, null(first), first, above, no_z, no_mask)
+        for job in range(0 if layer == 0 and is_sparse else n_jobs(rows, n_out, network.itemsize, 1)):
             forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, no_z, no_mask)
         below = Matrix(above, plan[STRIDE])
     if picks:
@@ -113,12 +119,12 @@ def _predict_chunk(c, chunk, network, data, n_rows, work, room, raw, picks, clas
 
 
 @jit
-def _predict_chunks(t, n_threads, chunk, network, data, n_rows, work, room, raw, picks, classes):
+def _predict_chunks(t, n_threads, chunk, network, data, stored, n_rows, work, room, raw, picks, classes):
     own = pointer(work, 2 * t * room)
     finite = True
     mode = flush_subnormals()
     for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
-        finite &= _predict_chunk(c, chunk, network, data, n_rows, own, room, raw, picks, classes)
+        finite &= _predict_chunk(c, chunk, network, data, stored, n_rows, own, room, raw, picks, classes)
     restore_mode(mode)
     own[0] = number_like(own[0], 1 if finite else 0)  # the answer, in a place that only this thread writes to
 
@@ -130,17 +136,42 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
     What is not wanted is empty. work [n_threads, 2, chunk * widest] is scratch. Returns whether all of the data are finite;
     where they are not, results mean nothing.
     """
+    nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
-            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), data.shape[0], pointer(work, 0),
-            work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
+            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), nothing, data.shape[0],
+            pointer(work, 0), work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
         ),
     )  # fmt: skip
     finite = True
     for t in range(n_threads):
         finite &= work[t, 0, 0] != 0.0
     return finite
+
+
+@entry
+def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
+    """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
+    values)."""
+    run_jobs(
+        _predict_chunks, n_threads, n_threads > 1,
+        (
+            n_threads, chunk, network_of(network[0], network[1], network[2]), pointer(data[2], 0),
+            stored_of(data[0], data[1], data[2]), data[0].size - 1, pointer(work, 0), work.shape[2], pointer(raw, 0),
+            classes.size > 0, pointer(classes, 0),
+        ),
+    )  # fmt: skip
+
+
+def _predict_sparse(
+    n_threads: int, chunk: int, plan: NDArray, alphas: NDArray, parameters: NDArray, x: SparseRows, work: NDArray,
+    raw: NDArray, classes: NDArray[np.int64],
+) -> bool:  # fmt: skip
+    """`predict_chunks` for sparse rows."""
+    data = x.starts, x.columns, x.values
+    predict_sparse_chunks(n_threads, chunk, (plan, alphas, parameters), data, work, raw, classes)
+    return True
 
 
 class Predictor:
@@ -162,27 +193,32 @@ class Predictor:
         self._chunks: Callable[..., bool] | None = None
         self._length = CallLength()  # in rounds of a chunk for each thread
 
-    def outputs(self, x: NDArray, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
+    def outputs(self, x: NDArray | SparseRows, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
         """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
         raw = np.empty((len(x), self._n_outputs), self._dtype)
         return raw, self._predict(x, raw, NO_CLASSES, n_threads)
 
-    def classes(self, x: NDArray) -> tuple[NDArray[np.int64], bool]:
+    def classes(self, x: NDArray | SparseRows) -> tuple[NDArray[np.int64], bool]:
         """(which raw output is the greatest [N], whether the inputs are finite)."""
         classes = np.empty(len(x), np.int64)
         return classes, self._predict(x, self._no_raw, classes, "auto")
 
-    def _predict(self, x: NDArray, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
+    def _predict(self, x: NDArray | SparseRows, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
         """Fill `raw`, or `classes` where it is not empty."""
         predict = self._chunks or self.prepare()
         rows = len(x)
-        check("x", x, self._dtype, (rows, self._n_inputs))
+        check_inputs("x", x, self._dtype, (rows, self._n_inputs))
         check("parameters", self._parameters, self._dtype, self._shape)
         arguments = self._plan, self._layout.alphas, self._parameters
+        per_row = self._work_per_row
+        if isinstance(x, SparseRows):
+            for_sparse(self._layout.architecture, trains=False)
+            predict = _predict_sparse
+            per_row -= (self._n_inputs - len(x.values) // max(1, rows)) * self._layout.architecture.layers[1]
         if rows <= CHUNK_ROWS:  # a short way: a single row takes a few microseconds in all
             work = np.empty((1, 2, max(1, rows) * self._widest), self._dtype)
             return predict(1, max(1, rows), *arguments, x, work, raw, classes)
-        threads = min(threads_for(rows * self._work_per_row, n_threads), -(-rows // CHUNK_ROWS))
+        threads = min(threads_for(rows * per_row, n_threads), -(-rows // CHUNK_ROWS))
         # Equal chunks, as many for each thread.
         rounds = -(-rows // (threads * CHUNK_ROWS))
         chunk = -(-rows // (rounds * threads * TILE_ROWS)) * TILE_ROWS
@@ -192,7 +228,8 @@ class Predictor:
             count = self._length.count
             part = slice(done, done + count * threads * chunk)
             start = time.perf_counter()
-            finite = predict(threads, chunk, *arguments, x[part], work, raw[part], classes[part])
+            inputs = x.part(part) if isinstance(x, SparseRows) else x[part]
+            finite = predict(threads, chunk, *arguments, inputs, work, raw[part], classes[part])
             self._length.took(count, time.perf_counter() - start)
             done = part.stop
         return finite

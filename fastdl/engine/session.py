@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
-from fastdl.engine.boundary import FLOAT64, INT64, check, fault
-from fastdl.engine.compile import for_network, for_training
+from fastdl.engine.boundary import check, check_epoch, fault
+from fastdl.engine.compile import for_network, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
+from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture, aligned_zeros
+from fastdl.sparse import SparseRows
 from fastdl_kernels.serial import STOP, usable_cores
 
 # Multiply-adds of a step that may take more than 20 ms.
@@ -111,6 +113,9 @@ class Session:
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
         self._train_batches: Callable[..., None] | None = None
+        self._sparse: SparseWorkspace | None = None
+        self._stored = 0  # numbers of a row of sparse inputs, about; 0: dense
+        self._no_sparse = no_sparse(architecture.dtype)
         self._build(settings)
         self._adopt_states(settings)
         self._write_numbers(settings)
@@ -135,12 +140,12 @@ class Session:
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
         clips, whole = settings.clip_norm > 0, settings.optimizer is None
-        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised
+        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised, self._stored
 
     def _build(self, settings: Settings) -> None:
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
-        self._slow = 3 * settings.batch_size * self.architecture.n_parameters > SLOW_STEP
+        self._slow = self._workspace.work > SLOW_STEP
 
     def _adopt_states(self, settings: Settings) -> None:
         n_states, size = settings.optimizer.n_states if settings.optimizer else 0, self.architecture.n_parameters
@@ -220,7 +225,7 @@ class Session:
 
     def epoch(
         self,
-        x: NDArray,
+        x: NDArray | SparseRows,
         y: NDArray,
         weight: NDArray | None,
         order: NDArray[np.int64],
@@ -235,41 +240,79 @@ class Session:
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
         table = self.step_table(rates) if rates.ndim == 1 else rates
-        self._check(x, y, weight, order, table, n_batches)
+        check_epoch(self.architecture, (x, y, weight), order, table, n_batches)
+        check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
-        data = x, labels, targets, weights
         whole = len(order) == len(x) <= batch_size
+        sparse = self._take_sparse(x, table, len(order), whole)
+        data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
+        order = np.arange(len(x)) if whole else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
         train_batches = self._train_batches or self.prepare()
         result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
-        while batch < n_batches:
-            count = min(tuner.steps, n_batches - batch)
-            state[:] = 0
-            result[structs.STEPS_DONE] = 0
-            arguments = self._arguments(data_and_order, places, table, batch, count)
-            start = time.perf_counter()
-            if self._slow:
-                run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
-            else:
-                train_batches(*arguments)
-            seconds = time.perf_counter() - start
-            done = int(result[structs.STEPS_DONE])
-            self.steps_done += done
-            self._updates_done += done
-            loss = float(result[structs.LAST_LOSS])
-            if not math.isfinite(loss):
-                self._check_labels(labels)
-                return loss, batch + done
-            batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
-            tuner.took(done, seconds)
-            self._slow = seconds > 2 * SECONDS_PER_CALL * count
-            if on_progress is not None:
-                on_progress(min(batch * batch_size, len(order)))
+        reached: int | None = None  # steps of the epoch that were taken, once that is known
+        arguments = self._arguments(data_and_order, places, table, 0, 0, sparse)
+        try:
+            while batch < n_batches:
+                count = min(tuner.steps, n_batches - batch)
+                state[:] = 0
+                result[structs.STEPS_DONE] = 0
+                arguments = self._arguments(data_and_order, places, table, batch, count, sparse)
+                reached = None
+                start = time.perf_counter()
+                if self._slow:
+                    run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
+                else:
+                    train_batches(*arguments)
+                seconds = time.perf_counter() - start
+                done = int(result[structs.STEPS_DONE])
+                reached = batch + done
+                self.steps_done += done
+                self._updates_done += done
+                loss = float(result[structs.LAST_LOSS])
+                if not math.isfinite(loss):
+                    self._check_labels(labels)
+                    return loss, batch + done
+                batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
+                tuner.took(done, seconds)
+                self._slow = seconds > 2 * SECONDS_PER_CALL * count
+                if on_progress is not None:
+                    on_progress(min(batch * batch_size, len(order)))
+        finally:
+            if sparse is not None:
+                sparse.catch_up(arguments, reached)
+        if sparse is not None and sparse.mode != structs.EAGER:
+            result[structs.PENALTY_SUM] += self._workspace.row_squares[: x.shape[1]].sum()
         self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
         return float(result[structs.LOSS_SUM]) / len(order), -1
+
+    def _take_sparse(
+        self, x: NDArray | SparseRows, table: NDArray, n_rows: int, whole: bool
+    ) -> SparseWorkspace | None:  # fmt: skip
+        """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs."""
+        stored = x.numbers_per_row if isinstance(x, SparseRows) else 0
+        if stored != self._stored:
+            self._stored = stored
+            self._build(self.settings)
+            self._workspace.drop(self.settings.dropout)
+        if not isinstance(x, SparseRows):
+            self._sparse = None
+            return None
+        for_sparse(self.architecture, trains=True)
+        size = 0 if whole else self.settings.batch_size
+        if self._sparse is None or self._sparse.x is not x or self._sparse.batch_size != size:
+            self._sparse = None  # its memory goes before new one comes
+            self._sparse = SparseWorkspace(self.architecture, x, size)
+        sizes = n_rows, self.settings.batch_size
+        self._sparse.begin(table, sizes, self._code, self._hyper, self._updates_done + 1)
+        lazy = self._sparse.mode != structs.EAGER
+        self._workspace.cut_first(lazy)
+        if lazy:
+            self._workspace.row_squares[: x.shape[1]] = 0
+        return self._sparse
 
     def step_table(
         self,
@@ -289,12 +332,14 @@ class Session:
         table[:, structs.SCALE] = scale
         return table
 
-    def prepare(self) -> Callable[..., None]:
-        """Have all ready that the first step would wait for, and return what native calls go to.
+    def prepare(self, sparse: bool = False) -> Callable[..., None]:
+        """Have all ready that the first step would wait for, on `sparse` inputs as well, and return what native calls go to.
 
         That is the compiled code, and Numba's threads where the tuner may choose more than one: they are sent through a
         call of no steps, since starting them and loading their parallel region takes 0.1 s.
         """
+        if sparse:
+            for_sparse(self.architecture, trains=True)
         if self._train_batches is None:
             dtype = self.architecture.dtype
             data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
@@ -312,31 +357,19 @@ class Session:
             self._train_batches = compiled
         return self._train_batches
 
-    def _check(
-        self, x: NDArray, y: NDArray, weight: NDArray | None, order: NDArray, table: NDArray, n_batches: int
-    ) -> None:
-        """Whether all that the caller brings fits the workspaces, which are nobody else's; the values of `order` are his duty."""
-        a, rows, dtype = self.architecture, len(x), self.architecture.dtype
-        check("x", x, dtype, (rows, a.layers[0]))
-        if a.loss.takes_labels:
-            check("labels", y, INT64, (rows,))
-        else:
-            check("targets", y, dtype, (rows, a.layers[-1]))
-        if weight is not None:
-            check("weights", weight, dtype, (rows,))
-        check("order", order, INT64, (len(order),))
-        check("rates", table, FLOAT64, (len(table), structs.STEP_COLUMNS))
-        if len(table) < n_batches:
-            raise fault(f"{len(table)} rates are too few for {n_batches} batches")
-        check("parameters", self.parameters, dtype, self._shape)
-
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])
         if bad is not None:
             raise fault(bad)
 
     def _arguments(
-        self, data: tuple[Any, ...], places: tuple[NDArray, ...], table: NDArray, batch: int, count: int
+        self,
+        data: tuple[Any, ...],
+        places: tuple[NDArray, ...],
+        table: NDArray,
+        batch: int,
+        count: int,
+        sparse: SparseWorkspace | None = None,
     ) -> tuple[Any, ...]:
         """Those of a native call for `count` batches from `batch` on."""
         w, layout = self._workspace, self._layout
@@ -348,6 +381,7 @@ class Session:
             (self._code, self._hyper, *self.states, w.gradient, w.squares, w.partial, w.row_squares),
             data,
             places,
+            self._no_sparse if sparse is None else sparse.arguments,
             (w.outputs, w.d_outputs, w.losses),
             (batch, count, table, self.steps_done + 1, self._updates_done + 1, self._seed),
             (w.result, w.ticks),

@@ -33,6 +33,7 @@ from fastdl.engine.phases import (
     Worker,
     backward_and_update,
     batch_loss,
+    catch_up,
     clip_and_update,
     forward_layers,
     fused_row_blocks,
@@ -45,6 +46,7 @@ from fastdl.engine.structs import (
     CLIP,
     I64,
     LAST_LOSS,
+    LAZY,
     LOSS_SUM,
     PENALTY_SUM,
     REPORT,
@@ -66,6 +68,7 @@ from fastdl.engine.structs import (
     network_of,
     network_type,
     rows_of,
+    sparse_of,
     update_type,
 )
 from fastdl.engine.update import penalty_sum
@@ -84,13 +87,14 @@ def work(job, team, network, loss, update, batches, memory, run, report):
     mode = flush_subnormals()
     worker = Worker(rank, size, team.state, pointer(report.ticks, rank * TICK_COLUMNS), report.clocked)
     begin = start_clock(worker)
-    gather_first(worker, run, batches)
+    gather_first(worker, run, network, batches)
     for i in range(run.n_batches):
         step = step_of(i, run, network, loss, update, batches)
+        catch_up(worker, step, network, update, batches)
         if team.row_blocks:
-            fused_row_blocks(worker, team.row_blocks, step, network, loss, update, memory)
+            fused_row_blocks(worker, team.row_blocks, step, network, loss, update, batches, memory)
         else:
-            forward_layers(worker, step, network, loss, memory)
+            forward_layers(worker, step, network, loss, batches, memory)
         loss_sum = batch_loss(step, network, loss, memory)
         if rank == 0:
             report.result[LOSS_SUM] += loss_sum
@@ -104,7 +108,8 @@ def work(job, team, network, loss, update, batches, memory, run, report):
             clip_and_update(worker, step, network, update)
         if rank == 0:
             if update.penalised:  # nobody writes new ones before all have met again
-                report.result[PENALTY_SUM] += 0.5 * step.rates[3] * penalty_sum(update, network) * step.rows
+                first = 1 if batches.sparse.mode >= LAZY else 0  # the first layer's is added up apart: see `sparse`
+                report.result[PENALTY_SUM] += 0.5 * step.rates[3] * penalty_sum(update, network, first) * step.rows
             report.result[STEPS_DONE] += 1
     stop_clock(worker, TOTAL, begin)
     restore_mode(mode)
@@ -116,7 +121,7 @@ def _work_job(job, team, network, loss, update, batches, memory, run, report):
 
 
 @entry
-def train_batches(team, network, loss, update, data, places, memory, run, report):
+def train_batches(team, network, loss, update, data, places, sparse, memory, run, report):
     """Train on some batches of an epoch. The arguments are tuples of arrays and numbers, in the order of the struct's fields:
 
     team : state (zeros at the start), threads wanted, row blocks
@@ -125,6 +130,8 @@ def train_batches(team, network, loss, update, data, places, memory, run, report
     update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
     data : batch size, order, inputs, labels, targets, weights
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
+    sparse : mode, stored rows (starts, columns, values), batches by column (counts, column, first, rows, values: each a row for
+        each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
     memory : outputs, d_outputs, losses
     run : batch, n_batches, table [batches, STEP_COLUMNS], step, update, seed
     report : result (zeros at the start), ticks
@@ -150,7 +157,7 @@ def train_batches(team, network, loss, update, data, places, memory, run, report
             ),
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
-                rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0],
+                rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0], sparse_of(sparse),
             ),
             Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
             Run(batch, n_batches, pointer(table, 0), first_step, first_update, seed),

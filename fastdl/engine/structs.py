@@ -44,6 +44,11 @@ RESULT_SIZE = 4
 FORWARD, BACKWARD, UPDATE, GATHER, TOTAL = range(5)
 TICK_COLUMNS = 16
 
+# How the first layer of sparse inputs is updated. EAGER: all of its weights in each step. LAZY: in each step the rows of
+# weights that the batch uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step
+# does nothing to the rows that it does not use.
+DENSE, EAGER, LAZY, IDLE = range(4)
+
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
 ROWS = 4 * TILE_ROWS
 # How many rows ahead the gather prefetches: copying so many short rows takes longer than a line takes to come from memory.
@@ -95,11 +100,54 @@ class Rows(NamedTuple):
     n_weights: Any
 
 
+class Stored(NamedTuple):
+    """Sparse rows (CSR): the numbers values[starts[r]:starts[r + 1]] of row r are those in these columns, which ascend."""
+
+    starts: Any
+    columns: Any
+    values: Any
+
+
+class ByColumn(NamedTuple):
+    """A batch of sparse rows, turned (CSC): column[k] has values[first[k]:first[k + 1]] in these rows, for k < count[0].
+
+    Columns without a number in the batch are left out; both columns and rows ascend.
+    """
+
+    count: Any
+    column: Any
+    first: Any
+    rows: Any
+    values: Any
+
+
+class Sparse(NamedTuple):
+    """Sparse inputs, which the first layer reads where they are stored, and what else it needs then.
+
+    mode : DENSE (there is nothing of all this), EAGER, LAZY or IDLE: how rows of the first layer's weights are updated
+    by_column : each batch, turned, in a place of its own; places are `room` numbers apart
+    scratch, counts : memory in which a batch is turned
+    done [rows of the weights] : how many of the epoch's steps a row has been through
+    rates [batches, 6] : those of each step, and the factor of its L2 penalty
+    zeros : a gradient
+    """
+
+    mode: Any
+    stored: Stored
+    by_column: ByColumn
+    room: Any
+    scratch: ByColumn
+    counts: Any
+    done: Any
+    rates: Any
+    zeros: Any
+
+
 class Batches(NamedTuple):
     """The batches of an epoch: `size` rows of the `data` each, in the order that `order` [n_rows] says.
 
     Steps read them in one of `n_places` places, by turns. A batch that is all of the data is read where it is: then
-    there is one place, which is the data, and nothing to gather.
+    there is one place, which is the data, and nothing to gather. Inputs that are `sparse` are never gathered.
     """
 
     size: Any
@@ -108,6 +156,7 @@ class Batches(NamedTuple):
     data: Rows
     places: Rows
     n_places: Any
+    sparse: Sparse
 
 
 class Update(NamedTuple):
@@ -177,6 +226,7 @@ class Report(NamedTuple):
 
 I64, F64, BOOL, KEY = types.int64, types.float64, types.boolean, types.uint64
 INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
+PLACES = types.CPointer(types.int32)  # columns and rows of sparse numbers
 RATES = types.UniTuple(types.float64, 5)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
@@ -210,7 +260,23 @@ def rows_type(element: types.Type) -> types.Type:
 
 def batches_type(element: types.Type) -> types.Type:
     """`Batches`."""
-    return _named(Batches, I64, INTS, I64, rows_type(element), rows_type(element), I64)
+    return _named(Batches, I64, INTS, I64, rows_type(element), rows_type(element), I64, sparse_type(element))
+
+
+def stored_type(element: types.Type) -> types.Type:
+    """`Stored`."""
+    return _named(Stored, INTS, PLACES, floats(element))
+
+
+def by_column_type(element: types.Type) -> types.Type:
+    """`ByColumn`."""
+    return _named(ByColumn, INTS, PLACES, INTS, PLACES, floats(element))
+
+
+def sparse_type(element: types.Type) -> types.Type:
+    """`Sparse`."""
+    turned = by_column_type(element)
+    return _named(Sparse, I64, stored_type(element), turned, I64, turned, INTS, INTS, NUMBERS, floats(element))
 
 
 def update_type(element: types.Type) -> types.Type:
@@ -243,6 +309,30 @@ def rows_of(inputs, labels, targets, weights):
     return Rows(
         pointer(inputs, 0), inputs.shape[1], pointer(labels, 0), min(1, labels.size),
         pointer(targets, 0), targets.shape[1], pointer(weights, 0), min(1, weights.size),
+    )  # fmt: skip
+
+
+@jit
+def stored_of(starts, columns, values):
+    """Arrays as sparse rows."""
+    return Stored(pointer(starts, 0), pointer(columns, 0), pointer(values, 0))
+
+
+@jit
+def by_column_of(count, column, first, rows, values):
+    """Arrays as a turned batch."""
+    return ByColumn(pointer(count, 0), pointer(column, 0), pointer(first, 0), pointer(rows, 0), pointer(values, 0))
+
+
+@jit
+def sparse_of(arrays):
+    """`Sparse` of a mode and arrays, in the order of its fields."""
+    mode, stored, by_column, scratch, counts, done, rates, zeros = arrays
+    return Sparse(
+        mode, stored_of(stored[0], stored[1], stored[2]),
+        by_column_of(by_column[0], by_column[1], by_column[2], by_column[3], by_column[4]), by_column[1].shape[1],
+        by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]),
+        pointer(counts, 0), pointer(done, 0), pointer(rates, 0), pointer(zeros, 0),
     )  # fmt: skip
 
 

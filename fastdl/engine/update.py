@@ -75,9 +75,8 @@ def step_rates(hyper, own, step):
 
 
 @jit
-def _apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
+def optimize(update, rates, parameters, gradient, at, n, l2, weight_decay):
     """One optimizer step on n parameters from `at` on; `gradient` points to theirs."""
-    noinline()
     one, code, hyper = parameters[0], update.code, update.hyper
     rate, decay = number_like(one, rates[0]), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
@@ -96,6 +95,13 @@ def _apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
         momentum_range(p, gradient, pointer(update.state1, at), 0, n, decay, rate, beta1, rest1, hyper[NESTEROV] > 0)
     else:
         sgd_range(p, gradient, 0, n, decay, rate)
+
+
+@jit
+def apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
+    """The same, one copy of the code for all callers in a compiled function."""
+    noinline()
+    optimize(update, rates, parameters, gradient, at, n, l2, weight_decay)
 
 
 @jit
@@ -118,14 +124,14 @@ def update_of(job, network, low):
 
 
 @jit
-def _update_block(job, network, layer):
+def block_of(job, network, layer):
     """(first row, one behind the last) of an update job's weights, which lie in one piece in every buffer."""
     plan = plan_of(network, layer)
     return job * plan[UPDATE_ROWS], min(plan[N_IN], (job + 1) * plan[UPDATE_ROWS])
 
 
 @jit
-def _slot_bias(rows, n_out):
+def slot_bias(rows, n_out):
     """Where in a thread's slot of the gradient a layer's biases come: behind the block of weights, on a cache line."""
     return (rows * n_out + 15) // 16 * 16
 
@@ -144,7 +150,7 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
         parts = CLIP_PARTS if clips else parts_of(size, rows, network, layer)
         plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, network.itemsize, parts, True)
         jobs += plan[layer, UPDATES]
-        room = max(room, _slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
+        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
     return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
@@ -168,30 +174,52 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
     NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
     limit, the L2 penalty is added to it and update.squares[square] = Σ g².
     """
-    plan = plan_of(network, layer)
-    n_out = plan[N_OUT]
-    m0, m1 = _update_block(job, network, layer)
-    alpha, gradient, slot = network.alphas[layer], update.gradient, rank * update.slot_size
-    whole = update.code == NO_UPDATE or update.hyper[CLIP] > 0.0
-    at, bias, n = plan[WEIGHT] + m0 * n_out, plan[BIAS], (m1 - m0) * n_out
-    d_weight = pointer(gradient, at if whole else slot)
-    d_bias = pointer(gradient, bias if whole else slot + _slot_bias(m1 - m0, n_out))
-    if update.penalised:
-        sums = pointer(update.row_squares, _rows_before(network, layer) + m0)
-        _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
+    whole = is_whole(update)
+    m0, m1, at, bias, n, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
     if update.n_partial:
         _add_partials(update, at, n, d_weight)
         if m0 == 0:
-            _add_partials(update, bias, n_out, d_bias)
+            _add_partials(update, bias, plan_of(network, layer)[N_OUT], d_bias)
     else:
         weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
+    use_gradient(job, network, layer, update, rank, rates, square)
+
+
+@jit
+def is_whole(update):
+    """Whether all of the gradient is wanted in its flat buffer, before anything is updated."""
+    return update.code == NO_UPDATE or update.hyper[CLIP] > 0.0
+
+
+@jit
+def places_of(job, network, layer, update, rank, whole):
+    """(first row of an update job's weights, one behind the last, where the weights and the biases stand in the parameters, how
+    many weights they are, pointers to their gradients)."""
+    plan = plan_of(network, layer)
+    m0, m1 = block_of(job, network, layer)
+    at, bias, n = plan[WEIGHT] + m0 * plan[N_OUT], plan[BIAS], (m1 - m0) * plan[N_OUT]
+    slot = rank * update.slot_size
+    d_weight = pointer(update.gradient, at if whole else slot)
+    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, plan[N_OUT]))
+    return m0, m1, at, bias, n, d_weight, d_bias
+
+
+@jit
+def use_gradient(job, network, layer, update, rank, rates, square):
+    """What an update job does with the gradient of its block, which is in its place."""
+    whole = is_whole(update)
+    n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
+    m0, m1, at, bias, n, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
+    if update.penalised:
+        sums = pointer(update.row_squares, rows_before(network, layer) + m0)
+        _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
     if not whole:
-        _apply(update, rates, network.parameters, d_weight, at, n, rates[3], update.hyper[WEIGHT_DECAY])
+        apply(update, rates, network.parameters, d_weight, at, n, rates[3], update.hyper[WEIGHT_DECAY])
         if m0 == 0:
-            _apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+            apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
     elif update.code != NO_UPDATE:
         if rates[3] > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(alpha, rates[3]), n)
+            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, rates[3]), n)
         bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
         update.squares[square] = square_sum(d_weight, n) + bias_square
 
@@ -209,16 +237,16 @@ def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
     plan = plan_of(network, layer)
     n_out, bias = plan[N_OUT], plan[BIAS]
-    m0, m1 = _update_block(job, network, layer)
+    m0, m1 = block_of(job, network, layer)
     at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
     d_weight, d_bias = pointer(update.gradient, at), pointer(update.gradient, bias)
     if factor != 1.0:  # a NaN, too
         _scale(d_weight, number_like(network.parameters[0], factor), n)
-    _apply(update, rates, network.parameters, d_weight, at, n, 0.0, update.hyper[WEIGHT_DECAY])
+    apply(update, rates, network.parameters, d_weight, at, n, 0.0, update.hyper[WEIGHT_DECAY])
     if m0 == 0:
         if factor != 1.0:
             _scale(d_bias, number_like(network.parameters[0], factor), n_out)
-        _apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+        apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
 
 
 @jit
@@ -236,21 +264,26 @@ def _scale(out, factor, n):
 
 
 @jit
-def _row_squares(weights, n, rows, sums):
-    """sums[r] = Σ w² of a row of n weights, for `rows` rows: sums that do not depend on how rows are cut into blocks."""
-    noinline()
-    for r in range(rows):
-        row = pointer(weights, r * n)
-        total = like(broadcast(row[0]), 0.0)
-        for i in range(0, n, lanes_of(row)):
-            w = load_up_to(row, i, n - i)
-            w = select(first_lanes(w, n - i), w, like(w, 0.0))
-            total = fma(w, w, total)
-        sums[r] = float(hsum(total))
+def row_square(row, n):
+    """Σ w² of a row of n weights: a sum that does not depend on how rows are cut into blocks."""
+    total = like(broadcast(row[0]), 0.0)
+    for i in range(0, n, lanes_of(row)):
+        w = load_up_to(row, i, n - i)
+        w = select(first_lanes(w, n - i), w, like(w, 0.0))
+        total = fma(w, w, total)
+    return float(hsum(total))
 
 
 @jit
-def _rows_before(network, layer):
+def _row_squares(weights, n, rows, sums):
+    """sums[r] = Σ w² of a row of n weights, for `rows` rows."""
+    noinline()
+    for r in range(rows):
+        sums[r] = row_square(pointer(weights, r * n), n)
+
+
+@jit
+def rows_before(network, layer):
     """How many rows of weights the layers below `layer` have."""
     rows = 0
     for i in range(layer):
@@ -259,9 +292,10 @@ def _rows_before(network, layer):
 
 
 @jit
-def penalty_sum(update, network):
-    """Σ w² over all weights, as they were before the step's updates."""
-    return sum_of(update.row_squares, _rows_before(network, network.n_layers))
+def penalty_sum(update, network, first):
+    """Σ w² over the weights of the layers from `first` on, as they were before the step's updates."""
+    before = rows_before(network, first)
+    return sum_of(pointer(update.row_squares, before), rows_before(network, network.n_layers) - before)
 
 
 @jit

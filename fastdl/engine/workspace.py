@@ -18,6 +18,8 @@ from fastdl_kernels.serial import STATE_SIZE, TILE_ROWS, job_rows
 
 # As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
 WORK_PER_ROW = 2_000
+# The same for the update of a weight that has a gradient, which must be brought from memory with its states.
+WORK_PER_WEIGHT = 10
 # Bytes of the parameters and of a block of rows in all layers, together, up to which such a block goes through all layers in
 # one job: an L2 of 512 KB holds them beside the optimizer's states. With 1,400 parameters a step on two threads took 0.75 to
 # 0.95 of its time; with 30,000 or more, products shared out one by one were as fast or faster.
@@ -49,6 +51,7 @@ class Workspace:
     whole : whether all of the gradient is wanted in `gradient`
     penalised : whether the squares of weights are added up, row by row
     clocked : whether ticks are counted in `ticks` [threads, kinds]: see `structs.FORWARD` and what follows it
+    stored : of sparse inputs, how many numbers a row has; 0: inputs are dense
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Workspace:
         whole: bool,
         clocked: bool,
         penalised: bool,
+        stored: int = 0,
     ) -> None:
         architecture, dtype = layout.architecture, layout.architecture.dtype
         widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
@@ -69,9 +73,13 @@ class Workspace:
         numbers = min(batch_size, most_rows) * (widths + layout.numbers_per_row)
         fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
-        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
+        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL and not stored else 0
+        self.stored = stored
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
         self.work = batch_size * (3 * architecture.work_per_row + WORK_PER_ROW)
+        if stored:
+            n_in, n_out = architecture.pairs[0]
+            self.work -= batch_size * (3 * n_in - (2 + WORK_PER_WEIGHT) * min(n_in, stored)) * n_out
         self.tuner = tuner_for(self.work, n_threads, self.phases)
         self.crews: list[Crew] = []
         room = jobs = 0
@@ -82,6 +90,7 @@ class Workspace:
             jobs, slot = cut_updates(count, batch_size, clips, crew.plan, layout.alphas, parameters)
             room = max(room, slot * count)
             self.crews.append(crew)
+        self._first_updates = [crew.plan[0, structs.UPDATES] for crew in self.crews]
         self.gradient = aligned_zeros(n_parameters if whole or clips else room, dtype)
         self.squares = np.zeros(jobs if clips else 0)
         self.row_squares = np.zeros(sum(architecture.layers[:-1]) if penalised else 0)
@@ -95,6 +104,11 @@ class Workspace:
         self.result = np.zeros(structs.RESULT_SIZE)
         self._places: tuple[NDArray, ...] = ()
 
+    def cut_first(self, lazy: bool) -> None:
+        """Whether the first layer of sparse inputs is updated by columns: then it is not cut into blocks."""
+        for crew, updates in zip(self.crews, self._first_updates):
+            crew.plan[0, structs.UPDATES] = 0 if lazy else updates
+
     def drop(self, rates: Sequence[float]) -> None:
         """Set the dropout rate of each hidden layer; none are 0."""
         for crew in self.crews:
@@ -105,7 +119,7 @@ class Workspace:
         """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""
         rows, dtype = self.batch_size, self.layout.architecture.dtype
         shapes = [
-            (2, rows, self.layout.strides[0]),
+            (2, rows, 0 if self.stored else self.layout.strides[0]),
             (2, rows if labels.size else 0),
             (2, rows if targets.size else 0, targets.shape[1]),
             (2, rows if weights.size else 0),

@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from fastdl import sparse
 from fastdl.activations import resolve
 from fastdl.errors import InputError
 from fastdl.estimators import inputs, lbfgs, stochastic
@@ -248,6 +249,11 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return True
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in _UNKEPT}
@@ -260,8 +266,10 @@ def _sizes(given: Any) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def _plain(array: NDArray, dtype: np.dtype) -> NDArray:
-    """The array as the engine takes it; numbers beyond the dtype's range are an error."""
+def _plain(array: Any, dtype: np.dtype) -> Any:
+    """The array as the engine takes it, a sparse matrix as sparse rows; numbers beyond the dtype's range are an error."""
+    if sparse.is_sparse(array):
+        return sparse.rows_of(array, array.shape[1], dtype)
     with np.errstate(over="ignore"):
         plain = np.require(array, dtype, ["C", "A", "W"])
     if plain.dtype != array.dtype and not np.isfinite(plain).all():

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from fastdl import frames
+from fastdl import frames, sparse
+from fastdl.sparse import SparseRows
 
+SPARSE = ("csr", "csc", "coo")
 _FLOATS = (np.float64, np.float32)
 _SHOWN = 5
 
@@ -32,9 +34,11 @@ def ready(X: Any, n_features: int, dtype: np.dtype) -> bool:
     )
 
 
-def for_prediction(estimator: Any, X: Any, dtype: np.dtype) -> NDArray[np.floating]:
-    """X of a fitted estimator, checked, as a C-contiguous array of `dtype`."""
+def for_prediction(estimator: Any, X: Any, dtype: np.dtype) -> NDArray[np.floating] | SparseRows:
+    """X of a fitted estimator, checked, as a C-contiguous array of `dtype`, or as sparse rows."""
     array = matching(estimator, X)
+    if sparse.is_sparse(array):
+        return sparse.rows_of(array, array.shape[1], dtype)
     with np.errstate(over="ignore"):
         converted = np.require(array, dtype, ["C", "A", "W"])
     if converted is not array and not np.isfinite(converted).all():
@@ -48,7 +52,9 @@ def for_prediction(estimator: Any, X: Any, dtype: np.dtype) -> NDArray[np.floati
 def matching(estimator: Any, X: Any) -> NDArray[np.floating]:
     """X as a float array, with the columns that the estimator was fitted with, in their order."""
     X = match_names(estimator, X)
-    array: NDArray[np.floating] = check_array(X, dtype=_FLOATS, estimator=estimator, input_name="X")
+    array: NDArray[np.floating] = check_array(
+        X, dtype=_FLOATS, accept_sparse=SPARSE, estimator=estimator, input_name="X"
+    )
     check_width(estimator, array)
     return array
 

@@ -126,7 +126,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Parameters
         ----------
-        X : numbers [N, I]: an array, nested lists, or a data frame, whose columns' names are remembered
+        X : numbers [N, I]: an array, nested lists, a sparse matrix (never made dense as a whole), or a data frame, whose
+            columns' names are remembered
         y : labels of any kind [N], or a multilabel indicator matrix [N, L]
         sample_weight : the weight of each row [N]
         X_val, y_val : rows of your own to score after each epoch; with early_stopping, they take the place of those that
@@ -186,7 +187,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.log(probabilities, out=probabilities)
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray, NDArray]:
-        X, y = check_X_y(X, y, multi_output=True, dtype=_FLOATS, estimator=self)
+        X, y = check_X_y(X, y, multi_output=True, accept_sparse=inputs.SPARSE, dtype=_FLOATS, estimator=self)
         if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y
@@ -319,7 +320,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray, NDArray]:
-        X, y = check_X_y(X, y, multi_output=True, y_numeric=True, dtype=_FLOATS, estimator=self)
+        X, y = check_X_y(
+            X, y, multi_output=True, y_numeric=True, accept_sparse=inputs.SPARSE, dtype=_FLOATS, estimator=self
+        )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y

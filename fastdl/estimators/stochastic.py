@@ -25,6 +25,7 @@ from fastdl.estimators.network import Network
 from fastdl.estimators.solvers import Solver
 from fastdl.estimators.stopping import Validation, Watch
 from fastdl.estimators.threads import allowed_threads
+from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks, check_callbacks
 from fastdl.training.history import History
 
@@ -33,7 +34,7 @@ from fastdl.training.history import History
 class Data:
     """Rows to learn from, as the engine takes them."""
 
-    x: NDArray
+    x: NDArray | SparseRows
     y: NDArray
     weight: NDArray | None = None
 

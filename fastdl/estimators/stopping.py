@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.estimators.network import Network
+from fastdl.sparse import SparseRows
 
 
 def accuracy(raw: NDArray, y: NDArray, weight: NDArray | None) -> float:
@@ -34,7 +35,7 @@ def r2(predicted: NDArray, y: NDArray, weight: NDArray | None) -> float:
 class Validation:
     """Rows that are kept out of the training, and the score on them; NaN where a prediction is not finite."""
 
-    def __init__(self, x: NDArray, y: NDArray, weight: NDArray | None) -> None:
+    def __init__(self, x: NDArray | SparseRows, y: NDArray, weight: NDArray | None) -> None:
         self.x, self.y, self.weight = x, y, weight
 
     def score(self, network: Network, n_threads: int | str, loss: float) -> float:

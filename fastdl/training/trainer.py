@@ -21,6 +21,7 @@ from fastdl.model import MLP
 from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
+from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
@@ -110,6 +111,10 @@ class Trainer(Settings):
     ) -> History:
         """Train for `epochs` passes over the rows of X [N, I] and y, and return the history of these epochs.
 
+        X is an array, nested lists, a data frame, or a sparse matrix of SciPy, which is never made dense; parameters and the
+        optimizer's state are. While an epoch on sparse rows is under way, weights of columns that its last batches did not
+        have may be some steps behind: they are up to date when it ends.
+
         y holds class labels 0 .. O-1 as [N], or one-hot rows [N, O], for softmax; labels [N] or [N, O] for sigmoid;
         targets [N] or [N, O] for linear output. `sample_weight` [N] weights the rows' losses relative to their mean
         weight. `validation_data` is (X, y), or (X, y, weights).
@@ -150,7 +155,7 @@ class Trainer(Settings):
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
-        session.prepare()
+        session.prepare(isinstance(inputs, SparseRows))
         if validation is not None:
             model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
@@ -194,7 +199,7 @@ class Trainer(Settings):
     def _run(
         self,
         session: Session,
-        inputs: NDArray,
+        inputs: NDArray | SparseRows,
         targets: NDArray,
         weight: NDArray | None,
         validation: Validation | None,

@@ -242,13 +242,6 @@ def test_data_that_cannot_be():
         MLPRegressor(max_iter=1).fit(X.astype(np.float32), y).predict(np.full((1, 6), 1e300))
 
 
-def test_sparse_input_is_refused_for_now():
-    sparse = pytest.importorskip("scipy.sparse")
-    X, y = classes()
-    with pytest.raises(TypeError, match="dense data is required"):
-        MLPClassifier().fit(sparse.csr_array(X), y)
-
-
 def test_warm_start_keeps_to_its_layers():
     X, y = classes()
     mlp = MLPClassifier(5, warm_start=True, max_iter=2).fit(X, y)

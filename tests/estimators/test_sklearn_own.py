@@ -20,7 +20,6 @@ PRIVATE = {
     "test_n_iter_no_change",
     "test_n_iter_no_change_inf",
 }
-TO_COME = {"test_sparse_matrices": "sparse input is not there yet"}
 THEIRS = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 OURS = "from fastdl import MLPClassifier, MLPRegressor\n"
 
@@ -59,8 +58,6 @@ PATH = source()
 if PATH is not None:
     FOUND = collected(PATH)
     for name, test in FOUND.items():
-        if name in TO_COME:
-            test = pytest.mark.xfail(strict=True, reason=TO_COME[name])(test)
         if name not in PRIVATE:
             globals()[name] = test
 

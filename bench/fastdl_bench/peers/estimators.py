@@ -25,10 +25,10 @@ def _estimator(fit: Fit, module: Any, epochs: int) -> Any:
     )  # fmt: skip
 
 
-def with_estimator(module: Any) -> Callable[[Fit, np.ndarray, np.ndarray, int], tuple[float, float, Any]]:
+def with_estimator(module: Any) -> Callable[[Fit, Any, np.ndarray, int], tuple[float, float, Any]]:
     """Seconds of fit, the last loss, and the fitted model."""
 
-    def train(fit: Fit, x: np.ndarray, y: np.ndarray, epochs: int) -> tuple[float, float, Any]:
+    def train(fit: Fit, x: Any, y: np.ndarray, epochs: int) -> tuple[float, float, Any]:
         model = _estimator(fit, module, epochs)
         start = time.perf_counter()
         model.fit(x, y)
@@ -37,12 +37,12 @@ def with_estimator(module: Any) -> Callable[[Fit, np.ndarray, np.ndarray, int], 
     return train
 
 
-def with_trainer(fit: Fit, x: np.ndarray, y: np.ndarray, epochs: int) -> tuple[float, float, Any]:
+def with_trainer(fit: Fit, x: Any, y: np.ndarray, epochs: int) -> tuple[float, float, Any]:
     import fastdl
 
     output, n_out = ("softmax", fit.classes) if fit.classes else ("linear", 1)
     model = fastdl.MLP([x.shape[1], *fit.hidden, n_out], output=output)
-    batch = min(200, len(x)) if isinstance(fit.batch, str) else fit.batch
+    batch = min(200, x.shape[0]) if isinstance(fit.batch, str) else fit.batch
     trainer = fastdl.Trainer(model, batch_size=batch, epochs=epochs, l2=1e-4 / batch)
     start = time.perf_counter()
     history = trainer.fit(x, y)

@@ -290,8 +290,8 @@ def lanes_of(typingctx, a):
 
 @intrinsic
 def null(typingctx, x):
-    """The null pointer to numbers of x's type, for optional operands; float32, float64 or int64."""
-    if x not in (types.float32, types.float64, types.int64):
+    """The null pointer to numbers of x's type, for optional operands; float32, float64, int32 or int64."""
+    if x not in (types.float32, types.float64, types.int32, types.int64):
         return None
 
     def codegen(context, builder, sig, args):
