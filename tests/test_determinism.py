@@ -126,14 +126,18 @@ def kernel_results(name, rng):
     labels, loss = rng.integers(0, 157, 301), 0.0
     if name == "linear_forward":
         fk.linear_forward(x, w, b, fk.TANH, 0.0, out)
+    elif name == "linear_forward_keep":
+        fk.linear_forward_keep(x, w, b, fk.GELU, 0.0, np.zeros_like(out), out)
     elif name == "linear_backward":
         fk.linear_backward(x, w, np.tanh(a), d, fk.TANH, 0.0, d_x, d_w, d_b)
     elif name in ("softmax", "log_softmax"):
         getattr(fk, name)(a, out)
     elif name == "softmax_cross_entropy":
         loss = fk.softmax_cross_entropy(a, labels, out)
-    elif name in ("sigmoid_cross_entropy", "squared_error"):
-        loss = getattr(fk, name)(a, d, out)
+    elif name in ("sigmoid_cross_entropy", "squared_error", "absolute_error", "poisson_loss"):
+        loss = getattr(fk, name)(a, np.abs(d), out)
+    elif name in ("huber_loss", "quantile_loss"):
+        loss = getattr(fk, name)(a, d, 0.3 if name == "huber_loss" else rng.uniform(0.1, 0.9, 157).astype("f4"), out)
     else:
         hyper = OPTIMIZERS[name.removesuffix("_step").replace("nesterov", "momentum")]().hyperparameters()
         hyper.pop("nesterov", None)

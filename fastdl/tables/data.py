@@ -27,7 +27,7 @@ from fastdl.tables.recognise import Choices
 from fastdl.tables.sources import open_data
 from fastdl.tables.split import check_share, split, split_by_group, split_by_time
 from fastdl.tables.table import Table
-from fastdl.tables.tasks import TargetColumn, Targets
+from fastdl.tables.tasks import Targets
 from fastdl.tables.text import as_text, listed, option
 
 __all__ = [
@@ -154,7 +154,7 @@ def load_training(
     if options.validation_data:
         raise OptionError(f"--validation-data: expected a table to train on, got {' '.join(files)}")
     if options.task is None and source.labels:
-        found = _labels(source.targets())
+        found = tasks.of_labels(source.targets())
     else:
         found = tasks.resolve(source.targets(), options.task)
     train, held_out = split(len(source), options.validation, options.seed, found.labels)
@@ -396,10 +396,3 @@ def _with_validation_file(data: TrainingData, options: Options) -> TrainingData:
     encoded = data.preprocessor.encode(table.frame, findings, table.label)
     told = [f"{table.label}: {note}" for note in (*table.notes, *notes, *findings.sentences())]
     return replace(data, held_out=(encoded.rows(rows), y), notes=[*data.notes, *told])
-
-
-def _labels(columns: list[TargetColumn]) -> Targets:
-    """The targets of a file of labels: classes, however many there are."""
-    n_classes = len(tasks.distinct(columns[0]))
-    found = tasks.resolve(columns, "binary" if n_classes == 2 else "multiclass")
-    return Targets(**{**vars(found), "reason": f"the labels are {n_classes} different values"})

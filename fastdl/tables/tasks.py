@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -271,3 +271,10 @@ def _shown(value: Any) -> str:
 def _listed(classes: Sequence[Any], most: int = 6) -> str:
     shown = [repr(c) for c in classes]
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 2], "…", shown[-1]])
+
+
+def of_labels(columns: Sequence[TargetColumn]) -> Targets:
+    """The targets of a file of labels: classes, however many there are."""
+    n_classes = len(distinct(columns[0]))
+    found = resolve(columns, "binary" if n_classes == 2 else "multiclass")
+    return replace(found, reason=f"the labels are {n_classes} different values")
