@@ -138,6 +138,14 @@ SPECS: dict[str, LossSpec] = {
 LOSSES: dict[str, int] = {name: spec.code for name, spec in SPECS.items()}
 """The name of each loss and its code."""
 
+
+def parameter_of(name: str) -> LossParameter:
+    """The parameter of a loss that has one."""
+    parameter = SPECS[name].parameter
+    assert parameter is not None
+    return parameter
+
+
 BY_CODE: tuple[LossSpec, ...] = tuple(SPECS.values())
 N_LOSSES = len(BY_CODE)
 assert [spec.code for spec in BY_CODE] == list(range(N_LOSSES))

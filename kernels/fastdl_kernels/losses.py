@@ -17,9 +17,9 @@ from fastdl_kernels.loss_rows import (
     QUANTILE,
     SIGMOID_CROSS_ENTROPY,
     SOFTMAX_CROSS_ENTROPY,
-    SPECS,
     SQUARED_ERROR,
     loss_rows,
+    parameter_of,
     sum_of,
 )
 from fastdl_kernels.regions import run_jobs
@@ -129,7 +129,7 @@ def _compared(loss, over_elements, outputs, targets, parameters, d_outputs):
 
 @kernel(
     {"logits": "B N", "labels": "B", "d_logits": "B N"}, outputs=["d_logits"], integers=["labels"],
-    limits={"smoothing": SPECS["softmax_cross_entropy"].parameter},
+    limits={"smoothing": parameter_of("softmax_cross_entropy")},
 )  # fmt: skip
 def softmax_cross_entropy(logits, labels, d_logits, smoothing=0.0):
     """Mean over rows of -sum over n of s log_softmax(logits); d_logits = (softmax(logits) - s) / B, with
@@ -171,7 +171,7 @@ def softmax_cross_entropy(logits, labels, d_logits, smoothing=0.0):
 
 @kernel(
     {"logits": "B N", "targets": "B N", "d_logits": "B N"}, outputs=["d_logits"],
-    limits={"smoothing": SPECS["sigmoid_cross_entropy"].parameter},
+    limits={"smoothing": parameter_of("sigmoid_cross_entropy")},
 )  # fmt: skip
 def sigmoid_cross_entropy(logits, targets, d_logits, smoothing=0.0):
     """Mean over rows of the sum over labels of softplus(z) - s z; d_logits = (sigmoid(z) - s) / B, with
@@ -239,7 +239,7 @@ def absolute_error(predictions, targets, d_predictions):
 
 @kernel(
     {"predictions": "B N", "targets": "B N", "d_predictions": "B N"}, outputs=["d_predictions"],
-    limits={"delta": SPECS["huber"].parameter},
+    limits={"delta": parameter_of("huber")},
 )  # fmt: skip
 def huber_loss(predictions, targets, delta, d_predictions):
     """Mean over rows and targets of (p - t)² / 2 where |p - t| <= delta, and of delta (|p - t| - delta / 2) elsewhere;
@@ -266,7 +266,7 @@ def huber_loss(predictions, targets, delta, d_predictions):
 
 @kernel(
     {"predictions": "B N", "targets": "B N", "q": "N", "d_predictions": "B N"}, outputs=["d_predictions"],
-    limits={"q": SPECS["quantile"].parameter},
+    limits={"q": parameter_of("quantile")},
 )  # fmt: skip
 def quantile_loss(predictions, targets, q, d_predictions):
     """Mean over rows and targets of q (t - p) where p < t, and of (1 - q)(p - t) elsewhere; d_predictions = (-q where p < t,
