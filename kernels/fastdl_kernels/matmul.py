@@ -215,9 +215,10 @@ def _product(block, depth, a, b, c):
                 elif transposes:
                     source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
-                    rows, k, a_tile, row, step, panel, panel_step, pointer(z, i * c.stride + j), c.stride, columns, adds,
-                    bias, activation, alpha, pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY,
-                    every, source, b.stride, k if copies else width, target,
+                    rows, k, (a_tile, row, step), (panel, panel_step), (pointer(z, i * c.stride + j), c.stride, columns, adds),
+                    bias, (activation, alpha),
+                    (pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY),
+                    (every, source, b.stride, k if copies else width, target),
                 )  # fmt: skip
                 if transposes:
                     pack_panel(b, j + width, n1, start + done, min(portion, k - done), pointer(following, done * width))

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels.host import host
@@ -65,53 +65,42 @@ def panel_width(dtype: Any) -> int:
 
 
 @intrinsic
-def tile(
-    typingctx,
-    n_rows,
-    depth,
-    a,
-    a_row,
-    a_step,
-    b,
-    b_step,
-    out,
-    out_row,
-    columns,
-    accumulate,
-    bias,
-    activation,
-    alpha,
-    below,
-    below_activation,
-    every,
-    source,
-    source_step,
-    source_rows,
-    target,
-):
+def tile(typingctx, n_rows, depth, a, b, out, bias, activation, below, ahead):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of the activation below): one tile.
 
-    A[r, k] is a[r * a_row + k * a_step], where a_row or a_step is 1; B[k, c] is b[k * b_step + c], C[r, c] is
-    out[r * out_row + c]; pointers to float32 or float64, the type of alpha. n_rows is one of 1 .. MR that `has_body`, columns
-    1 .. NV * lanes. Whole vectors of B are read, so that a last panel of fewer columns must be padded; but with MASKS, a
-    panel of fewer vectors than NV may end with its columns. `accumulate` 0: out is overwritten without being read. `bias` may
-    be null. Of the activations only RELU and LEAKY_RELU act here. `below` holds outputs, laid out like `out`, of the
-    `below_activation`: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
+    The matrices come as tuples, pointers to float32 or float64 with what describes them:
+
+    | parameter  | tuple                                         | element                                            |
+    |------------|-----------------------------------------------|----------------------------------------------------|
+    | a          | pointer, row, step                            | A[r, k] = a[r * row + k * step]; row or step is 1  |
+    | b          | pointer, step                                 | B[k, c] = b[k * step + c]                          |
+    | out        | pointer, row, columns, accumulate             | C[r, c] = out[r * row + c]                         |
+    | activation | code, alpha                                   | alpha is of the type of the numbers                |
+    | below      | pointer, code of the activation below         | laid out like out                                  |
+    | ahead      | every, source, source_step, rows, target      | the next panel of B, see below                     |
+
+    n_rows is one of 1 .. MR that `has_body`, columns 1 .. NV * lanes. Whole vectors of B are read, so that a last panel of
+    fewer columns must be padded; but with MASKS, a panel of fewer vectors than NV may end with its columns. `accumulate` 0:
+    out is overwritten without being read. `bias` may be null. Of the activations only RELU and LEAKY_RELU act here. `below`
+    holds outputs of the activation below: IDENTITY reads nothing there, RELU takes alpha for the slope below 0.
 
     A full tile works ahead between its steps, each time that it has done `every` >= 1 of them, depth // every times in all.
     It prefetches the next row of C (beyond its own for those of the next tile, or what follows C), and where `source` is not
-    null, for the next of the `source_rows` rows there, source_step apart and of a tile's width; after the last one, for what
-    lies to the right of them. Where `target` is not null, it copies a row to target, rows without a gap, and asks for the one
-    ROWS_AHEAD further. `every` = depth: nothing of this.
+    null, for the next of the `rows` there, source_step apart and of a tile's width; after the last one, for what lies to the
+    right of them. Where `target` is not null, it copies a row to target, rows without a gap, and asks for the one ROWS_AHEAD
+    further. `every` = depth: nothing of this.
     """
-    element = alpha
-    if element not in (types.float32, types.float64) or a != types.CPointer(element):
+    element = activation[1]
+    if element not in (types.float32, types.float64):
         return None
-    if not a == b == out == bias == below == source == target:
+    p, n = types.CPointer(element), types.int64
+    if not a[0] == b[0] == out[0] == bias == below[0] == ahead[1] == ahead[4] == p:
         return None
     count = vec_type(element).count
-    n = types.int64
-    sig = types.none(n, n, a, n, n, a, n, a, n, n, n, a, n, element, a, n, n, a, n, n, a)
+    sig = types.none(
+        n, n, types.Tuple((p, n, n)), types.Tuple((p, n)), types.Tuple((p, n, n, n)), p, types.Tuple((n, element)),
+        types.Tuple((p, n)), types.Tuple((n, p, n, n, p)),
+    )  # fmt: skip
 
     def call_full(builder, args, **kind):
         if host().isa not in UNROLLED:
@@ -123,9 +112,11 @@ def tile(
                     builder.call(tile_function(builder.module, element, MR, NV, layout=layout, **kind), args)
 
     def codegen(context, builder, sig, args):
-        n_rows, *rest = args
-        plain, more = rest[:15], rest[15:]
-        columns = plain[8]
+        n_rows, depth, a, b, out, bias, *groups = args
+        a, b, out = (cgutils.unpack_tuple(builder, value) for value in (a, b, out))
+        activation, below, more = (cgutils.unpack_tuple(builder, value) for value in groups)
+        plain = [depth, *a, *b, *out, bias, *activation, *below]
+        rest, columns = plain + more, out[2]
         end = builder.append_basic_block("tile_end")
         n_vectors = builder.udiv(builder.add(columns, whole(count - 1)), whole(count))
         number = builder.add(builder.mul(builder.sub(n_vectors, whole(1)), whole(MR)), n_rows)
