@@ -177,7 +177,6 @@ def test_a_bad_loss_and_an_exception_leave_no_row_behind(data, monkeypatch):
                     raise KeyError
 
             with pytest.raises(KeyError):
-                session.tuner.settle()
                 session.epoch(inputs, y, weight, np.arange(ROWS), np.full(9, 0.1), stop)
         return session.steps_done, [model.parameters, *session.states]
 
