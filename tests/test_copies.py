@@ -135,6 +135,20 @@ def test_a_copy_of_a_copy(rng):
     np.testing.assert_array_equal(clone.model.parameters, model.parameters)
 
 
+@pytest.mark.parametrize("layers", [[5, 7, 3], [5, 4, 3]])
+def test_a_copy_of_a_trainer_with_another_model(rng, layers):
+    """What the optimizer kept belongs to the model of before, whatever its size: the copy starts anew, as does the trainer."""
+    X, y = make_data(rng, 30, layers, "softmax")
+    trainer = fastdl.Trainer(make_model([5, 7, 3], "tanh", "softmax"), batch_size=8, epochs=1)
+    trainer.fit(X, y)
+    trainer.model = make_model(layers, "tanh", "softmax")
+    clone = copy.deepcopy(trainer)
+    for each in (trainer, clone):
+        each.fit(X, y)
+        assert (each.epochs_done, each.steps_done) == (1, 4)
+    np.testing.assert_array_equal(clone.model.parameters, trainer.model.parameters)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_worker_processes(rng, task):
     """joblib sends models of more than 1 MB as memory maps that may not be written to."""

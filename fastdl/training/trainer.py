@@ -335,7 +335,9 @@ class Trainer(Settings):
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
         state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
         if self._session is not None:
-            state["_kept"] = Kept(self.model, self._session.settings.optimizer, self._session.state)
+            is_current = self._session.parameters is self.model.parameters  # not once another model has been set
+            model = self.model if is_current else None
+            state["_kept"] = Kept(model, self._session.settings.optimizer, self._session.state)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -345,9 +347,12 @@ class Trainer(Settings):
 
 
 class Kept(NamedTuple):
-    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to."""
+    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to.
 
-    model: MLP
+    The model is None where the state belongs to one that the trainer no longer has.
+    """
+
+    model: MLP | None
     optimizer: Any
     state: State
 
