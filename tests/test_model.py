@@ -58,12 +58,15 @@ def test_the_views_are_the_model():
 # --- initial parameters ---
 
 
+RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_initial_deviation_follows_the_activation(activation):
-    """He for the ReLU family, Glorot for the others and for the output layer; biases are 0."""
+    """He for the ReLU family, LeCun for SELU, Glorot for the others and for the output layer; biases are 0."""
     model = fastdl.MLP([300, 200, 100, 80], activation, seed=3)
-    he = activation in ("relu", "leaky_relu")
-    wanted = [(2 / 300 if he else 2 / 500) ** 0.5, (2 / 200 if he else 2 / 300) ** 0.5, (2 / 180) ** 0.5]
+    variances = {"selu": (1 / 300, 1 / 200), **dict.fromkeys(RELU_FAMILY, (2 / 300, 2 / 200))}
+    wanted = np.sqrt([*variances.get(activation, (2 / 500, 2 / 300)), 2 / 180])
     for weight, deviation in zip(model.weights, wanted, strict=True):
         assert weight.std() == pytest.approx(deviation, rel=0.03)
         assert abs(weight.mean()) < 4 * deviation / weight.size**0.5

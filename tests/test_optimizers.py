@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_shows(name, dtype, value):
     hyper = OPTIMIZERS[name]().hyperparameters()
     params, grads = np.ones(37, dtype), np.ones(37, dtype)
     grads[35] = value
-    step_kernel(name, params, grads, [np.zeros(37, dtype) for _ in range(OPTIMIZERS[name].n_states)], 1, hyper)
+    step_kernel(name, params, grads, [np.zeros(37, dtype) for _ in range(OPTIMIZERS[name]().n_states)], 1, hyper)
     np.testing.assert_array_equal(~np.isfinite(params), np.arange(37) == 35)
     if np.isnan(value):
         assert np.isnan(params[35])
@@ -120,7 +120,7 @@ def test_a_gradient_that_is_not_finite_shows(name, dtype, value):
 def test_a_zero_gradient_from_rest_moves_nothing(name, dtype):
     """0 / (sqrt(0) + eps) is 0, also where float32 could round eps away."""
     params = np.linspace(-1, 1, 33).astype(dtype)
-    states = [np.zeros(33, dtype) for _ in range(OPTIMIZERS[name].n_states)]
+    states = [np.zeros(33, dtype) for _ in range(OPTIMIZERS[name]().n_states)]
     before = params.copy()
     hyper = OPTIMIZERS[name]().hyperparameters()
     if "weight_decay" in hyper:

@@ -63,7 +63,7 @@ def test_chunks_and_threads_change_no_bit(rng, dtype, n_rows, n_threads):
     X = rng.normal(size=(n_rows, 9)).astype(dtype)
     want = np.concatenate([model.forward(X[i : i + 100]) for i in range(0, n_rows, 100)])
     for _ in range(3):  # calls become longer with each
-        np.testing.assert_array_equal(model._engine.forward(X, n_threads), want)
+        np.testing.assert_array_equal(model.engine.forward(X, n_threads), want)
     np.testing.assert_array_equal(model.predict(X), want.argmax(axis=1))
 
 
@@ -75,7 +75,7 @@ def test_what_is_not_finite_is_found_in_any_chunk(rng, n_threads, row):
     X[row, 69] = -np.inf
     message = f"X: expected finite numbers, got -inf in row {row}, column 69"
     with pytest.raises(fastdl.InputError, match=message):
-        model._engine.forward(X, n_threads)
+        model.engine.forward(X, n_threads)
     for call in (model.predict, model.forward, model.predict_proba):
         with pytest.raises(fastdl.InputError, match=message):
             call(X)

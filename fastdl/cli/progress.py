@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastdl.cli import wording
-from fastdl.training.callbacks import EpochResult
+from fastdl.training.callbacks import Callback, EpochResult
 
 LINES = 20
 """About so many epochs get a line that stays; the live display shows the others."""
@@ -20,7 +20,7 @@ LONGEST_SILENCE = 30.0
 """Seconds after which an epoch gets its line anyway."""
 
 
-class Progress:
+class Progress(Callback):
     """A callback of the trainer, and a context manager around the training.
 
     Parameters

@@ -246,7 +246,7 @@ class Session:
         whole = len(order) == len(x) <= batch_size
         sparse = self._take_sparse(x, table, len(order), whole)
         data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
-        order = np.arange(len(x)) if whole else order
+        order = np.arange(len(x)) if whole and sparse is not None else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
         train_batches = self._train_batches or self.prepare()
