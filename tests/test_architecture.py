@@ -16,8 +16,8 @@ FASTDL, KERNELS = ROOT / "fastdl", ROOT / "kernels" / "fastdl_kernels"
 # The rooms from top to bottom; a module may import from its own room and from those below. Every module is in one of them.
 FASTDL_ROOMS = {
     "entry": ["__main__"],
+    "estimators": ["estimators", "estimators.*"],  # above the command line, which has to work without scikit-learn
     "cli": ["cli", "cli.*"],
-    "estimators": ["estimators", "estimators.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
     "model": ["model", "metrics"],

@@ -10,8 +10,8 @@ import pytest
 
 import fastdl
 from fastdl.errors import InputError, OptionError
-from fastdl.estimators.fitting import Recipe
 from fastdl.tables import data
+from fastdl.training.fitting import Recipe
 
 
 def idx(array, code=0x08):

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastdl.cli import wording
-from fastdl.estimators import fitting
 from fastdl.tables.text import listed, option
+from fastdl.training import fitting
 
 if TYPE_CHECKING:
     from fastdl.tables.data import TrainingData

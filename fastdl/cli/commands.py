@@ -31,12 +31,12 @@ from fastdl.cli.options import (
 )
 from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
-from fastdl.estimators import fitting
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
 from fastdl.tables.model import TableModel, load
 from fastdl.tables.tasks import check_task
+from fastdl.training import fitting
 from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from fastdl import checks, schedules
 from fastdl.activations import ActivationLike
 from fastdl.errors import InputError, MissingExtraError
-from fastdl.estimators.fitting import Recipe, check_class_weight
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.tables.data import Options, TrainingData, prepare
 from fastdl.tables.dialect import Wishes
@@ -27,6 +26,7 @@ from fastdl.tables.model import TableModel, as_array, labels_of
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
 from fastdl.tables.text import tidied
+from fastdl.training.fitting import Recipe, check_class_weight
 from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
 

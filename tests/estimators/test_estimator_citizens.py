@@ -181,3 +181,16 @@ except fastdl.MissingExtraError as error:
 else:
     raise SystemExit("no error")
 """)
+
+
+def test_the_command_line_does_without_scikit_learn(tmp_path):
+    """`scripts/train` does not install it."""
+    (tmp_path / "table.csv").write_text("a,b\n" + "1,x\n2,y\n" * 40)
+    run_python(f"""
+import sys
+sys.modules["sklearn"] = None
+from fastdl.cli.app import main
+assert main(["train", r"{tmp_path / "table.csv"}", "--target", "b", "--epochs", "1", "--out", r"{tmp_path / "run"}"]) == 0
+import fastdl
+fastdl.load(r"{tmp_path / "run"}").predict({{"a": [1, 2]}})
+""")

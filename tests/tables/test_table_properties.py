@@ -19,12 +19,12 @@ from sklearn import datasets
 
 import fastdl
 from fastdl import cli
-from fastdl.estimators.fitting import Recipe
 from fastdl.scaling import Scaling
 from fastdl.tables import data, encoded
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.preprocessor import Preprocessor
 from fastdl.tables.table import Table
+from fastdl.training.fitting import Recipe
 
 N = 24
 WORDS = st.sampled_from(["red", "blue", "sea green", "a,b", 'say "hi"', "Köln", "x\ny"])
