@@ -31,7 +31,12 @@ def evaluate(model: MLP, raw: NDArray, y: NDArray, weight: NDArray | None = None
 def _of_numbers(
     predictions: NDArray, targets: NDArray, dtype: np.dtype, weight: NDArray | None = None
 ) -> dict[str, float]:
-    """rmse and r2 of predictions [N, O] that were rounded to `dtype`."""
+    """rmse and r2 of predictions [N, O] that were rounded to `dtype`; inf and -inf where the squares leave float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _rmse_and_r2(predictions, targets, dtype, weight)
+
+
+def _rmse_and_r2(predictions: NDArray, targets: NDArray, dtype: np.dtype, weight: NDArray | None) -> dict[str, float]:
     w = np.ones(len(targets)) if weight is None else weight.astype(np.float64)
     squares = w @ (predictions - targets) ** 2
     middle = np.average(targets, axis=0, weights=w)

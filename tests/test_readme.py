@@ -7,16 +7,25 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
+
+import fastdl
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n", 1)[0])
 def test_code_of_the_readme_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope: dict = {}
+    X, y = fastdl.load_digits()
+    frame = pl.DataFrame({"colour": ["red", "blue", None] * 30, "size": range(90), "day": ["2026-01-02"] * 90})
+    scope: dict = {"X": X[:300], "y": y[:300], "frame": frame, "labels": ["small"] * 45 + ["large"] * 45}
+    scope["tomorrow"] = frame.head(3)
+    if "Classifier" in block:
+        pytest.importorskip("sklearn")
     exec(block, scope)  # the block is our own text
     if "history" in scope:
         assert scope["history"].metrics["accuracy"][-1] > 0.85

@@ -104,7 +104,8 @@ def test_another_optimizer_starts_as_new(data, name, before):
     session = session_of(replace(FIRST, optimizer=OPTIMIZERS[before](lr=0.1)))
     epoch(session, data)
     other = OPTIMIZERS[name]()
-    kept = (other.code, other.n_states) == (OPTIMIZERS[before].code, OPTIMIZERS[before].n_states)
+    old = OPTIMIZERS[before]()
+    kept = (other.code, other.n_states) == (old.code, old.n_states)
     had = numbers(session)
     session.apply(replace(FIRST, optimizer=other))
     assert session.steps_done == 5
@@ -197,7 +198,8 @@ def test_arrays_that_do_not_fit_are_refused(data, name, kind):
     output = "linear" if name == "targets" else "softmax"
     session = session_of(output=output)
     y = np.ones((N, 3), np.float32) if name == "targets" else data[1]
-    arrays = {"x": data[0], "y": y, "weight": np.ones(N, np.float32), "order": np.arange(N), "rates": np.full(5, 0.01)}
+    arrays = {"x": data[0], "y": y, "weight": np.ones(N, np.float32), "order": np.arange(N)}
+    arrays["rates"] = session.step_table(np.full(5, 0.01))
     assert np.isfinite(epoch(session, data, **arrays))
     before = numbers(session)
     key = "y" if name == "targets" else name

@@ -183,8 +183,8 @@ class Training(RuleBasedStateMachine):
         """Ctrl-C at the end of an epoch, if the training gets so far."""
         self._fit(data, validation, interrupt_after=after)
 
-    @rule(data=DATA, validation=st.none() | DATA, again=DATA)
-    def diverge_and_recover(self, data, validation, again):
+    @rule(data=DATA, validation=st.none() | DATA)
+    def diverge_and_recover(self, data, validation):
         """A huge rate, and then the one of before: as if the attempt had never been made, if its first epoch failed."""
         before, settings = [copy.deepcopy(trainer) for trainer in self.trainers], self.settings
         parameters = self.trainers[0].model.parameters.copy()
@@ -199,8 +199,8 @@ class Training(RuleBasedStateMachine):
         if outcome == "DivergedError" and len(self.trainers[0].history) == 0:
             np.testing.assert_array_equal(self.trainers[0].model.parameters, parameters)
             for trainer in before:
-                self._outcome(trainer, data, None, None)
-            self._fit(data, None)
+                self._outcome(trainer, data, validation, None)
+            self._fit(data, validation)
             self._agree([*self.trainers, *before])
         else:  # it has learned huge parameters
             for trainer in self.trainers:
