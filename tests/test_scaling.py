@@ -105,3 +105,10 @@ def test_large_targets_that_nothing_scales_are_warned_of(rng):
         fastdl.Trainer(model, batch_size=20, epochs=1).fit(X, y)
     assert caught[0].filename == __file__
     fastdl.Trainer(model.standardize(X, y), batch_size=20, epochs=1).fit(X, y)  # no warning
+
+
+def test_predictions_far_beyond_the_targets_have_no_metrics():
+    """Squares that leave float64 are infinite, without a warning: a training that diverges is told by its loss."""
+    model = fastdl.MLP([2, 1], output="linear", dtype="float64")
+    found = metrics.evaluate(model, np.full((3, 1), 1e200), np.array([[1.0], [2.0], [3.0]]))
+    assert found == {"rmse": np.inf, "r2": -np.inf}
