@@ -25,6 +25,14 @@ def copy(tmp_path):
     return tmp_path / "fastdl_kernels"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def caches_beside_the_sources():
+    """Not in the one folder that whoever runs the tests may have chosen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NUMBA_CACHE_DIR", raising=False)
+        yield
+
+
 def start(copy, *arguments, **environment):
     """A fresh process that imports the copy."""
     # Bytecode of Python itself is told by the second of the edit, which is too coarse for a test.
