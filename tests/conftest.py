@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from fastdl import cli
 
 # The same examples on every run, and no deadline: a first call compiles for seconds.
 settings.register_profile("fastdl", derandomize=True, deadline=None, max_examples=30, database=None)
@@ -48,3 +52,26 @@ def write(tmp_path):
         return str(path)
 
     return write_file
+
+
+class Result(NamedTuple):
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in the test's folder and give back what it printed; it must not print a traceback."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*args):
+        capsys.readouterr()
+        code = cli.main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(code, captured.out, captured.err)
+
+    return run_command

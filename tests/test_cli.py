@@ -9,42 +9,16 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastdl
-from fastdl import cli
 from fastdl.cli import commands, progress, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ["--hidden", "8", "--epochs", "2", "--threads", "1"]
-
-
-@dataclass
-class Result:
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in the test's folder and give back what it printed; it must not print a traceback."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_command(*args):
-        capsys.readouterr()
-        code = cli.main([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(code, captured.out, captured.err)
-
-    return run_command
 
 
 @pytest.fixture

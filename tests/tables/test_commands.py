@@ -12,26 +12,10 @@ import polars as pl
 import pytest
 
 import fastdl
-from fastdl import cli
 from fastdl.cli import prediction
 from fastdl.tables import csv_file, data
 
 FAST = ["--hidden", "8", "--epochs", "2", "--threads", "1"]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in the test's folder and give back (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_command(*args):
-        capsys.readouterr()
-        code = cli.main([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return run_command
 
 
 def rows(text):
