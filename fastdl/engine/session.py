@@ -109,6 +109,7 @@ class Session:
         self._layout = Layout(architecture)
         self._shape = (architecture.n_parameters,)
         self._hyper = np.zeros(structs.HYPER_SIZE)
+        self._usual_step = np.ones(structs.STEP_COLUMNS)  # a row of `step_table`, but for the rate
         self.penalty = 0.0
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
@@ -159,6 +160,7 @@ class Session:
         for name, value in (settings.optimizer.hyperparameters() if settings.optimizer else {}).items():
             if name != "lr":
                 self._hyper[_HYPER[name]] = value
+        self._usual_step[[structs.STEP_L2, structs.STEP_EPS]] = self._hyper[[structs.L2, structs.EPS]]
         self._code = settings.optimizer.code if settings.optimizer else structs.NO_UPDATE
         self._seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
         self._workspace.drop(settings.dropout)
@@ -212,7 +214,8 @@ class Session:
         else:
             copies = self._snapshot[0]
         for copy, array in zip(copies, arrays, strict=True):
-            copy[:] = array
+            if array.size:
+                np.copyto(copy, array)
         self._snapshot = copies, self.steps_done, self._updates_done
 
     def restore(self) -> None:
@@ -254,7 +257,7 @@ class Session:
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
         reached: int | None = None  # steps of the epoch that were taken, once that is known
-        arguments = self._arguments(data_and_order, places, table, 0, 0, sparse)
+        arguments = None if sparse is None else self._arguments(data_and_order, places, table, 0, 0, sparse)
         try:
             while batch < n_batches:
                 count = min(tuner.steps, n_batches - batch)
@@ -282,7 +285,7 @@ class Session:
                 if on_progress is not None:
                     on_progress(min(batch * batch_size, len(order)))
         finally:
-            if sparse is not None:
+            if sparse is not None and arguments is not None:
                 sparse.catch_up(arguments, reached)
         if sparse is not None and sparse.mode != structs.EAGER:
             result[structs.PENALTY_SUM] += self._workspace.row_squares[: x.shape[1]].sum()
@@ -319,17 +322,21 @@ class Session:
         rates: NDArray[np.float64],
         l2: NDArray[np.float64] | float | None = None,
         eps: NDArray[np.float64] | float | None = None,
-        scale: NDArray[np.float64] | float = 1.0,
+        scale: NDArray[np.float64] | float | None = None,
     ) -> NDArray[np.float64]:
         """What differs from step to step [batches, 4]: learning rates, and besides them, where it is not as in the settings:
 
         l2 and eps of each step, and scale, which a batch's mean loss and its gradient are multiplied by.
         """
         table = np.empty((len(rates), structs.STEP_COLUMNS))
+        table[:] = self._usual_step
         table[:, structs.RATE] = rates
-        table[:, structs.STEP_L2] = self._hyper[structs.L2] if l2 is None else l2
-        table[:, structs.STEP_EPS] = self._hyper[structs.EPS] if eps is None else eps
-        table[:, structs.SCALE] = scale
+        if l2 is not None:
+            table[:, structs.STEP_L2] = l2
+        if eps is not None:
+            table[:, structs.STEP_EPS] = eps
+        if scale is not None:
+            table[:, structs.SCALE] = scale
         return table
 
     def prepare(self, sparse: bool = False) -> Callable[..., None]:

@@ -103,6 +103,7 @@ class Workspace:
         self.state = np.zeros(STATE_SIZE, np.int64)
         self.result = np.zeros(structs.RESULT_SIZE)
         self._places: tuple[NDArray, ...] = ()
+        self._kinds: tuple[bool, bool, int, bool] | None = None  # of data that the places are for
 
     def cut_first(self, lazy: bool) -> None:
         """Whether the first layer of sparse inputs is updated by columns: then it is not cut into blocks."""
@@ -118,15 +119,13 @@ class Workspace:
     def places(self, labels: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, ...]:
         """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""
         rows, dtype = self.batch_size, self.layout.architecture.dtype
-        shapes = [
-            (2, rows, 0 if self.stored else self.layout.strides[0]),
-            (2, rows if labels.size else 0),
-            (2, rows if targets.size else 0, targets.shape[1]),
-            (2, rows if weights.size else 0),
-        ]
-        if [array.shape for array in self._places] != shapes:
-            x, y_labels, y_targets, y_weights = shapes
+        kinds = labels.size > 0, targets.size > 0, targets.shape[1], weights.size > 0
+        if self._kinds != kinds:
             self._places = (
-                np.zeros(x, dtype), np.zeros(y_labels, np.int64), np.zeros(y_targets, dtype), np.zeros(y_weights, dtype)
-            )  # fmt: skip
+                np.zeros((2, rows, 0 if self.stored else self.layout.strides[0]), dtype),
+                np.zeros((2, rows if labels.size else 0), np.int64),
+                np.zeros((2, rows if targets.size else 0, targets.shape[1]), dtype),
+                np.zeros((2, rows if weights.size else 0), dtype),
+            )
+            self._kinds = kinds
         return self._places

@@ -35,9 +35,8 @@ class Orders:
         return order_of(self.seed, epoch, n_rows)
 
     def draw_next(self, epoch: int, n_rows: int) -> None:
-        """Have the order of an epoch to come drawn by another thread, if it is long enough to be worth it."""
-        if n_rows >= MANY_ROWS:
-            future: Future[NDArray[np.int64]] = Future()
-            with contextlib.suppress(RuntimeError):  # no thread can be started
-                submit(future, lambda: order_of(self.seed, epoch, n_rows))
-                self._next = epoch, n_rows, future
+        """Have the order of an epoch to come drawn by another thread; worth it from `MANY_ROWS` on."""
+        future: Future[NDArray[np.int64]] = Future()
+        with contextlib.suppress(RuntimeError):  # no thread can be started
+            submit(future, lambda: order_of(self.seed, epoch, n_rows))
+            self._next = epoch, n_rows, future

@@ -26,7 +26,7 @@ from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
 from fastdl.training.settings import SETTINGS, Settings
-from fastdl.training.shuffling import Orders
+from fastdl.training.shuffling import MANY_ROWS, Orders
 from fastdl.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class Trainer(Settings):
         if session.settings.batch_size >= n_rows:
             return np.arange(n_rows)
         order = self._orders.take(self.epochs_done, n_rows)
-        if more and session.leaves_a_core:
+        if more and n_rows >= MANY_ROWS and session.leaves_a_core:
             self._orders.draw_next(self.epochs_done + 1, n_rows)
         return order
 
