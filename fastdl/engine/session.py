@@ -33,6 +33,9 @@ from fastdl_kernels.serial import STOP, usable_cores
 # Multiply-adds of a step that may take more than 20 ms.
 SLOW_STEP = 1_000_000_000
 
+# By dtype: `step.train_batches`, and on how many threads it has run.
+_entries: dict[np.dtype, tuple[Callable[..., None], int]] = {}
+
 _HYPER = {
     "beta": structs.BETA1,
     "beta1": structs.BETA1,
@@ -348,21 +351,29 @@ class Session:
         if sparse:
             for_sparse(self.architecture, trains=True)
         if self._train_batches is None:
-            dtype = self.architecture.dtype
+            for_network(self.architecture)
+            self._train_batches = self._entry()
+        return self._train_batches
+
+    def _entry(self) -> Callable[..., None]:
+        """`step.train_batches` compiled for the dtype, which all types of its arguments follow from; made once in a process."""
+        dtype, most = self.architecture.dtype, self.tuner.counts[-1]
+        compiled, started = _entries.get(dtype, (None, 1))
+        if compiled is None or most > started:
             data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
             arguments = self._arguments(
                 (1, NO_LABELS, *data), tuple(a[None] for a in data), np.zeros((0, structs.STEP_COLUMNS)), 0, 0
             )
-            for_network(self.architecture)
-            with for_training(dtype):
-                # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
-                compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
-            if self.tuner.counts[-1] > 1:
+            if compiled is None:
+                with for_training(dtype):
+                    # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+                    compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
+            if most > started:
                 crew = self._workspace.crews[-1]
                 self._workspace.state[:] = 0
                 compiled((self._workspace.state, crew.n_threads, 0), *arguments[1:])
-            self._train_batches = compiled
-        return self._train_batches
+            _entries[dtype] = compiled, max(most, started)
+        return compiled
 
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])
