@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from problems import make_data, make_model
 
 import fastdl
+from fastdl.schedules import Schedule
+from fastdl.training import rollback
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,3 +143,79 @@ def test_an_interrupt_in_an_epoch_that_went_wrong(rng, error):
     fastdl.Trainer(other, batch_size=8, epochs=1).fit(X, y)
     np.testing.assert_array_equal(model.parameters, other.parameters)
     assert trainer.steps_done == 5
+
+
+@dataclass(frozen=True)
+class Cliff(Schedule):
+    """The rate as it is, until a step from which on it is far too large."""
+
+    step: int = 0
+    name = "cliff"
+
+    def _rates(self, lr, t, begin, end):
+        return np.where(t < self.step, lr, 1e300)
+
+
+def fall(rng, epochs, good, **settings):
+    """A trainer whose epoch after the `good` first ones went wrong, and one that made only these."""
+    model = make_model([6, 9, 2], "tanh", "linear", "float32")
+    X, y = make_data(rng, 50, model.layers, "linear")
+    settings = {"batch_size": 20, "dropout": 0.3, "seed": 5, **settings}
+    expected = fastdl.Trainer(copy.deepcopy(model), fastdl.Adam(0.01), epochs=good, **settings)
+    expected.fit(X, y)
+    trainer = fastdl.Trainer(model, fastdl.Adam(0.01), epochs=epochs, schedule=Cliff(3 * good), **settings)
+    with pytest.raises(fastdl.DivergedError, match=f"epoch {good + 1}"):
+        trainer.fit(X, y)
+    return trainer, expected
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9], ids=["snapshot", "train-again"])
+@pytest.mark.parametrize("batch_size", [20, 50])
+def test_the_way_back_over_several_epochs(rng, monkeypatch, every, batch_size):
+    """With a snapshot after each epoch, or trained again from the first: the same bits."""
+    monkeypatch.setattr(rollback, "EPOCHS_PER_SNAPSHOT", every)
+    good = 4 if batch_size == 20 else 12
+    if batch_size == 50:
+        monkeypatch.setattr(Cliff, "_rates", lambda self, lr, t, begin, end: np.where(t < good, lr, 1e300))
+    trainer, expected = fall(rng, 15, good, batch_size=batch_size)
+    same(state_of(expected), state_of(trainer))
+    assert len(trainer.history) == good
+    assert trainer.history.loss == expected.history.loss
+
+
+def test_ctrl_c_on_the_way_back(rng, monkeypatch):
+    """It ends at an earlier good epoch, with the history of that."""
+    monkeypatch.setattr(rollback, "EPOCHS_PER_SNAPSHOT", 1e9)
+    calls, epoch = [], fastdl.engine.Session.epoch
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:  # 4 good ones, a bad one, one again
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    model = make_model([6, 9, 2], "tanh", "linear", "float32")
+    X, y = make_data(rng, 50, model.layers, "linear")
+    expected = fastdl.Trainer(copy.deepcopy(model), fastdl.Adam(0.01), batch_size=20, epochs=1)
+    expected.fit(X, y)
+    trainer = fastdl.Trainer(model, fastdl.Adam(0.01), batch_size=20, epochs=9, schedule=Cliff(12))
+    monkeypatch.setattr(fastdl.engine.Session, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(X, y)
+    assert len(trainer.history) == 1
+    same(state_of(expected), state_of(trainer))
+
+
+def test_a_callback_of_the_users_gets_a_snapshot_for_each_epoch(rng, monkeypatch):
+    """What it does to the parameters between two epochs cannot be done again."""
+    monkeypatch.setattr(rollback, "EPOCHS_PER_SNAPSHOT", 1e9)
+    seen = []
+
+    class Shrinks(fastdl.EarlyStopping):
+        def on_epoch_end(self, result):
+            self.trainer.model.parameters *= 0.5
+            seen.append(self.trainer.model.parameters.copy())
+
+    trainer, _ = fall(rng, 9, 4, callbacks=[Shrinks(monitor="loss")])
+    # The last snapshot is of the end of the epoch, before the callback.
+    np.testing.assert_array_equal(trainer.model.parameters * np.float32(0.5), seen[-1])

@@ -29,6 +29,8 @@ class Progress(Callback):
     live : show a bar that moves besides (needs a terminal)
     """
 
+    _only_watches = True
+
     def __init__(self, console: Console, live: bool) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if live else None

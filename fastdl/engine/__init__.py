@@ -4,7 +4,8 @@
 """
 
 from fastdl.engine.engine import Engine
-from fastdl.engine.session import Session, Settings, State
+from fastdl.engine.session import Session
+from fastdl.engine.settings import Settings, State
 from fastdl.engine.thread_tuner import most_threads
 
 __all__ = ["Engine", "Session", "Settings", "State", "most_threads"]

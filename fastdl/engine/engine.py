@@ -14,7 +14,8 @@ from fastdl.engine.boundary import INT64, check, fault
 from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
-from fastdl.engine.session import Session, Settings
+from fastdl.engine.session import Session
+from fastdl.engine.settings import Settings
 from fastdl.network import Architecture, views
 from fastdl.sparse import SparseRows
 

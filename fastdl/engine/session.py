@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -23,6 +22,7 @@ from fastdl.engine.compile import for_network, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
+from fastdl.engine.settings import HYPER, Settings, State, kind
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
@@ -35,64 +35,6 @@ SLOW_STEP = 1_000_000_000
 
 # By dtype: `step.train_batches`, and on how many threads it has run.
 _entries: dict[np.dtype, tuple[Callable[..., None], int]] = {}
-
-_HYPER = {
-    "beta": structs.BETA1,
-    "beta1": structs.BETA1,
-    "beta2": structs.BETA2,
-    "eps": structs.EPS,
-    "weight_decay": structs.WEIGHT_DECAY,
-    "nesterov": structs.NESTEROV,
-}
-
-
-class Optimizer(Protocol):
-    """What a session must know of an optimizer."""
-
-    @property
-    def code(self) -> int:
-        """Which update it is: see `structs.SGD` and those after it."""
-
-    @property
-    def n_states(self) -> int:
-        """How many buffers as large as the parameters it keeps."""
-
-    def hyperparameters(self) -> Mapping[str, Any]:
-        """Its numbers by name; the learning rate comes with each epoch instead."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a step does, besides network and data.
-
-    batch_size : the most rows of a step
-    optimizer : None leaves the parameters alone and the last batch's gradient in `Session.gradient`
-    l2 : adds (l2/2) Σ w² over weights to the loss, in the gradient only
-    clip_norm : the limit of the gradient's norm; 0 is none
-    dropout : one dropout rate per hidden layer, or none at all
-    seed : of the dropout masks
-    n_threads : "auto" or their number; results do not depend on it
-    clocked : count the ticks of each kind of job in `Session.ticks`
-    penalised : add up the L2 penalties of the batches in `Session.penalty`
-    """
-
-    batch_size: int
-    optimizer: Optimizer | None = None
-    l2: float = 0.0
-    clip_norm: float = 0.0
-    dropout: tuple[float, ...] = ()
-    seed: int = 0
-    n_threads: int | str = "auto"
-    clocked: bool = False
-    penalised: bool = False
-
-
-class State(NamedTuple):
-    """What a session carries from step to step, besides the parameters: see `Session`."""
-
-    states: list[NDArray]
-    steps_done: int
-    updates_done: int
 
 
 class Session:
@@ -136,7 +78,7 @@ class Session:
             return
         if self._rooms(settings) != self._rooms(old):
             self._build(settings)
-        if _kind(settings.optimizer) != _kind(old.optimizer):
+        if kind(settings.optimizer) != kind(old.optimizer):
             self._adopt_states(settings)
         self._write_numbers(settings)
         self.settings = settings
@@ -162,7 +104,7 @@ class Session:
         self._hyper[[structs.L2, structs.CLIP]] = settings.l2, settings.clip_norm
         for name, value in (settings.optimizer.hyperparameters() if settings.optimizer else {}).items():
             if name != "lr":
-                self._hyper[_HYPER[name]] = value
+                self._hyper[HYPER[name]] = value
         self._usual_step[[structs.STEP_L2, structs.STEP_EPS]] = self._hyper[[structs.L2, structs.EPS]]
         self._code = settings.optimizer.code if settings.optimizer else structs.NO_UPDATE
         self._seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -210,15 +152,15 @@ class Session:
         self.steps_done, self._updates_done = state.steps_done, state.updates_done
 
     def snapshot(self) -> None:
-        """Remember parameters, states and steps, to `restore` them: one copy into buffers that are made once."""
-        arrays = [self.parameters, *self.states]
-        if self._snapshot is None:
-            copies = [aligned_zeros(array.size, array.dtype) for array in arrays]
-        else:
-            copies = self._snapshot[0]
-        for copy, array in zip(copies, arrays, strict=True):
-            if array.size:
-                np.copyto(copy, array)
+        """Remember parameters, states and steps, to `restore` them: one copy into buffers that are made once.
+
+        States without an update yet are zeros, which need no copy.
+        """
+        arrays = [self.parameters, *(self.states if self._updates_done else ())]
+        copies = [] if self._snapshot is None else self._snapshot[0]
+        copies.extend(aligned_zeros(array.size, array.dtype) for array in arrays[len(copies) :])
+        for copy, array in zip(copies, arrays):
+            np.copyto(copy, array)
         self._snapshot = copies, self.steps_done, self._updates_done
 
     def restore(self) -> None:
@@ -226,8 +168,12 @@ class Session:
         if self._snapshot is None:
             raise fault("there is no snapshot of these states to go back to")
         copies, self.steps_done, self._updates_done = self._snapshot
-        for copy, array in zip(copies, [self.parameters, *self.states], strict=True):
-            array[:] = copy
+        np.copyto(self.parameters, copies[0])
+        for i, state in enumerate(self.states, 1):
+            if self._updates_done:
+                np.copyto(state, copies[i])
+            else:
+                state[:] = 0
 
     def epoch(
         self,
@@ -408,8 +354,3 @@ class Session:
     def _stop(self) -> None:
         """End the native call under way as soon as the jobs that have begun are done, in the middle of a step."""
         self._workspace.state[STOP] = 1
-
-
-def _kind(optimizer: Optimizer | None) -> tuple[int, int] | None:
-    """What states are good for."""
-    return None if optimizer is None else (optimizer.code, optimizer.n_states)

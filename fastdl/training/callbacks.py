@@ -55,6 +55,9 @@ class Callback:
     """
 
     trainer: Any = None
+    # Whether during a training it leaves parameters and data as they are. It holds for this class alone, not for those derived
+    # from it: fastdl then makes fewer snapshots of the last good epoch.
+    _only_watches = False
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
         """The training is about to start: how many epochs of how many rows."""
@@ -88,6 +91,11 @@ class Hooks:
         for callback in self._callbacks:
             if isinstance(callback, Callback):
                 callback.trainer = trainer
+
+    @property
+    def may_change_model(self) -> bool:
+        """Whether there is a callback that fastdl does not know to leave parameters and data alone."""
+        return not all(vars(type(callback)).get("_only_watches", False) for callback in self._callbacks)
 
     def _find(self, name: str) -> Iterable[Callable[..., None]]:
         for callback in self._callbacks:

@@ -100,6 +100,7 @@ class EarlyStopping(Watcher):
     """
 
     restore_best: bool = True
+    _only_watches = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,6 +146,7 @@ class ReduceOnPlateau(Watcher):
     patience: int = 5
     factor: float = 0.5
     lowest: float = 1e-3
+    _only_watches = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,3 +35,9 @@ class History:
             self.val_loss.append(val_loss)
         for name, value in metrics.items():
             self.metrics.setdefault(name, []).append(value)
+
+    def forget(self, count: int) -> None:
+        """The last `count` epochs have been undone."""
+        if count:
+            for values in (self.loss, self.val_loss, self.epoch_seconds, *self.metrics.values()):
+                del values[-count:]

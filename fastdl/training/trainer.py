@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks
-from fastdl.engine import Session
+from fastdl.engine import Session, State
 from fastdl.engine import Settings as StepSettings
-from fastdl.engine.session import State
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
 from fastdl.network import aligned_copy
@@ -25,6 +24,7 @@ from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
+from fastdl.training.rollback import Rollback
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
 from fastdl.training.validation import Validation
@@ -210,12 +210,12 @@ class Trainer(Settings):
         n_rows = len(inputs)
         n_batches = -(-n_rows // session.settings.batch_size)
         span = self.steps_done, self.steps_done + epochs * n_batches
-        session.snapshot()
+        rollback = Rollback(session, hooks.may_change_model)
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
             progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(session, n_rows, epoch < epochs)
+            order = self._order(session, n_rows, self.epochs_done, epoch < epochs)
             try:
                 loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
                 seconds = time.perf_counter() - start
@@ -230,29 +230,41 @@ class Trainer(Settings):
                     if not np.isfinite(val_loss):
                         raise _diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
             except DivergedError:
-                session.restore()
+                self._go_back(rollback)
                 raise
             except BaseException:  # Ctrl-C, or a callback's: what was learned in this epoch stays, if it is any good
                 if not checks.all_finite(model.parameters):
-                    session.restore()
+                    self._go_back(rollback)
                 raise
-            session.snapshot()
+            if epoch < epochs:
+                order_again = functools.partial(self._order, session, n_rows, self.epochs_done)
+                rollback.good(
+                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates), seconds
+                )
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
             if self._stopped:
                 break
 
-    def _order(self, session: Session, n_rows: int, more: bool) -> NDArray[np.int64]:
-        """The order of the rows in the coming epoch; with `more` to come, a core that is left draws the next one meanwhile.
+    def _go_back(self, rollback: Rollback) -> None:
+        """To the end of the last good epoch; with Ctrl-C on the way, to that of an earlier one."""
+        try:
+            rollback.back()
+        finally:
+            self.epochs_done -= rollback.missing
+            self.history.forget(rollback.missing)
 
-        A batch of all rows is read as it stands.
+    def _order(self, session: Session, n_rows: int, epoch: int, more: bool = False) -> NDArray[np.int64]:
+        """The order of the rows in the epoch that `epoch` others came before; with `more` to come, a core that is left draws
+
+        the next one meanwhile. A batch of all rows is read as it stands.
         """
         if session.settings.batch_size >= n_rows:
             return np.arange(n_rows)
-        order = self._orders.take(self.epochs_done, n_rows)
+        order = self._orders.take(epoch, n_rows)
         if more and n_rows >= MANY_ROWS and session.leaves_a_core:
-            self._orders.draw_next(self.epochs_done + 1, n_rows)
+            self._orders.draw_next(epoch + 1, n_rows)
         return order
 
     # --- what a training needs besides the rows ---
@@ -355,6 +367,13 @@ class Kept(NamedTuple):
     model: MLP | None
     optimizer: Any
     state: State
+
+
+def _train_again(
+    session: Session, data: tuple[Any, ...], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
+) -> None:  # fmt: skip
+    """An epoch that was good, from the state before it."""
+    session.epoch(*data, order(), rates)
 
 
 def _diverged(what: str, epoch: int, lr: float) -> DivergedError:

@@ -1,0 +1,75 @@
+"""What a training session is told about its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from fastdl.engine import structs
+
+HYPER = {
+    "beta": structs.BETA1,
+    "beta1": structs.BETA1,
+    "beta2": structs.BETA2,
+    "eps": structs.EPS,
+    "weight_decay": structs.WEIGHT_DECAY,
+    "nesterov": structs.NESTEROV,
+}
+"""Where a hyperparameter of an optimizer stands in what compiled code gets."""
+
+
+class Optimizer(Protocol):
+    """What a session must know of an optimizer."""
+
+    @property
+    def code(self) -> int:
+        """Which update it is: see `structs.SGD` and those after it."""
+
+    @property
+    def n_states(self) -> int:
+        """How many buffers as large as the parameters it keeps."""
+
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """Its numbers by name; the learning rate comes with each epoch instead."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a step does, besides network and data.
+
+    batch_size : the most rows of a step
+    optimizer : None leaves the parameters alone and the last batch's gradient in `Session.gradient`
+    l2 : adds (l2/2) Σ w² over weights to the loss, in the gradient only
+    clip_norm : the limit of the gradient's norm; 0 is none
+    dropout : one dropout rate per hidden layer, or none at all
+    seed : of the dropout masks
+    n_threads : "auto" or their number; results do not depend on it
+    clocked : count the ticks of each kind of job in `Session.ticks`
+    penalised : add up the L2 penalties of the batches in `Session.penalty`
+    """
+
+    batch_size: int
+    optimizer: Optimizer | None = None
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    dropout: tuple[float, ...] = ()
+    seed: int = 0
+    n_threads: int | str = "auto"
+    clocked: bool = False
+    penalised: bool = False
+
+
+class State(NamedTuple):
+    """What a session carries from step to step, besides the parameters: see `Session`."""
+
+    states: list[NDArray]
+    steps_done: int
+    updates_done: int
+
+
+def kind(optimizer: Optimizer | None) -> tuple[int, int] | None:
+    """What states are good for."""
+    return None if optimizer is None else (optimizer.code, optimizer.n_states)
