@@ -370,7 +370,7 @@ class Kept(NamedTuple):
 
 
 def _train_again(
-    session: Session, data: tuple[Any, ...], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
+    session: Session, data: tuple[Any, Any, Any], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
 ) -> None:  # fmt: skip
     """An epoch that was good, from the state before it."""
     session.epoch(*data, order(), rates)
