@@ -12,8 +12,11 @@ from numba import njit, types
 from processes import program, run
 
 from fastdl.engine import compile as prepare
+from fastdl.network import Architecture, LossTerm, Unit
 from fastdl_kernels.serial import linked
 from fastdl_kernels.simd import pointer
+
+NETWORK = Architecture((2, 3, 1), (Unit(0, 0.0),), LossTerm(1, takes_labels=False), np.dtype("f4"))
 
 
 def train(cache):
@@ -90,7 +93,7 @@ def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch,
     if reason == "cached":
         monkeypatch.setattr(prepare.linked_product, "is_cached", lambda element: True)
     reached = False
-    with prepare._helper(np.dtype("f4"), types.float32):
+    with prepare._helper(NETWORK, types.float32):
         reached = True
     assert reached
     assert len(started) == (reason == "no right to start it")
@@ -98,11 +101,11 @@ def test_without_a_second_process_everything_is_compiled_here(cold, monkeypatch,
 
 def test_a_second_process_that_hangs_is_killed_and_one_that_is_not_needed_any_more(cold, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Process)
-    with prepare._helper(np.dtype("f4"), types.float32):
+    with prepare._helper(NETWORK, types.float32):
         pass
     assert Process.last.killed
     assert not prepare.linked_product.awaited
-    with pytest.raises(KeyboardInterrupt), prepare._helper(np.dtype("f4"), types.float32):
+    with pytest.raises(KeyboardInterrupt), prepare._helper(NETWORK, types.float32):
         raise KeyboardInterrupt
     assert Process.last.killed
 

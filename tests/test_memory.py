@@ -10,8 +10,15 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import fastdl
 from fastdl.engine import Session, Settings
+from fastdl.training import rollback
 
 LAYERS, BATCH, ROWS = [300, 600, 600, 10], 64, 640
+
+
+@pytest.fixture(autouse=True)
+def snapshots(monkeypatch):
+    """A snapshot after every epoch: these trainings are so short that there would be none."""
+    monkeypatch.setattr(rollback, "EPOCHS_PER_SNAPSHOT", 0.0)
 
 
 def fit_peak(n_rows=ROWS, epochs=2, **options):

@@ -33,8 +33,8 @@ from fastdl.network import Architecture
 from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
-MINE: list[Linked] = [f.linked for f in (work, update_block, add_partial, clipped_update, gather)]
-HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows))]
+MINE: list[Linked] = [f.linked for f in (work, add_partial, clipped_update, gather)]
+HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows, update_block))]
 # What only trainings on sparse inputs call.
 SPARSE: list[Linked] = [
     f.linked for f in (turn, sparse_forward, catch_up_columns, update_columns, sparse_update_block, catch_up_block)
@@ -48,10 +48,20 @@ _ready: set[Type] = set()
 
 def for_network(architecture: Architecture) -> None:
     """Make ready what the network's loss calls, and its activations as far as they are not in the register tiles."""
-    LOSS_BODIES[architecture.loss.code].linked.ensure(from_dtype(architecture.dtype))
-    for unit in architecture.hidden:
-        if unit.code not in IN_REGISTERS:
-            ACTIVATION_BLOCKS[unit.code].linked.ensure(from_dtype(architecture.dtype))
+    for unit in _own(architecture.loss.code, [hidden.code for hidden in architecture.hidden]):
+        unit.ensure(from_dtype(architecture.dtype))
+
+
+def _own(loss: int, activations: list[int]) -> list[Linked]:
+    """What a network with these codes needs besides what all do."""
+    own = [LOSS_BODIES[loss].linked]
+    return own + [ACTIVATION_BLOCKS[code].linked for code in activations if code not in IN_REGISTERS]
+
+
+def half(dtype: np.dtype, loss: int, activations: list[int]) -> None:
+    """What the second process compiles."""
+    for unit in [*HELPERS, *_own(loss, activations)]:
+        unit.ensure(from_dtype(dtype))
 
 
 def for_prediction(dtype: np.dtype) -> None:
@@ -69,19 +79,20 @@ def for_sparse(architecture: Architecture, trains: bool) -> None:
 
 
 @contextlib.contextmanager
-def for_training(dtype: np.dtype) -> Iterator[None]:
-    """Make ready what a training step calls; in the body, the caller may compile what calls it."""
-    element = from_dtype(dtype)
+def for_training(architecture: Architecture) -> Iterator[None]:
+    """Make ready what a training step calls; in the body, the caller compiles what calls it, and all else that it needs."""
+    element = from_dtype(architecture.dtype)
     if element in _ready:
         yield
-        return
-    with _helper(dtype, element):
-        for unit in MINE:
+    else:
+        with _helper(architecture, element):
+            yield
+            for unit in MINE:
+                unit.ensure(element)
+        for unit in HELPERS:
             unit.ensure(element)
-        yield
-    for unit in HELPERS:
-        unit.ensure(element)
-    _ready.add(element)
+        _ready.add(element)
+    for_network(architecture)
 
 
 def _can_start_python() -> bool:
@@ -92,14 +103,13 @@ def _can_start_python() -> bool:
 
 
 @contextlib.contextmanager
-def _helper(dtype: np.dtype, element: Type) -> Iterator[None]:
+def _helper(architecture: Architecture, element: Type) -> Iterator[None]:
     """A process that compiles for the cache while the body does the same; its end is waited for."""
     if linked_product.is_cached(element) or usable_cores() < 2 or not _can_start_python():
         yield
         return
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half({dtype.name!r})"
-    )
+    units = architecture.dtype.name, architecture.loss.code, [hidden.code for hidden in architecture.hidden]
+    code = f"import sys; sys.path[:] = {sys.path!r}; from fastdl.engine import helper; helper.compile_half(*{units!r})"
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)

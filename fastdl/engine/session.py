@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
-from fastdl.engine.compile import for_network, for_sparse, for_training
+from fastdl.engine.compile import for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
@@ -34,7 +34,8 @@ from fastdl_kernels.serial import STOP, usable_cores
 SLOW_STEP = 1_000_000_000
 
 # By dtype: `step.train_batches`, and on how many threads it has run.
-_entries: dict[np.dtype, tuple[Callable[..., None], int]] = {}
+_entries: dict[np.dtype, Callable[..., None]] = {}
+_started: dict[np.dtype, int] = {}
 
 
 class Session:
@@ -51,20 +52,21 @@ class Session:
         self.parameters = parameters
         self.steps_done = 0
         self.states: list[NDArray] = []
-        self._layout = Layout(architecture)
         self._shape = (architecture.n_parameters,)
         self._hyper = np.zeros(structs.HYPER_SIZE)
         self._usual_step = np.ones(structs.STEP_COLUMNS)  # a row of `step_table`, but for the rate
         self.penalty = 0.0
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
-        self._train_batches: Callable[..., None] | None = None
         self._sparse: SparseWorkspace | None = None
         self._stored = 0  # numbers of a row of sparse inputs, about; 0: dense
         self._no_sparse = no_sparse(architecture.dtype)
-        self._build(settings)
-        self._adopt_states(settings)
-        self._write_numbers(settings)
+        with for_training(architecture):
+            self._layout = Layout(architecture)
+            self._build(settings)
+            self._adopt_states(settings)
+            self._write_numbers(settings)
+            self._train_batches = self._compiled()
         self.settings = settings
 
     def apply(self, settings: Settings) -> None:
@@ -201,8 +203,14 @@ class Session:
         order = np.arange(len(x)) if whole and sparse is not None else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
         data_and_order = batch_size, order, *data
-        train_batches = self._train_batches or self.prepare()
-        result, state, tuner, batch = self._workspace.result, self._workspace.state, self.tuner, 0
+        self.prepare()
+        train_batches, result, state, tuner, batch = (
+            self._train_batches,
+            self._workspace.result,
+            self._workspace.state,
+            self.tuner,
+            0,
+        )
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
         reached: int | None = None  # steps of the epoch that were taken, once that is known
@@ -288,38 +296,36 @@ class Session:
             table[:, structs.SCALE] = scale
         return table
 
-    def prepare(self, sparse: bool = False) -> Callable[..., None]:
-        """Have all ready that the first step would wait for, on `sparse` inputs as well, and return what native calls go to.
+    def prepare(self, sparse: bool = False) -> None:
+        """Have all ready that the first step would wait for, on `sparse` inputs as well.
 
-        That is the compiled code, and Numba's threads where the tuner may choose more than one: they are sent through a
-        call of no steps, since starting them and loading their parallel region takes 0.1 s.
+        That is Numba's threads, where the tuner may choose more than one: they are sent through a call of no steps, since
+        starting them and loading their parallel region takes 0.1 s.
         """
         if sparse:
             for_sparse(self.architecture, trains=True)
-        if self._train_batches is None:
-            for_network(self.architecture)
-            self._train_batches = self._entry()
-        return self._train_batches
-
-    def _entry(self) -> Callable[..., None]:
-        """`step.train_batches` compiled for the dtype, which all types of its arguments follow from; made once in a process."""
         dtype, most = self.architecture.dtype, self.tuner.counts[-1]
-        compiled, started = _entries.get(dtype, (None, 1))
-        if compiled is None or most > started:
-            data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
-            arguments = self._arguments(
-                (1, NO_LABELS, *data), tuple(a[None] for a in data), np.zeros((0, structs.STEP_COLUMNS)), 0, 0
-            )
-            if compiled is None:
-                with for_training(dtype):
-                    # Called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
-                    compiled = step.train_batches.compile(tuple(numba.typeof(argument) for argument in arguments))
-            if most > started:
-                crew = self._workspace.crews[-1]
-                self._workspace.state[:] = 0
-                compiled((self._workspace.state, crew.n_threads, 0), *arguments[1:])
-            _entries[dtype] = compiled, max(most, started)
-        return compiled
+        if most > _started.get(dtype, 1):
+            self._workspace.state[:] = 0
+            self._train_batches((self._workspace.state, most, 0), *self._no_steps()[1:])
+            _started[dtype] = most
+
+    def _compiled(self) -> Callable[..., None]:
+        """`step.train_batches` for the dtype, which all types of its arguments follow from.
+
+        It is called as it is, without Numba's look at the types of all arguments, which took longer than a small step.
+        """
+        dtype = self.architecture.dtype
+        if dtype not in _entries:
+            _entries[dtype] = step.train_batches.compile(tuple(map(numba.typeof, self._no_steps())))
+        return _entries[dtype]
+
+    def _no_steps(self) -> tuple[Any, ...]:
+        """The arguments of a call that does nothing."""
+        dtype = self.architecture.dtype
+        data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
+        table = np.zeros((0, structs.STEP_COLUMNS))
+        return self._arguments((1, NO_LABELS, *data), tuple(a[None] for a in data), table, 0, 0)
 
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])

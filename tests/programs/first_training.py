@@ -11,6 +11,7 @@ from numba.core import types
 import fastdl
 from fastdl.engine import compile as prepare
 from fastdl.engine import step
+from fastdl_kernels.serial import LOSS_BODIES, LOSSES
 
 x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
 model = fastdl.MLP([3, 5, 2])
@@ -19,7 +20,10 @@ print(
     json.dumps(
         {
             "mine": [unit.ensure(types.float32) for unit in prepare.MINE],
-            "helpers": [unit.ensure(types.float32) for unit in prepare.HELPERS],
+            "helpers": [
+                unit.ensure(types.float32)
+                for unit in [*prepare.HELPERS, LOSS_BODIES[LOSSES["softmax_cross_entropy"]].linked]
+            ],
             "signatures": len(step.train_batches.signatures),
             "bits": hashlib.sha256(model.parameters.tobytes()).hexdigest(),
         }
