@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.tables.model import TableModel, load
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
+    from fastdl.training.health import HealthWatch
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
@@ -38,6 +39,7 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "EpochResult",
+    "HealthWatch",
     "History",
     "Huber",
     "InputError",
@@ -74,6 +76,7 @@ _MODULES = {
     "fastdl.scaling": ["Scaling"],
     "fastdl.tables.model": ["TableModel", "load"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
+    "fastdl.training.health": ["HealthWatch"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trainer": ["Trainer"],
 }

@@ -18,6 +18,7 @@ FASTDL_ROOMS = {
     "entry": ["__main__"],
     "estimators": ["estimators", "estimators.*"],  # above the command line, which has to work without scikit-learn
     "cli": ["cli", "cli.*"],
+    "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
     "model": ["model", "metrics"],
@@ -34,7 +35,7 @@ FASTDL_ROOMS = {
         "datasets",
     ],
     "checks": ["checks", "frames", "sparse"],
-    "words": ["errors", "suggest", "_version"],
+    "words": ["errors", "suggest", "wording", "_version"],
 }
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import columns, curves, runs, wording
+from fastdl.cli import columns, curves, pages, runs, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
@@ -33,10 +33,12 @@ from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
+from fastdl.report.data import Finished
 from fastdl.tables import data
 from fastdl.tables.model import TableModel, load
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.health import HealthWatch
 from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32
@@ -94,11 +96,12 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
 
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
+    watch = HealthWatch() if options.health else None
     interrupted = False
     start = time.perf_counter()
     try:
         with Progress(messages, live) as progress:
-            trainer.callbacks.append(progress)
+            trainer.callbacks += [progress] if watch is None else [progress, watch]
             trainer.fit(X, y, validation_data=held_out)
     except KeyboardInterrupt:
         interrupted = True
@@ -120,6 +123,11 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     messages.print()
     folder = runs.write(options.out, loaded.name, trainer, config)
     _draw(folder, loaded.name, trainer, validation, messages)
+    if options.report:
+        with _status(messages, live, "making the page of the run"):
+            pages.write(folder, Finished(loaded, model, trainer, config, options.command(), watch), messages)
+    if watch is not None and trainer.history.loss:
+        messages.print(f"\n{trainer.health()}\n", markup=False)
     _summarise(output, folder, trainer, record, validation, seconds, rows)
     return 130 if interrupted else 0
 

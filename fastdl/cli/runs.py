@@ -19,6 +19,7 @@ from fastdl.cli import columns
 from fastdl.errors import InputError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import MODEL_FILE
+from fastdl.report.data import CONFIG, DATA, HISTORY
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES = MODEL_FILE, "history.csv", "config.json", "curves.png"
-FILES = (MODEL, HISTORY, CONFIG, CURVES)
+MODEL, CURVES, REPORT = MODEL_FILE, "curves.png", "report.html"
+FILES = (MODEL, HISTORY, CONFIG, CURVES, REPORT, DATA)
 
 
 def check_folder(out: str | None, force: bool) -> None:
@@ -82,7 +83,8 @@ def write(out: str | None, name: str, trainer: Trainer, config: Mapping[str, Any
             file.write(history_csv(trainer.history).encode())
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
+        for old in (CURVES, REPORT, DATA):  # those of a run that is replaced
+            (folder / old).unlink(missing_ok=True)
     except BaseException:
         if not any((folder / name).exists() for name in FILES):
             for new in reversed(made):

@@ -21,6 +21,7 @@ from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
+from fastdl.training import health
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
@@ -31,6 +32,7 @@ from fastdl.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
+    from fastdl.engine.health import Health
 
 # Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
 LARGE_TARGETS = 1000.0
@@ -101,6 +103,7 @@ class Trainer(Settings):
         self._session: Session | None = None
         self._kept: Kept | None = None
         self._orders = Orders(self.seed)
+        self._looked_at: tuple[NDArray, NDArray] | None = None
 
     def fit(
         self,
@@ -158,6 +161,7 @@ class Trainer(Settings):
         session.prepare(isinstance(inputs, SparseRows))
         if validation is not None:
             model.engine.prepare()
+        self._looked_at = health.sample(inputs, targets)
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
         self._stopped = False
@@ -193,6 +197,15 @@ class Trainer(Settings):
         parameters = aligned_copy(self.model.parameters)
         session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
         return explain(session, self.n_threads, seconds)
+
+    def health(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Health:
+        """How the layers are doing: dead and saturated units, pre-activations, norms of weights, gradients and updates.
+
+        Looked at are some rows of the last `fit`, or X and y; the step is taken on copies. `print` what it returns, or take its
+        `advice`. `fastdl.HealthWatch()` among the callbacks looks after epochs. InputError where there are no dense rows.
+        """
+        given = None if X is None else (X, y)
+        return health.of_trainer(self, given, self._looked_at, self._step_settings(), self._session)
 
     # --- one training ---
 
@@ -345,7 +358,7 @@ class Trainer(Settings):
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders", "_looked_at")}
         if self._session is not None:
             is_current = self._session.parameters is self.model.parameters  # not once another model has been set
             model = self.model if is_current else None
@@ -354,7 +367,7 @@ class Trainer(Settings):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = None
+        self._session = self._looked_at = None
         self._orders = Orders(self.seed)
 
 

@@ -1,0 +1,211 @@
+"""Everything that a page shows, computed once at the end of a training, as plain JSON values.
+
+They are kept in the run's folder (`report.json`), so that the page can be made again and runs be put side by side without
+the data. A run of before has its configuration and history only: `of_folder` makes of them what can be made.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.errors import InputError
+from fastdl.model import MLP
+from fastdl.report import classes, fields, health, importance, numbers
+from fastdl.report.values import plain, short, thin
+from fastdl.tables.data import TrainingData
+from fastdl.tables.encoded import EncodedRows
+from fastdl.training.health import HealthWatch
+from fastdl.training.history import History
+from fastdl.training.trainer import Trainer
+
+VERSION = 1
+MOST_ROWS = 100_000
+"""Rows that predictions are looked at on; of more, so many evenly."""
+MOST_CELLS = 6
+"""Columns that are shown of a row with a mistake."""
+MOST_TARGETS = 4
+MOST_STEPS, MOST_EPOCHS = 200, 500
+CONFIG, HISTORY, DATA = "config.json", "history.csv", "report.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that has ended: data, model, trainer, what config.json says, the command that was typed, and who watched it."""
+
+    loaded: TrainingData
+    model: MLP
+    trainer: Trainer
+    config: Mapping[str, Any]
+    command: str
+    watch: HealthWatch | None = None
+
+
+def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
+    """What the page of a run shows; importance and profiles take `seconds` at most."""
+    loaded, model = run.loaded, run.model
+    found: dict[str, Any] = {
+        "version": VERSION,
+        "name": short(loaded.name),
+        "config": shortened(run.config),
+        "command": run.command,
+        "history": of_history(run.trainer.history),
+        "rate": _rates(run.trainer, len(loaded.train)),
+        "targets": fields.targets_described(loaded),
+    }
+    if run.watch is not None:
+        found["health"] = health.described([*run.watch.seen, run.trainer.health()])
+    X, y, places, rows_of = _rows(loaded)
+    found["rows"] = {"of": rows_of, "count": len(places), "all": _n_rows(loaded)}
+    columns = fields.fields_of(loaded)
+    found["importance"] = importance.described(model, X, y, columns, seconds)
+    names = [entry["name"] for entry in found["importance"]["columns"]]
+    found["columns"] = fields.described(loaded, names)
+    order = {name: i for i, name in enumerate(names)}
+    important = sorted(columns, key=lambda field: order.get(field.name, len(order)))[:MOST_CELLS]
+    found |= _predictions(model, X, y)
+    for section in [found.get("classes", {}), *found.get("numbers", [])]:
+        for entry in [*section.get("mistakes", []), *section.get("largest", [])]:
+            place = entry.pop("place")
+            features = fields.raw_features(X, np.array([place]))[0]
+            entry["row"] = int(places[place]) + 1
+            entry["cells"] = [[field.name, field.shown(features)] for field in important]
+    found["mistaken_columns"] = [field.name for field in important]
+    return found
+
+
+def _n_rows(loaded: TrainingData) -> int:
+    return loaded.n_validation or len(loaded.train)
+
+
+def _rows(loaded: TrainingData) -> tuple[Any, NDArray[Any], NDArray[np.int64], str]:
+    """Features and targets of rows to look at, the rows' places in their file, and what rows they are."""
+    if loaded.held_out is not None:
+        X, y = loaded.held_out
+        places = X.index if isinstance(X, EncodedRows) else np.arange(len(y))
+        some, which = _some(len(y)), "validation"
+        return fields.take(X, some), y[some], places[some], which
+    which = "validation" if len(loaded.validation) else "training"
+    rows = loaded.validation if len(loaded.validation) else loaded.train
+    rows = rows[_some(len(rows))]
+    return loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows], which
+
+
+def _some(count: int) -> NDArray[np.int64]:
+    return thin(count, MOST_ROWS)
+
+
+def _predictions(model: MLP, X: Any, y: NDArray[Any]) -> dict[str, Any]:
+    raw = model.forward(X)
+    if model.output == "linear":
+        predicted = model.decode(raw).reshape(len(raw), -1).astype(np.float64)
+        actual = np.broadcast_to(y.reshape(len(y), -1), predicted.shape).astype(np.float64)
+        names = model.target_names or []
+        names = names if len(names) == predicted.shape[1] else [f"output {k}" for k in range(predicted.shape[1])]
+        few = range(min(MOST_TARGETS, predicted.shape[1]))
+        return {"numbers": [numbers.described(predicted[:, k], actual[:, k], short(names[k])) for k in few]}
+    chances = model.engine.probabilities(raw)
+    n_outputs = chances.shape[1]
+    if model.output == "sigmoid" and n_outputs > 1:
+        names = model.target_names or [f"label {k}" for k in range(n_outputs)]
+        return {"labels": classes.labels_described(chances, y.reshape(len(y), -1) > 0.5, names)}
+    if model.output == "sigmoid":
+        chances = np.concatenate([1 - chances, chances], axis=1)
+    names = model.classes or list(range(chances.shape[1]))
+    return {"classes": classes.described(chances, y.reshape(-1).astype(np.int64), names)}
+
+
+def of_history(history: History) -> dict[str, Any]:
+    """The curves of a history; of very many epochs some hundred, evenly."""
+    columns: dict[str, Sequence[float]] = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}
+    count = min((len(values) for values in columns.values() if values), default=0)
+    kept = thin(count, MOST_EPOCHS)
+    best = history.best_epoch
+    if best is None and history.val_loss and np.isfinite(history.val_loss).any():
+        best = int(np.nanargmin(history.val_loss)) + 1
+    curves = {name: [values[i] for i in kept] for name, values in columns.items() if values}
+    found: dict[str, Any] = plain(
+        {"epoch": kept + 1, "curves": curves, "best": best, "kept_best": history.best_epoch is not None}
+    )
+    return found
+
+
+def _rates(trainer: Trainer, n_rows: int) -> dict[str, Any]:
+    """The learning rate of the steps of all epochs so far."""
+    steps, per_epoch = trainer.steps_done, -(-n_rows // trainer.batch_size)
+    if not steps:
+        return {}
+    span = 0, per_epoch * trainer.epochs
+    some = thin(steps, MOST_STEPS)
+    rates = [float(trainer.schedule.rates(trainer.optimizer.lr, int(step), 1, span)[0]) for step in some]
+    found: dict[str, Any] = plain({"step": some + 1, "rate": rates})
+    return found
+
+
+def shortened(config: Any, most: int = 300) -> Any:
+    """A configuration without long texts and long lists: what a table of settings can show."""
+    if isinstance(config, Mapping):
+        return {short(key): shortened(value, most) for key, value in list(config.items())[:100]}
+    if isinstance(config, (list, tuple)):
+        few = [shortened(value, most) for value in config[:50]]
+        return few if len(config) <= 50 else [*few, f"… {len(config) - 50:,} more"]
+    return short(config, most) if isinstance(config, str) else config
+
+
+def of_folder(folder: Path) -> dict[str, Any]:
+    """What the page of a run's folder shows: `report.json`, or what configuration and history say.
+
+    Raises
+    ------
+    InputError : the folder holds no run
+    """
+    kept = folder / DATA
+    if kept.is_file():
+        found = _read_json(kept)
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            raise InputError(f"{kept}: expected version {VERSION}, written by another version of fastdl; train again")
+        return found
+    if not (folder / CONFIG).is_file() or not (folder / HISTORY).is_file():
+        what = "which is no folder" if not folder.is_dir() else f"which holds no {CONFIG} and {HISTORY}"
+        raise InputError(f"expected the folder of a run, such as runs/digits-1, got {folder}, {what}")
+    config = _read_json(folder / CONFIG)
+    text = (folder / HISTORY).read_text(encoding="utf-8")
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: expected the configuration of a run, got something else; train again")
+    columns = (config.get("data") or {}).get("columns") or []
+    shown = [{"name": short(c.get("name")), "kind": c.get("kind"), "read_as": short(c.get("read_as"))} for c in columns]
+    return {
+        "version": VERSION,
+        "name": short(folder.name),
+        "config": shortened(config),
+        "command": "",
+        "history": of_history(_history_of(text, folder / HISTORY)),
+        "columns": {"shown": shown[: fields.MOST], "count": len(shown), "kinds": {}} if shown else None,
+    }
+
+
+def _history_of(text: str, path: Path) -> History:
+    history = History()
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            values = {name: float(value) for name, value in row.items() if name not in ("epoch", "seconds")}
+            loss, val_loss = values.pop("loss"), values.pop("val_loss", None)
+            history.add(loss, val_loss, values, float(row["seconds"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected a history with loss and seconds of each epoch ({error!r})") from error
+    return history
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); train again") from error
