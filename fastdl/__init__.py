@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.health import HealthWatch
     from fastdl.training.history import History
+    from fastdl.training.live import LiveCurves
     from fastdl.training.trainer import Trainer
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Huber",
     "InputError",
     "LeakyReLU",
+    "LiveCurves",
     "MLPClassifier",
     "MLPRegressor",
     "MissingExtraError",
@@ -78,6 +80,7 @@ _MODULES = {
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.health": ["HealthWatch"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.live": ["LiveCurves"],
     "fastdl.training.trainer": ["Trainer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, frames, initialisation, network, sparse
+from fastdl import checks, frames, html, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
@@ -21,6 +21,7 @@ from fastdl.network import Architecture, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
 from fastdl.suggest import did_you_mean
+from fastdl.wording import plural
 
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
@@ -346,6 +347,18 @@ class MLP:
         model.classes = description["classes"]
         model.metadata = description["metadata"]
         return model
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the layers, and what goes in and comes out."""
+        units = [*(a.name for a in self.activations), self.output]
+        rows = [
+            (i + 1, f"{w.shape[0]:,} × {w.shape[1]:,}", f"{w.size + b.size:,}", unit)
+            for i, (w, b, unit) in enumerate(zip(self.weights, self.biases, units))
+        ]
+        title = f"{type(self).__name__}, {plural(self.n_parameters, 'parameter')} in {self.dtype}"
+        shown = {"features": self.feature_names, "targets": self.target_names, "classes": self.classes}
+        names = {what: ", ".join(map(str, found[:20])) for what, found in shown.items() if found}
+        return html.table(("layer", "weights", "parameters", "activation"), rows, title) + html.pairs(names)
 
     def __repr__(self) -> str:
         names = [a.name for a in self.activations]

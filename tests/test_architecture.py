@@ -35,7 +35,7 @@ FASTDL_ROOMS = {
         "datasets",
     ],
     "checks": ["checks", "frames", "sparse"],
-    "words": ["errors", "suggest", "wording", "_version"],
+    "words": ["errors", "suggest", "wording", "html", "_version"],
 }
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],

@@ -88,7 +88,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer)
     columns.show(messages, loaded)
-    _warm_up(trainer, messages, live)
+    _warm_up(trainer, messages, live, options.health)
     if options.explain:
         with _status(messages, live, "measuring"):
             told = trainer.explain()
@@ -100,8 +100,11 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     interrupted = False
     start = time.perf_counter()
     try:
-        with Progress(messages, live) as progress:
-            trainer.callbacks += [progress] if watch is None else [progress, watch]
+        with (
+            pages.live(options.watch, loaded.name, model.output, messages) as shown,
+            Progress(messages, live) as progress,
+        ):
+            trainer.callbacks += [progress, *shown, *([] if watch is None else [watch])]
             trainer.fit(X, y, validation_data=held_out)
     except KeyboardInterrupt:
         interrupted = True
@@ -209,7 +212,7 @@ def bench(options: BenchOptions, messages: Console) -> None:
     print(model.summary(result))
 
 
-def _warm_up(trainer: Trainer, messages: Console, live: bool) -> None:
+def _warm_up(trainer: Trainer, messages: Console, live: bool, health: bool) -> None:
     """Have the kernels compiled or loaded, by training a tiny model of the same kind, before the clock runs."""
     model = trainer.model
     n_out = 2
@@ -218,9 +221,10 @@ def _warm_up(trainer: Trainer, messages: Console, live: bool) -> None:
     y: NDArray[Any] = np.array([0, 1, 0, 1]) if model.output == "softmax" else np.eye(4)[:, :n_out]
     start = time.perf_counter()
     with _status(messages, live, "preparing the kernels: compiled once on a machine, then kept"):
-        Trainer(tiny, replace(trainer.optimizer, lr=1e-3), 2, 1, trainer.l2, 0, trainer.n_threads).fit(
-            X, y, validation_data=(X, y)
-        )
+        short = Trainer(tiny, replace(trainer.optimizer, lr=1e-3), 2, 1, trainer.l2, 0, trainer.n_threads)
+        short.fit(X, y, validation_data=(X, y))
+        if health:
+            short.health()
     seconds = time.perf_counter() - start
     if seconds > 3:
         messages.print(f"prepared the kernels in {wording.duration(seconds)}; they are kept for the next runs\n")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastdl.cli import runs
 from fastdl.errors import MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.report import data, page
+from fastdl.report.live import LivePage
 
 COMPARISON = "comparison.html"
 SECONDS = 1.0
@@ -38,6 +40,17 @@ def write(folder: Path, run: data.Finished, messages: Console) -> None:
         messages.print("interrupted: the page of the run is not made")
     except Exception as error:  # a page that fails must not cost the training
         messages.print(escape(f"the page of the run is not made ({type(error).__name__}: {error})"))
+
+
+@contextlib.contextmanager
+def live(wanted: bool, name: str, output: str, messages: Console) -> Iterator[list[LivePage]]:
+    """The page of a training while it runs, as a list of callbacks, which is empty unless it is wanted; its address is told."""
+    if not wanted:
+        yield []
+        return
+    with LivePage(name, output) as shown:
+        messages.print(f"watch it on {shown.url}\n", markup=False)
+        yield [shown]
 
 
 def report(folders: Sequence[str], out: str | None) -> Path:

@@ -155,6 +155,14 @@ class TrainOptions:
             rich_help_panel=TRAINING,
         ),
     ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Serve the curves on 127.0.0.1 while it trains; the address is shown.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False
     out: Annotated[
         str | None, _option(RESULT, "Folder for the run.", "DIR", show_default="runs/NAME-N, the next free N")
     ] = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
+from fastdl import html
 from fastdl.engine.session import Session
 from fastdl.engine.settings import Settings, State
 from fastdl.network import Architecture, aligned_copy, views
@@ -103,6 +104,11 @@ class Health:
             name = f"{layer.name} ({layer.activation})"
             lines.append([name, f"{layer.units:,}", *shares, spread, *(f"{value:.3g}" for value in norms)])
         return heads, lines
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a line for each layer, and the advice."""
+        heads, lines = self.table()
+        return html.table(heads, lines) + "".join(f"<p>{html.text(line)}</p>" for line in self.advice)
 
     def __str__(self) -> str:
         heads, lines = self.table()
