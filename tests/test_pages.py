@@ -100,8 +100,8 @@ def test_a_classification(run):
     assert not re.search(r'(src|href)="(?!data:)', text)
 
 
-def test_mistakes_name_their_rows(run):
-    frame = people().drop("weight")
+def test_mistakes_name_their_rows(run, rng):
+    frame = people().drop("weight").with_columns(pl.Series("street", [f"s{k}" for k in rng.integers(0, 60, 300)]))
     frame.write_csv("people.csv")
     assert run("train", "people.csv", "--target", "tall", *FAST, "--out", "r").code == 0
     kept = json.loads(Path("r/report.json").read_text())["classes"]
@@ -111,6 +111,7 @@ def test_mistakes_name_their_rows(run):
         cells = dict(mistake["cells"])
         assert mistake["truth"] == row["tall"] != mistake["predicted"]
         assert (cells["town"], cells["member"], cells["since"]) == (row["town"], row["member"], row["since"])
+        assert cells["street"] == row["street"]
         assert cells["height"] == ("missing" if row["height"] is None else f"{row['height']:.1f}")
 
 
@@ -169,6 +170,7 @@ def test_hostile_names_and_values_are_inert(run, rng):
     assert not [a for _, a in reader.tags if any(name.startswith("on") for name in a)]
     assert "49" not in [cell.strip() for cell in reader.text]
     assert HOSTILE[0] in json.dumps(drawn, ensure_ascii=False).replace('\\"', '"')
+    assert "\u202e" not in text
     assert len(text) < 400_000
 
 
@@ -289,3 +291,16 @@ def test_the_command_repeats_the_run(run):
     before = Path("r/model.fastdl").read_bytes()
     assert run(*line.removeprefix("fastdl ").split(), "--force").code == 0
     assert Path("r/model.fastdl").read_bytes() == before
+
+
+def test_inspect_as_a_page(run):
+    frame = people().drop("weight").rename({"town": HOSTILE[1]})
+    frame.write_csv("people.csv")
+    assert run("train", "people.csv", "--target", "tall", *FAST, "--no-report", "--out", "r").code == 0
+    result = run("inspect", "r", "--html", "model.html")
+    assert (result.code, result.out) == (0, "")
+    reader = Reader(Path("model.html").read_text(encoding="utf-8"))
+    shown = "".join(reader.text)
+    for words in (HOSTILE[1], "binary", "counts the rows from 1", "adam, lr 0.001", "height"):
+        assert words in shown
+    assert "img" not in {tag for tag, _ in reader.tags}

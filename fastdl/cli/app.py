@@ -170,11 +170,14 @@ def evaluate(
 
 
 @app.command()
-def inspect(model: ModelPath) -> None:
+def inspect(
+    model: ModelPath,
+    html: Annotated[str | None, typer.Option(help="Write it as a page to this file instead.", metavar="FILE")] = None,
+) -> None:
     """Print what a model file holds: layers, features, classes, and how it was trained."""
     from fastdl.cli import commands
 
-    commands.inspect(model, _output())
+    commands.inspect(model, _output(), html)
 
 
 @app.command()

@@ -166,9 +166,12 @@ def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
     return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
 
 
-def inspect(model_path: str, output: Console) -> None:
-    """Print what a model file holds."""
+def inspect(model_path: str, output: Console, html: str | None = None) -> None:
+    """Print what a model file holds, or write it as a page to the file `html`."""
     model = load(model_path)
+    if html is not None:
+        pages.inspection(model, model_path, html)
+        return
     wording.inspection(output, model, model_path)
     if isinstance(model, TableModel):
         columns.table_of_kinds(output, model.preprocessor)

@@ -11,15 +11,19 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from fastdl.cli import runs
+from fastdl import html
+from fastdl.cli import columns, runs, wording
 from fastdl.errors import MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
+from fastdl.model import MLP
 from fastdl.report import data, page
 from fastdl.report.live import LivePage
+from fastdl.tables.model import TableModel
 
 COMPARISON = "comparison.html"
-SECONDS = 1.0
-"""Importance and partial dependence take so long at most: 30 columns of 2,000 rows take 0.2 s with the usual network."""
+SECONDS, SHARE, MOST_SECONDS = 1.0, 0.05, 5.0
+"""Importance and partial dependence take a second at most, or 5 % of the training, but never more than five."""
+MOST_FEATURES = 1000
 
 
 def write(folder: Path, run: data.Finished, messages: Console) -> None:
@@ -28,10 +32,9 @@ def write(folder: Path, run: data.Finished, messages: Console) -> None:
         return
     try:
         with np.errstate(all="ignore"):  # what is not finite is not drawn
-            found = data.collect(run, SECONDS)
+            found = data.collect(run, min(MOST_SECONDS, max(SECONDS, SHARE * run.config["result"]["seconds"])))
         text = json.dumps(found, allow_nan=False) + "\n"
-        html = page.of_run(found)
-        for name, content in ((data.DATA, text), (runs.REPORT, html)):
+        for name, content in ((data.DATA, text), (runs.REPORT, page.of_run(found))):
             with atomic_write(folder / name) as file:
                 file.write(content.encode(errors="backslashreplace"))
     except MissingExtraError as error:
@@ -53,12 +56,26 @@ def live(wanted: bool, name: str, output: str, messages: Console) -> Iterator[li
         yield [shown]
 
 
+def inspection(model: MLP, path: str, out: str) -> None:
+    """Write what a model file holds as a page."""
+    body = html.pairs(wording.facts(model, path)) + model._repr_html_()
+    if isinstance(model, TableModel):
+        heads = ("column", "kind", "read as", "features")
+        body += html.table(heads, [tuple(entry.values()) for entry in columns.described(model.preprocessor)], "Columns")
+    elif model.scaling is not None:
+        names = model.feature_names or [f"feature {i}" for i in range(model.layers[0])]
+        numbers = [map(wording.number, map(float, values)) for values in (model.scaling.mean, model.scaling.scale)]
+        body += html.table(("feature", "mean", "deviation"), list(zip(names, *numbers))[:MOST_FEATURES], "Features")
+    with atomic_write(out) as file:
+        file.write(html.document(Path(path).name, body).encode(errors="backslashreplace"))
+
+
 def report(folders: Sequence[str], out: str | None) -> Path:
     """Write the page of a run again, or one of several runs side by side; where it is."""
     found = [(folder, data.of_folder(Path(folder))) for folder in folders]
     if len(found) == 1:
         target = Path(folders[0], runs.REPORT) if out is None else Path(out)
-        html = page.of_run(found[0][1])
+        text = page.of_run(found[0][1])
     else:
         names = [Path(folder).name or folder for folder in folders]
         if len(set(names)) < len(names):
@@ -66,7 +83,7 @@ def report(folders: Sequence[str], out: str | None) -> Path:
         if len(set(names)) < len(names):
             raise OptionError(f"RUN: expected different runs to put side by side, got {', '.join(names)}")
         target = Path(COMPARISON if out is None else out)
-        html = page.of_runs([(name, kept) for name, (_, kept) in zip(names, found)])
+        text = page.of_runs([(name, kept) for name, (_, kept) in zip(names, found)])
     with atomic_write(target) as file:
-        file.write(html.encode(errors="backslashreplace"))
+        file.write(text.encode(errors="backslashreplace"))
     return target

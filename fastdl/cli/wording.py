@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LABELS",
     "duration",
+    "facts",
     "inspection",
     "metric",
     "metrics",
@@ -123,17 +124,22 @@ def inspection(console: Console, model: MLP, path: str) -> None:
             f"{weight.size + bias.size:,}",
             model.output if last else units[i],
         )
-    facts = {
+    print_pairs(console, facts(model, path))
+    console.print(layers, soft_wrap=False)
+    if model.feature_names:
+        console.print(_features(model, model.feature_names), soft_wrap=False)
+
+
+def facts(model: MLP, path: str) -> dict[str, str]:
+    """What a model is for, what goes in and comes out, and how it was trained."""
+    found = {
         "model": path,
         "task": str(model.metadata.get("task", "not stated")),
         "inputs": f"{plural(model.layers[0], 'feature')}, {_scaling(model)}",
         "outputs": _outputs(model),
         "numbers": str(model.dtype),
     }
-    print_pairs(console, facts | _training(model))
-    console.print(layers, soft_wrap=False)
-    if model.feature_names:
-        console.print(_features(model, model.feature_names), soft_wrap=False)
+    return found | _training(model)
 
 
 def _scaling(model: MLP) -> str:

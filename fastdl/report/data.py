@@ -76,10 +76,20 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
         for entry in [*section.get("mistakes", []), *section.get("largest", [])]:
             place = entry.pop("place")
             features = fields.raw_features(X, np.array([place]))[0]
-            entry["row"] = int(places[place]) + 1
-            entry["cells"] = [[field.name, field.shown(features)] for field in important]
+            row = int(places[place])
+            entry["row"] = row + 1
+            entry["cells"] = [[field.name, _cell(loaded, field, row) or field.shown(features)] for field in important]
     found["mistaken_columns"] = [field.name for field in important]
     return found
+
+
+def _cell(loaded: TrainingData, field: fields.Field, row: int) -> str:
+    """The text of a cell whose features do not say what it was, if the table is still there."""
+    if loaded.table is None or loaded.held_out is not None or field.kind not in ("large category", "text"):
+        return ""
+    assert field.column is not None
+    value = loaded.table.frame[field.column.name][row]
+    return "missing" if value is None else short(value) or "empty"
 
 
 def _n_rows(loaded: TrainingData) -> int:

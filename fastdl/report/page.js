@@ -122,12 +122,6 @@ function lines(box, chart, log) {
     make(svg, "line", { x1: x(xs[0]), y1: y(xs[0]), x2: x(xs[1]), y2: y(xs[1]), stroke: "var(--muted)", "stroke-dasharray": "3 4" });
   if (chart.zero && ys[0] < 0 && ys[1] > 0)
     make(svg, "line", { x1: area.left, y1: y(0), x2: area.right, y2: y(0), stroke: "var(--muted)" });
-  if (chart.mark && chart.mark.x >= xs[0] && chart.mark.x <= xs[1]) {
-    const at = x(chart.mark.x);
-    make(svg, "line", { x1: at, x2: at, y1: area.top, y2: area.bottom, stroke: "var(--good)", "stroke-dasharray": "2 3" });
-    const left = at < (area.left + area.right) / 2;
-    make(svg, "text", { x: at + (left ? 4 : -4), y: area.top + 10, "text-anchor": left ? "start" : "end", class: "mark" }, chart.mark.label);
-  }
   const good = (s, i) => s.x[i] !== null && s.y[i] !== null && (!log || s.y[i] > 0);
   for (const s of series) {
     if (!s.points && !(s.dots && chart.categories)) {
@@ -137,13 +131,19 @@ function lines(box, chart, log) {
         path += `${pen}${x(value).toFixed(1)} ${y(s.y[i]).toFixed(1)}`;
         pen = "L";
       });
-      make(svg, "path", { d: path, fill: "none", stroke: colour(s.colour), "stroke-width": 2, "stroke-linejoin": "round", ...(s.dashed ? { "stroke-dasharray": "5 4" } : {}) });
+      make(svg, "path", { d: path, fill: "none", stroke: colour(s.colour), "stroke-width": s.x.length > 150 ? 1.2 : 2, "stroke-linejoin": "round", ...(s.dashed ? { "stroke-dasharray": "5 4" } : {}) });
     }
     if (s.points || s.dots || s.x.length === 1)
       s.x.forEach((value, i) => {
         if (good(s, i))
           make(svg, "circle", { cx: x(value).toFixed(1), cy: y(s.y[i]).toFixed(1), r: s.points ? 2.5 : 4, fill: colour(s.colour), "fill-opacity": s.points ? 0.55 : 1 });
       });
+  }
+  if (chart.mark && chart.mark.x >= xs[0] && chart.mark.x <= xs[1]) {
+    const at = x(chart.mark.x);
+    make(svg, "line", { x1: at, x2: at, y1: area.top, y2: area.bottom, stroke: "var(--good)", "stroke-dasharray": "2 3" });
+    const left = at < (area.left + area.right) / 2;
+    make(svg, "text", { x: at + (left ? 4 : -4), y: area.top + 10, "text-anchor": left ? "start" : "end", class: "mark" }, chart.mark.label);
   }
   const guide = make(svg, "line", { y1: area.top, y2: area.bottom, stroke: "var(--muted)", visibility: "hidden" });
   const dot = make(svg, "circle", { r: 5, fill: "none", stroke: "var(--ink)", visibility: "hidden" });

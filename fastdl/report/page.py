@@ -67,7 +67,7 @@ def of_runs(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         cells = [row.get(key, "") for row in table]
         comparison.append({"name": key, "cells": cells, "differs": len(set(cells)) > 1})
     values = {
-        "title": short(" and ".join(names), 120),
+        "title": short(", ".join(names), 120),
         "subtitle": f"{plural(len(runs), 'run')} side by side; what differs is bold",
         "runs": [{"title": name} for name in names],
         "comparison": comparison,

@@ -15,9 +15,13 @@ DIGITS = 7
 """Significant digits of numbers in charts: more than a screen can show."""
 
 
+_UNSEEN = dict.fromkeys([*range(32), 127, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
+"""Control characters, and those that turn the direction of the text around them."""
+
+
 def short(value: object, most: int = LONGEST) -> str:
-    """A name or cell as text of at most so many characters."""
-    text = str(value)
+    """A name or cell as text of at most so many characters; those that would not be seen are shown as �."""
+    text = str(value)[: most + 1].translate(_UNSEEN)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
