@@ -151,8 +151,8 @@ class EncodedRows:
                     found.append(np.array([mean, np.sqrt(squares / n), counts == n, counts > 0], dtype=np.float64))
                 else:
                     values = part[self.index]
-                    middle = _sum(n, lambda rows, values=values: values[rows]) / n
-                    square = _sum(n, lambda rows, values=values, middle=middle: np.square(values[rows] - middle))
+                    middle = _sum(values) / n
+                    square = _sum(values, middle)
                     found.append(np.array([[middle], [np.sqrt(square / n)], [values.min()], [values.max()]]))
         return tuple(np.concatenate(found, axis=1))
 
@@ -164,12 +164,13 @@ class EncodedRows:
         return out
 
 
-def _sum(n: int, part_of: Callable[[slice], NDArray[Any]]) -> np.float64:
-    """The sum of n numbers one after the other, in float64, as NumPy adds the rows of a matrix."""
+def _sum(values: NDArray[Any], middle: np.float64 | None = None) -> np.float64:
+    """The sum of the values, or of their squared distances from `middle`, one after the other in float64, as NumPy adds the
+    rows of a matrix."""
     memory = np.zeros(SUMMED + 1)  # the first number is the sum so far
-    for start in range(0, n, SUMMED):
-        part = part_of(slice(start, start + SUMMED))
-        memory[1 : 1 + len(part)] = part
+    for start in range(0, len(values), SUMMED):
+        part = values[start : start + SUMMED]
+        memory[1 : 1 + len(part)] = part if middle is None else np.square(part - middle)
         memory[0] = np.add.accumulate(memory[: 1 + len(part)])[-1]
     return memory[0]
 
