@@ -133,7 +133,8 @@ def split(frame: Any, table: Table, seed: int) -> tuple[Any, Any]:
         counts = frame[table.target].map(frame[table.target].value_counts())
         frame = frame[counts >= 8].reset_index(drop=True)
     stratify = frame[table.target] if table.classes else None
-    return tuple(train_test_split(frame, test_size=HELD_OUT, random_state=seed, stratify=stratify))  # type: ignore[return-value]
+    train, test = train_test_split(frame, test_size=HELD_OUT, random_state=seed, stratify=stratify)
+    return train, test
 
 
 # --- the peers: each gives predictions for a frame, probabilities [N, classes] in the order of the sorted classes or numbers ---
