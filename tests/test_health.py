@@ -154,3 +154,24 @@ def test_rows_are_needed(data):
     assert trainer.health().rows == 90
     with pytest.raises(fastdl.InputError, match="health"):
         copy.deepcopy(trainer).health()
+
+
+def test_the_rate_is_that_of_the_coming_step(data, monkeypatch):
+    X, y = data
+    monkeypatch.setattr(watching, "SHARE", 1e9)
+    watch, cosine = fastdl.HealthWatch(), fastdl.schedules.Cosine()
+    model = fastdl.MLP([4, 8, 1], "relu", "sigmoid")
+    fastdl.Trainer(
+        model, fastdl.SGD(0.5), batch_size=30, epochs=4, n_threads=1, schedule=cosine, callbacks=[watch]
+    ).fit(X, y)
+    rates = cosine.rates(0.5, 0, 12)
+    np.testing.assert_allclose([found.rate for found in watch.seen], rates[[3, 6, 9, 11]])
+
+
+def test_rows_of_another_model_are_not_looked_at(data):
+    X, y = data
+    trainer = fastdl.Trainer(fastdl.MLP([4, 8, 1], output="sigmoid"), epochs=1, n_threads=1)
+    trainer.fit(X, y)
+    trainer.model = fastdl.MLP([3, 8, 2])
+    with pytest.raises(fastdl.InputError, match="health: expected rows to look at"):
+        trainer.health()

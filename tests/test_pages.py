@@ -202,6 +202,19 @@ def test_large_data_make_a_small_page(rng):
     assert len(page.of_run(found)) < 700_000
 
 
+def test_numbers_that_are_not_finite_are_left_out(run):
+    assert run("train", "digits", *FAST, "--no-report", "--out", "r").code == 0
+    config = json.loads(Path("r/config.json").read_text())
+    config["result"]["baseline"] = {"accuracy": float("nan"), "log_loss": float("inf")}
+    Path("r/config.json").write_text(json.dumps(config))
+    Path("r/history.csv").write_text("epoch,loss,val_loss,seconds\n1,inf,nan,0.1\n2,0.5,0.25,0.1\n")
+    assert run("report", "r").code == 0
+    text, reader, drawn = read("r/report.html")
+    assert [s["y"] for s in drawn["loss"]["series"]] == [[None, 0.25], [None, 0.5]]
+    assert "NaN" not in text.split("<script")[1]
+    assert "nan" not in "".join(reader.text)
+
+
 # The commands
 
 

@@ -55,7 +55,7 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": VERSION,
         "name": short(loaded.name),
-        "config": shortened(run.config),
+        "config": plain(shortened(run.config)),
         "command": run.command,
         "history": of_history(run.trainer.history),
         "rate": _rates(run.trainer, len(loaded.train)),
@@ -195,7 +195,7 @@ def of_folder(folder: Path) -> dict[str, Any]:
     return {
         "version": VERSION,
         "name": short(folder.name),
-        "config": shortened(config),
+        "config": plain(shortened(config)),
         "command": "",
         "history": of_history(_history_of(text, folder / HISTORY)),
         "columns": {"shown": shown[: fields.MOST], "count": len(shown), "kinds": {}} if shown else None,

@@ -148,9 +148,10 @@ def _cards(result: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "name": LABELS.get(name, name),
             "value": metric(name, value),
-            "baseline": metric(name, baseline[name]) if name in baseline else "",
+            "baseline": "" if baseline.get(name) is None else metric(name, baseline[name]),
         }
         for name, value in (result.get("validation") or {}).items()
+        if value is not None
     ]
     if "seconds" in result:
         cards.append({"name": "time", "value": duration(result["seconds"]), "baseline": ""})
@@ -259,8 +260,10 @@ def _flat(data: Mapping[str, Any]) -> dict[str, str]:
     """Metrics, times and settings of a run for a table of several."""
     config = data.get("config") or {}
     result = config.get("result") or {}
-    found = {LABELS.get(k, k): metric(k, v) for k, v in (result.get("validation") or {}).items()}
-    found |= {f"baseline {LABELS.get(k, k)}": metric(k, v) for k, v in (result.get("baseline") or {}).items()}
+    found = {}
+    for of, prefix in (("validation", ""), ("baseline", "baseline ")):
+        values = result.get(of) or {}
+        found |= {prefix + LABELS.get(k, k): metric(k, v) for k, v in values.items() if v is not None}
     if "seconds" in result:
         found["time"] = duration(result["seconds"])
     ranked = (data.get("importance") or {}).get("columns") or []

@@ -17,8 +17,8 @@ from fastdl.training.callbacks import Callback, EpochResult
 if TYPE_CHECKING:
     from fastdl.engine.health import Health
 
-MOST_ROWS, MOST_NUMBERS = 2048, 1 << 20
-"""Of the rows of a training so many are kept to be looked at, evenly, and fewer where they are wide: 4 MB in float32."""
+MOST_ROWS, MOST_NUMBERS = 512, 1 << 20
+"""Of the rows of a training so many are kept to be looked at, evenly, and fewer where they are wide: 4 MB in float32 at most."""
 SHARE = 0.02
 """Of the time of the epochs that looking after them may take."""
 FIRST = 0.001
@@ -29,22 +29,30 @@ def sample(inputs: NDArray | SparseRows, targets: NDArray) -> tuple[NDArray, NDA
     """Copies of some rows, evenly; None of sparse ones."""
     if isinstance(inputs, SparseRows):
         return None
-    count = max(1, min(MOST_ROWS, MOST_NUMBERS // inputs.shape[1]))
-    some = np.unique(np.linspace(0, len(inputs) - 1, count).astype(np.int64))
+    count = min(len(inputs), MOST_ROWS, max(1, MOST_NUMBERS // inputs.shape[1]))
+    some = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
     return np.ascontiguousarray(inputs[some]), np.ascontiguousarray(targets[some])
 
 
 def of_trainer(
-    trainer: Any, given: tuple[Any, Any] | None, kept: tuple[Any, NDArray] | None, settings: Settings, session: Session | None
-) -> Health:  # fmt: skip
+    trainer: Any,
+    given: tuple[Any, Any] | None,
+    kept: tuple[Any, NDArray] | None,
+    span: tuple[int, int] | None,
+    settings: Settings,
+    session: Session | None,
+) -> Health:
     """The health of a trainer's model: see `Trainer.health`.
 
-    given, kept : rows as a user gave them, or else prepared ones; settings, session : of its steps; the optimizer's state is the
-        session's, if it is for the model and the optimizer that the trainer has now
+    given, kept : rows as a user gave them, or else prepared ones of the last `fit`
+    span, settings, session : steps of the last `fit`, and what steps are now. Kept rows and the optimizer's state are the
+        session's, as long as it is for the model and the optimizer that the trainer has
     """
     from fastdl.engine.health import health
 
-    model, rows = trainer.model, kept
+    model = trainer.model
+    mine = session if session is not None and session.parameters is model.parameters else None
+    rows = kept if mine is not None else None
     if given is not None:
         inputs = model.prepare_inputs(given[0])
         rows = inputs, model.prepare_targets([] if given[1] is None else given[1], len(inputs))
@@ -53,11 +61,11 @@ def of_trainer(
             "health: expected rows to look at, and this trainer keeps none, as it was not fitted here or on sparse rows; "
             "use trainer.health(X, y) with a dense array"
         )
-    state = None
-    if session is not None and session.parameters is model.parameters:
-        state = session.state if type(session.settings.optimizer) is type(settings.optimizer) else None
+    same = mine is not None and type(mine.settings.optimizer) is type(settings.optimizer)
+    state = mine.state if mine is not None and same else None
     names = [*(a.name for a in model.activations), model.output]
-    rate = trainer.rate_factor * float(trainer.schedule.rates(trainer.optimizer.lr, trainer.steps_done, 1)[0])
+    coming = trainer.steps_done if span is None else min(trainer.steps_done, span[1] - 1)
+    rate = trainer.rate_factor * float(trainer.schedule.rates(trainer.optimizer.lr, coming, 1, span)[0])
     step = replace(settings, n_threads=1), state, rate
     return health(model.architecture, names, model.parameters, rows, step, trainer.epochs_done)
 

@@ -104,6 +104,7 @@ class Trainer(Settings):
         self._kept: Kept | None = None
         self._orders = Orders(self.seed)
         self._looked_at: tuple[NDArray, NDArray] | None = None
+        self._span: tuple[int, int] | None = None
 
     def fit(
         self,
@@ -205,7 +206,7 @@ class Trainer(Settings):
         `advice`. `fastdl.HealthWatch()` among the callbacks looks after epochs. InputError where there are no dense rows.
         """
         given = None if X is None else (X, y)
-        return health.of_trainer(self, given, self._looked_at, self._step_settings(), self._session)
+        return health.of_trainer(self, given, self._looked_at, self._span, self._step_settings(), self._session)
 
     # --- one training ---
 
@@ -222,7 +223,7 @@ class Trainer(Settings):
         model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
         n_rows = len(inputs)
         n_batches = -(-n_rows // session.settings.batch_size)
-        span = self.steps_done, self.steps_done + epochs * n_batches
+        span = self._span = self.steps_done, self.steps_done + epochs * n_batches
         rollback = Rollback(session, hooks.may_change_model)
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
