@@ -260,7 +260,7 @@ def _flat(data: Mapping[str, Any]) -> dict[str, str]:
     """Metrics, times and settings of a run for a table of several."""
     config = data.get("config") or {}
     result = config.get("result") or {}
-    found = {}
+    found: dict[str, str] = {}
     for of, prefix in (("validation", ""), ("baseline", "baseline ")):
         values = result.get(of) or {}
         found |= {prefix + LABELS.get(k, k): metric(k, v) for k, v in values.items() if v is not None}
