@@ -222,19 +222,24 @@ function ranks(box, chart) {
 function matrix(box, chart) {
   const n = chart.names.length, width = Math.max(220, box.clientWidth || 340);
   const left = Math.min(110, width * 0.26), cell = Math.min(64, (width - left - 4) / n);
-  const top = 34, height = top + n * cell + 10;
+  // Names that do not fit above their column stand on end; counts are shown where all of them fit.
+  const upright = chart.names.every((name) => Math.min(name.length, 6) * 7 < cell);
+  const fits = Math.max(...chart.counts.flat().map((count) => String(count).length)) * 7 < cell;
+  const top = upright ? 34 : 84, height = top + n * cell + 10;
   const svg = make(box, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "true class by predicted class" });
   make(svg, "text", { x: left + (n * cell) / 2, y: 12, "text-anchor": "middle" }, "predicted →, true ↓");
   const show = tip(box);
   const totals = chart.counts.map((r) => r.reduce((a, b) => a + b, 0));
   chart.names.forEach((name, i) => {
     make(svg, "text", { x: left - 6, y: top + i * cell + cell / 2 + 4, "text-anchor": "end" }, cut(name, Math.max(2, Math.floor(left / 7))));
-    make(svg, "text", { x: left + i * cell + cell / 2, y: top - 6, "text-anchor": "middle" }, cut(name, Math.max(1, Math.floor(cell / 7))));
+    const middle = left + i * cell + cell / 2;
+    if (upright) make(svg, "text", { x: middle, y: top - 6, "text-anchor": "middle" }, cut(name, Math.floor(cell / 7)));
+    else make(svg, "text", { x: 0, y: 0, transform: `translate(${middle + 4} ${top - 6}) rotate(-90)` }, cut(name, 10));
     chart.counts[i].forEach((count, j) => {
       const share = totals[i] ? count / totals[i] : 0;
       const own = i === j;
       make(svg, "rect", { x: left + j * cell, y: top + i * cell, width: cell - 1, height: cell - 1, fill: colour(own ? 0 : 1), "fill-opacity": count ? 0.12 + 0.75 * share : 0.03 });
-      if (count && String(count).length * 7 < cell)
+      if (count && fits)
         make(svg, "text", { x: left + j * cell + cell / 2 - 0.5, y: top + i * cell + cell / 2 + 4, "text-anchor": "middle", style: "fill: var(--ink)" }, String(count));
       const whole = make(svg, "rect", { x: left + j * cell, y: top + i * cell, width: cell, height: cell, fill: "transparent" });
       whole.addEventListener("pointermove", (event) =>
