@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
+    from fastdl.importing import from_sklearn, from_torch
     from fastdl.losses import CrossEntropy, Huber, Quantile
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
@@ -55,6 +56,8 @@ __all__ = [
     "TabularClassifier",
     "TabularRegressor",
     "Trainer",
+    "from_sklearn",
+    "from_torch",
     "load",
     "load_digits",
     "schedules",
@@ -68,6 +71,7 @@ _MODULES = {
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],
+    "fastdl.importing": ["from_sklearn", "from_torch"],
     "fastdl.losses": ["CrossEntropy", "Huber", "Quantile"],
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],

@@ -14,7 +14,8 @@ from fastdl import checks, frames, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
-from fastdl.files import native
+from fastdl.exporting import Exports
+from fastdl.files import native, safetensors_file
 from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, Unit
@@ -34,7 +35,7 @@ _FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "weights",
 _LISTS = ("feature_names", "target_names", "classes")
 
 
-class MLP:
+class MLP(Exports):
     """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
 
     Parameters
@@ -355,16 +356,18 @@ class MLP:
 
 
 def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
+    """Read a model that `MLP.save`, `fastdl train` or `MLP.export` wrote: a model file, the folder of a run, or safetensors.
 
     Raises
     ------
     ModelFileError : the file is missing, of another kind, truncated or altered
+    MissingExtraError : it is a safetensors file, and that package is not installed
     """
     path = Path(path)
     if (path / MODEL_FILE).is_file():
         path /= MODEL_FILE
-    description, parameters = native.read(path)
+    reader = safetensors_file if safetensors_file.is_meant(path) else native
+    description, parameters = reader.read(path)
     try:
         return MLP._of_description(description, parameters)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

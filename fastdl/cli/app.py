@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, inspect and bench.
+"""The command line: train, predict, evaluate, inspect, export and bench.
 
 Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was
 learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
@@ -175,6 +175,27 @@ def inspect(model: ModelPath) -> None:
     from fastdl.cli import commands
 
     commands.inspect(model, _output())
+
+
+@app.command()
+def export(
+    model: ModelPath,
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The file to write: .onnx (the preprocessing inside), .safetensors (parameters for PyTorch and fastdl), or "
+            ".py (a module that needs NumPy alone).",
+        ),
+    ],
+) -> None:
+    """Write a model for use without fastdl, in the format that the name of OUT ends with.
+
+    [cyan]fastdl export runs/titanic-1 titanic.onnx[/]
+    """
+    from fastdl.cli import commands
+
+    commands.export(model, out, _messages())
 
 
 @app.command()

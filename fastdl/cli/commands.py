@@ -31,6 +31,7 @@ from fastdl.cli.options import (
 )
 from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
+from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
@@ -161,6 +162,12 @@ def inspect(model_path: str, output: Console) -> None:
     wording.inspection(output, model, model_path)
     if isinstance(model, TableModel):
         columns.table_of_kinds(output, model.preprocessor)
+
+
+def export(model_path: str, out: str, messages: Console) -> None:
+    """Write a model in the format that the file's name asks for."""
+    load(model_path).export(out)
+    messages.print(f"wrote {escape(out)}: {exports.EXPORTS[Path(out).suffix.lower()].what}")
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,16 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
     """
     numbers = io.BytesIO()
     np.save(numbers, parameters, allow_pickle=False)
+    text = json.dumps(seal(path, description, numbers.getvalue()), indent=1)
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo("model.json", _EPOCH), text)
+        archive.writestr(zipfile.ZipInfo("parameters.npy", _EPOCH), numbers.getvalue())
+
+
+def seal(path: str | os.PathLike[str], description: dict[str, Any], numbers: bytes) -> dict[str, Any]:
+    """A description as plain JSON values, with the format's name and version, and checksums of itself and of the numbers."""
     description = {"format": FORMAT, "version": VERSIONS[-1], **description}
-    description["parameters_sha256"] = hashlib.sha256(numbers.getvalue()).hexdigest()
+    description["parameters_sha256"] = hashlib.sha256(numbers).hexdigest()
     try:
         description = json.loads(json.dumps(description, default=_plain))
     except (TypeError, ValueError) as error:
@@ -44,10 +52,27 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
             f"{path}: expected plain values (numbers, text, lists, dictionaries) in the model's metadata, classes and "
             f"names, got some that cannot be kept in a file ({error}); convert them first"
         ) from error
-    text = json.dumps({**description, "sha256": _digest(description)}, indent=1)
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo("model.json", _EPOCH), text)
-        archive.writestr(zipfile.ZipInfo("parameters.npy", _EPOCH), numbers.getvalue())
+    return {**description, "sha256": _digest(description)}
+
+
+def unseal(path: str | os.PathLike[str], description: Any, numbers: bytes) -> dict[str, Any]:
+    """The description of `seal`, compared with its checksums.
+
+    Raises
+    ------
+    ModelFileError : it is of another kind or version, or something was altered
+    """
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelFileError(f"{path}: expected a fastdl model file, got one of another kind")
+    if description.get("version") not in VERSIONS:
+        raise ModelFileError(
+            f"{path}: expected model file version {' or '.join(map(str, VERSIONS))}, "
+            f"got {description.get('version')!r}; it was written by another version of fastdl"
+        )
+    stated = description.pop("sha256", None)
+    if stated != _digest(description) or hashlib.sha256(numbers).hexdigest() != description["parameters_sha256"]:
+        raise ModelFileError(f"{path}: the checksum does not match, so the file was altered; restore a copy")
+    return description
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray]:
@@ -75,17 +100,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray]:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
-        description = json.loads(text)
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise ModelFileError(f"{path}: expected a fastdl model file, got a zip archive of another kind")
-        if description.get("version") not in VERSIONS:
-            raise ModelFileError(
-                f"{path}: expected model file version {' or '.join(map(str, VERSIONS))}, "
-                f"got {description.get('version')!r}; it was written by another version of fastdl"
-            )
-        stated = description.pop("sha256", None)
-        if stated != _digest(description) or hashlib.sha256(numbers).hexdigest() != description["parameters_sha256"]:
-            raise ModelFileError(f"{path}: the checksum does not match, so the file was altered; restore a copy")
+        description = unseal(path, json.loads(text), numbers)
         return description, np.load(io.BytesIO(numbers), allow_pickle=False)
     except ModelFileError:
         raise

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import model as models
 from fastdl.errors import InputError
+from fastdl.files.portable import TableInputs
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
@@ -70,6 +71,9 @@ class TableModel(MLP):
             return X.matrix(self.scaling, self.dtype), f"{name} as {self.dtype}"
         return super()._inputs(X, name)
 
+    def _table_inputs(self) -> TableInputs | None:
+        return self.preprocessor.portable()
+
     def predict(self, X: Any) -> NDArray[Any]:
         """For a data frame the target's classes or numbers [N], or [N, O] for several; for arrays as that of `MLP`."""
         found = super().predict(X)
@@ -99,13 +103,14 @@ def as_array(classes: Sequence[Any]) -> NDArray[Any]:
 
 
 def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
+    """Read a model that `MLP.save`, `fastdl train` or `MLP.export` wrote: a model file, the folder of a run, or safetensors.
 
     A model that was trained on a table is a `TableModel`: it takes data frames as they are.
 
     Raises
     ------
     ModelFileError : the file is missing, of another kind, truncated or altered
+    MissingExtraError : it is a safetensors file, and that package is not installed
     """
     model = models.load(path)
     if model.metadata.get("preprocessor") is None and not model.metadata.get("columns"):

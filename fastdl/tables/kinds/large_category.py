@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.files.portable import LookupInput
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.category import as_categories, of_numbers
 from fastdl.tables.kinds.column import Column, Findings, missing_words
@@ -98,9 +99,18 @@ class LargeCategoryColumn(Column):
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         codes = self.codes(values, findings)
+        return [numbers[codes] for numbers in self._rows().T]
+
+    def _rows(self) -> NDArray[np.float64]:
+        """The features of each code [codes, features], that of unknown categories last."""
         frequency = np.log1p(np.array([*self.counts, 0], dtype=np.float64))
-        table = np.array([*self.means, self.prior], dtype=np.float64)
-        return [frequency[codes], *(table[codes, k] for k in range(len(self.outputs)))]
+        means = np.array([*self.means, self.prior], dtype=np.float64).reshape(len(frequency), -1)
+        return np.column_stack([frequency, means])
+
+    def portable(self) -> LookupInput:
+        known = {category: code for code, category in enumerate(self.categories)}
+        unknown = len(self.categories) + int(self.missing)
+        return LookupInput(self.name, known, self._rows(), unseen=unknown, missing=len(self.categories))
 
     def cross_fitted(self, values: pl.Series, y: NDArray[np.float64], seed: int) -> list[NDArray[np.float64]]:
         """The means for the training rows themselves: of each row the mean over the folds that it is not in."""
