@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
+    from fastdl.training.trackers import MLflow, TensorBoard
     from fastdl.training.trainer import Trainer
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "LeakyReLU",
     "MLPClassifier",
     "MLPRegressor",
+    "MLflow",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -55,6 +57,7 @@ __all__ = [
     "TableModel",
     "TabularClassifier",
     "TabularRegressor",
+    "TensorBoard",
     "Trainer",
     "from_sklearn",
     "from_torch",
@@ -79,6 +82,7 @@ _MODULES = {
     "fastdl.tables.model": ["TableModel", "load"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.trackers": ["MLflow", "TensorBoard"],
     "fastdl.training.trainer": ["Trainer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

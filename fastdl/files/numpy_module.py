@@ -235,17 +235,19 @@ def _predictions(model: Portable) -> list[str]:
 
 
 def _main(model: Portable) -> list[str]:
-    """A command that predicts the rows of a CSV file, for models of tables."""
+    """A command that predicts the rows of a CSV file, for models of tables: the columns are those of `fastdl predict`."""
     if model.table is None:
         return []
     names = model.description["target_names"] or []
     if len(names) != model.layers[-1]:
         names = [str(i) for i in range(model.layers[-1])]
     if model.classes is not None:
-        head, columns = ["prediction", *(f"p_{c}" for c in model.classes)], "predict(table), *predict_proba(table).T"
+        shown = slice(1, None) if model.is_binary else slice(None)
+        head = ["prediction", *(f"p_{c}" for c in model.classes[shown])]
+        columns = f"predict(table), *predict_proba(table).T{'[1:]' if model.is_binary else ''}"
     elif model.output == "sigmoid":
-        head = [*(f"prediction_{n}" for n in names), *(f"p_{n}" for n in names)]
-        columns = "*predict(table).T, *predict_proba(table).T"
+        head = [f"{what}_{name}" for name in names for what in ("prediction", "p")]
+        columns = "*(column for pair in zip(predict(table).T, predict_proba(table).T) for column in pair)"
     elif len(names) == 1:
         head, columns = ["prediction"], "predict(table)"
     else:

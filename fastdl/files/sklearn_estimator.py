@@ -129,7 +129,13 @@ def to_sklearn(model: Portable) -> Any:
             else:
                 weights[-1], biases[-1] = weights[-1][:, order], biases[-1][order]
         known = np.eye(len(labels), dtype=int) if model.classes is None else labels
-        estimator._label_binarizer = LabelBinarizer().fit(known)
+        try:
+            estimator._label_binarizer = LabelBinarizer().fit(known)
+        except ValueError as error:
+            raise InputError(
+                f"to_sklearn: expected classes that scikit-learn takes for labels, got {labels.tolist()!r} ({error}); set "
+                f"model.classes to texts"
+            ) from error
         estimator.classes_ = estimator._label_binarizer.classes_
     dtype = model.dtype if model.scaling is None else np.float64  # what was folded in may be far from 0
     estimator.coefs_ = [weight.astype(dtype) for weight in weights]

@@ -70,7 +70,7 @@ def from_torch(module: Any, output: str | None = None) -> tuple[dict[str, Any], 
     nn = torch().nn
     if output is not None and output not in OUTPUTS:
         raise InputError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}{did_you_mean(output, OUTPUTS)}")
-    modules = [(name, part) for name, part in _flat(module) if not isinstance(part, nn.Dropout)]
+    modules = [(name, part) for name, part in _flat(module) if not isinstance(part, (nn.Dropout, nn.AlphaDropout))]
     linears: list[Any] = []
     units: list[Activation | None] = []  # behind each Linear
     end = None
@@ -150,7 +150,7 @@ def _activation(part: Any, what: str) -> Activation:
     """The activation that a module is."""
     kind = type(part).__name__
     name = next((name for name in ACTIVATIONS if Activation(name).spec.torch == kind), None)
-    if name is None:
+    if name is None or type(part) is not getattr(torch().nn, kind):
         known = ", ".join(str(Activation(name).spec.torch) for name in ACTIVATIONS)
         raise InputError(f"{what}: expected Linear, Dropout, Softmax, Sigmoid or one of {known}, got {kind}")
     if name in _FIXED:
@@ -161,5 +161,5 @@ def _activation(part: Any, what: str) -> Activation:
 
 
 def _check_end(part: Any, what: str) -> None:
-    if getattr(part, "dim", 1) not in (1, -1):
+    if getattr(part, "dim", 1) not in (1, -1, None):
         raise InputError(f"{what}: expected dim=1, over the classes of a row")

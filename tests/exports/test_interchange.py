@@ -120,6 +120,9 @@ def test_modules_of_pytorch():
     with torch.no_grad():
         close(model.predict_proba(X), module(torch.from_numpy(X)).numpy())
     same_unit = nn.Sigmoid()
+    ours = type("ReLU", (nn.Module,), {"forward": lambda self, x: -x})()
+    with pytest.raises(fastdl.InputError, match=r"module 1 .* got ReLU"):
+        fastdl.from_torch(nn.Sequential(nn.Linear(4, 2), ours, nn.Linear(2, 1)))
     binary = nn.Sequential(nn.Linear(4, 2), same_unit, nn.Linear(2, 1), same_unit)
     model = fastdl.from_torch(binary)
     assert (model.output, [a.name for a in model.activations]) == ("sigmoid", ["sigmoid"])
@@ -272,3 +275,8 @@ def test_what_scikit_learn_has_not():
     for units, says in {("gelu", "gelu"): "got gelu", ("relu", "tanh"): "got relu, tanh"}.items():
         with pytest.raises(fastdl.InputError, match=says):
             fastdl.MLP([3, 4, 4, 2], list(units)).to_sklearn()
+    model = fastdl.MLP([3, 4, 3])
+    for classes, says in {(0.5, 1.5, 2.5): "takes for labels", (1, "a", 2.0): "of one type"}.items():
+        model.classes = list(classes)
+        with pytest.raises(fastdl.InputError, match=says):
+            model.to_sklearn()

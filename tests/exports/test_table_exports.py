@@ -14,6 +14,7 @@ import pytest
 from exporting import load_module, run_onnx
 
 import fastdl
+from fastdl.cli import prediction
 from fastdl.tables.kinds import KINDS
 from fastdl.tables.preprocessor import Preprocessor
 from fastdl.tables.recognise import Choices
@@ -48,22 +49,25 @@ def people(n=N, seed=0):
 
 
 CLASSES = np.array(["small", "tall", "middle"])
+UNITS = {"labels": "sigmoid"}  # several labels
 
 
 def trained(columns, seed=0, **settings):
     """A model of these columns of `people` with random parameters, its statistics those of the table."""
     frame = people().select(columns)
     output = settings.pop("output", "softmax")
-    n_outputs = {"softmax": 3, "sigmoid": 1, "linear": 2}[output]
+    n_outputs = {"softmax": 3, "sigmoid": 1, "linear": 2, "labels": 3}[output]
     preprocessor = Preprocessor.fit(frame, choices=Choices(categorical=tuple({"floor"} & set(columns))))
     encoded = preprocessor.encode(preprocessor.tidied(frame)).rows()
-    model = fastdl.TableModel([len(preprocessor.feature_names), 16, n_outputs], "mish", output, seed=seed, **settings)
+    model = fastdl.TableModel(
+        [len(preprocessor.feature_names), 16, n_outputs], "mish", UNITS.get(output, output), seed=seed, **settings
+    )
     model.preprocessor = preprocessor
     y = 100 + 5 * np.random.default_rng(seed).normal(size=(N, n_outputs)) if output == "linear" else None
     model.standardize(encoded, y)
     for bias in model.biases:
         bias[:] = 0.2 * np.random.default_rng(seed).normal(size=bias.size)
-    model.classes = {"softmax": CLASSES.tolist(), "sigmoid": [3, 7], "linear": None}[output]
+    model.classes = {"softmax": CLASSES.tolist(), "sigmoid": [3, 7]}.get(output)
     return model
 
 
@@ -254,15 +258,21 @@ def test_categories_of_numbers(tmp_path, values):
     np.testing.assert_array_equal(load_module(tmp_path / "m.py").predict(frame), model.predict(frame))
 
 
-def test_the_numpy_module_predicts_files(tmp_path):
-    model = trained([*PLAIN, "note"])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "linear", "labels"])
+def test_the_numpy_module_predicts_files_as_the_command_line_does(tmp_path, output):
+    model = trained([*PLAIN, "note"], output=output)
     model.export(tmp_path / "m.py")
     people(20, seed=3).with_columns(pl.col("since").dt.date()).write_csv(tmp_path / "new.csv")
-    frame = pl.read_csv(tmp_path / "new.csv", infer_schema=False)
     done = subprocess.run([sys.executable, "-I", "m.py", "new.csv"], cwd=tmp_path, capture_output=True, check=True)
     said = list(csv.DictReader(io.StringIO(done.stdout.decode())))
-    assert [row["prediction"] for row in said] == model.predict(frame).tolist()
-    close([[float(row[f"p_{c}"]) for c in CLASSES] for row in said], model.predict_proba(frame))
+    wanted = prediction.predictions(model, model.encode(pl.read_csv(tmp_path / "new.csv", infer_schema=False)))
+    assert list(said[0]) == list(wanted)
+    for name, values in wanted.items():
+        found = [row[name] for row in said]
+        if name.startswith("prediction") and output != "linear":
+            assert found == [str(value) for value in values]
+        else:
+            close([float(cell) for cell in found], values)
 
 
 def test_words_for_missing_values(tmp_path):
