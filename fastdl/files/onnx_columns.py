@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+import sys
 
 import numpy as np
 
 from fastdl.errors import InputError
-from fastdl.files.onnx_graph import Graph
+from fastdl.files.onnx_graph import OPSET, OPSET_WITH_TEXT, Graph
 from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, TableInputs, WordsInput
 
 MICROSECONDS = {"day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000}
@@ -21,15 +23,21 @@ def check(table: TableInputs) -> None:
 
     Raises
     ------
-    InputError : columns of free text; all of them are named
+    InputError : columns of free text with words that end with a Greek sigma, whose small letter depends on what follows; all of
+        these columns are named
     """
-    texts = [repr(column.name) for column in table.columns if isinstance(column, WordsInput)]
-    if texts:
+    found = [repr(c.name) for c in table.columns if isinstance(c, WordsInput) and any(w[-1] in "σς" for w in c.words)]
+    if found:
         raise InputError(
-            f"ONNX: expected columns of numbers, categories, booleans and dates, got free text in {', '.join(texts)}, which ONNX "
-            f"has no operators to cut into words; export to a .py file, or train with --ignore of "
-            f"{'this column' if len(texts) == 1 else 'these columns'}"
+            f"ONNX: expected words that ONNX's operators can find in any case, got some that end with a Greek sigma in the free "
+            f"text of {', '.join(found)}; export to a .py file, or train with --ignore of it"
         )
+
+
+def opset(table: TableInputs | None) -> int:
+    """The operators of ai.onnx that the columns need: those that search text came later."""
+    has_text = table is not None and any(isinstance(column, WordsInput) for column in table.columns)
+    return OPSET_WITH_TEXT if has_text else OPSET
 
 
 def kind_of(column: Input) -> tuple[type, str]:
@@ -50,8 +58,9 @@ def features(graph: Graph, column: Input, value: str, table: TableInputs) -> str
         return _numbers(graph, column, value, table)
     if isinstance(column, LookupInput):
         return _lookup(graph, column, value, table)
-    assert isinstance(column, MomentInput)
-    return _moments(graph, column, value)
+    if isinstance(column, MomentInput):
+        return _moments(graph, column, value)
+    return _words(graph, column, value, table)
 
 
 def _numbers(graph: Graph, column: NumberInput, value: str, table: TableInputs) -> str:
@@ -161,6 +170,37 @@ def _parts(clock: _Clock, moment: str, wanted: set[str]) -> dict[str, str]:
     late = clock.op("Add", clock.op("Add", since_march, 60), graph.cast(is_leap, np.int64))
     early = clock.op("Sub", since_march, 305)
     found["day of year"] = clock.floating(graph.add("Where", next_year, early, late))
+    return found
+
+
+def _words(graph: Graph, column: WordsInput, value: str, table: TableInputs) -> str:
+    words = dict.fromkeys(table.missing_words, 0)
+    there = graph.add(
+        "LabelEncoder", value, keys_strings=list(words), values_int64s=list(words.values()), default_int64=1
+    )
+    there = graph.cast(there, np.bool_)
+    found = [graph.add("RegexFullMatch", value, pattern=_pattern(word)) for word in column.words]
+    return _columns(graph, [graph.add("And", there, match) for match in found])
+
+
+def _pattern(word: str) -> str:
+    """A pattern of RE2 for texts that have a word, in any case, between letters and digits of no other word.
+
+    The small letter of İ is an i and a dot above it, and the dot ends a word.
+    """
+    letters = [f"[{re.escape(''.join(_capitals()[letter]))}]" for letter in word]
+    end = r"(?:[^\pL\pN].*)?"
+    last = f"(?:{letters[-1]}{end}|İ.*)" if word[-1] == "i" else letters[-1] + end
+    return rf"(?s)(?:.*(?:[^\pL\pN]|İ))?{''.join(letters[:-1])}{last}"
+
+
+@functools.cache
+def _capitals() -> dict[str, list[str]]:
+    """All letters with the same small letter, by that one."""
+    found: dict[str, list[str]] = {}
+    for code in range(sys.maxunicode + 1):
+        letter = chr(code)
+        found.setdefault(letter.lower(), []).append(letter)
     return found
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from fastdl.activations import Activation
 from fastdl.errors import MissingExtraError
 
-OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
-"""Operators of ai.onnx 17 and ai.onnx.ml 3: onnxruntime has them since 1.12 (2022)."""
+OPSET, OPSET_WITH_TEXT, ML_OPSET = 17, 20, 3
+"""Operators of ai.onnx 17 and ai.onnx.ml 3: onnxruntime has them since 1.12 (2022), and those that search text since 1.17."""
+IR_VERSIONS = {OPSET: 8, OPSET_WITH_TEXT: 9}
 
 
 def onnx() -> Any:

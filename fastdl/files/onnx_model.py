@@ -22,7 +22,7 @@ import numpy as np
 from fastdl._version import __version__
 from fastdl.files import onnx_columns
 from fastdl.files.atomic import atomic_write
-from fastdl.files.onnx_graph import IR_VERSION, ML_OPSET, OPSET, Graph, activate, kind_of, onnx
+from fastdl.files.onnx_graph import IR_VERSIONS, ML_OPSET, Graph, activate, kind_of, onnx
 from fastdl.files.portable import Portable
 
 
@@ -61,11 +61,11 @@ def proto(model: Portable) -> Any:
         _numbers(model, graph, raw, output)
     else:
         _labels(model, graph, raw, output)
-    name = "fastdl"
+    opset = onnx_columns.opset(model.table)
     made = helper.make_model(
-        helper.make_graph(graph.nodes, name, inputs, outputs, graph.constants),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
-        ir_version=IR_VERSION,
+        helper.make_graph(graph.nodes, "fastdl", inputs, outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
+        ir_version=IR_VERSIONS[opset],
         producer_name="fastdl",
         producer_version=__version__,
     )

@@ -141,6 +141,10 @@ def text_of(cell):
         if value.is_integer() and abs(value) < 2**53:
             return str(int(value))
         return np.format_float_positional(cell) if 1e-5 <= abs(value) < 1e-4 else str(cell).replace("e-0", "e-")
+    if isinstance(cell, datetime):
+        return f"{cell:%Y-%m-%d %H:%M:%S.%f}"
+    if isinstance(cell, np.datetime64):
+        return str(cell).replace("T", " ")
     return re.sub(r"^([+-]?\d+)\.0*$", r"\1", str(cell))
 
 
