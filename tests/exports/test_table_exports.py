@@ -282,11 +282,14 @@ def test_dates_as_people_write_them(tmp_path, pattern):
 
 
 @pytest.mark.parametrize(
-    "values", [[1.5, 2.25, 1e-5, 1e-7, 1e20, 123456789.123, 3.0], [1.0, 2.0, 3.0], [True, False]], ids=repr
+    "values",
+    [[1.5, 2.25, 1e-5, 1e-7, 1e20, 123456789.123, 3.0], [1.0, 2.0, 3.0], [0.0, -0.0, 0.5], [True, False]],
+    ids=repr,
 )
 def test_categories_of_numbers(tmp_path, values):
     frame = pl.DataFrame({"a": values * 20, "b": range(20 * len(values))})
     preprocessor = Preprocessor.fit(frame, choices=Choices(categorical=("a",)))
+    assert len(preprocessor.columns[0].categories) == len(set(values))
     model = fastdl.TableModel([len(preprocessor.feature_names)] * 2, output="linear", dtype="float64")
     model.preprocessor = preprocessor
     model.weights[0][:] = np.eye(model.layers[0])
