@@ -129,16 +129,17 @@ def write(folder: Path, trainer: Trainer, config: Mapping[str, Any]) -> None:
     ------
     InputError : they cannot be written; the checkpoint is still there
     """
-    (folder / CONFIG).unlink(missing_ok=True)  # that of a run that is replaced or resumed: the results are not complete
     try:
+        (folder / CONFIG).unlink(missing_ok=True)  # of what is replaced: without it, results are not complete
         trainer.model.save(folder / MODEL)
         with atomic_write(folder / HISTORY) as file:
             file.write(history_csv(trainer.history).encode())
         (folder / CURVES).unlink(missing_ok=True)
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-    except InputError as error:
-        raise InputError(f"{error}; nothing of the training is lost: fastdl resume {folder} writes it again") from error
+    except (InputError, OSError) as error:
+        said = error if isinstance(error, InputError) else f"{folder}: cannot be written to ({error.strerror})"
+        raise InputError(f"{said}; nothing of the training is lost: fastdl resume {folder} writes it again") from error
 
 
 def history_csv(history: History) -> str:

@@ -247,6 +247,7 @@ def trainer_of(kind: Any, found: Contents, given: Mapping[str, Any], path: str |
     Raises
     ------
     InputError : the training had something of the user's own that is not given
+    ModelFileError : the settings that the file states are impossible
     """
     for name, classes in found.missing:
         if given.get(name) is None:
@@ -256,8 +257,15 @@ def trainer_of(kind: Any, found: Contents, given: Mapping[str, Any], path: str |
                 f"{path}: expected {name} to be given, since this training had some of your own ({classes}), which no file "
                 f"can hold; use from_checkpoint(path, {name}=...){without}"
             )
-    settings = {**found.settings, **{name: value for name, value in given.items() if value is not None}}
-    trainer = kind(found.model, **settings)
-    trainer.rate_factor, trainer.epochs_done, trainer.history = found.rate_factor, found.epochs_done, found.history
+    named = {name: value for name, value in given.items() if value is not None}
+    trainer = kind(found.model, **named)
+    try:
+        for name in SETTINGS:
+            if name in found.settings and name not in named:
+                setattr(trainer, name, found.settings[name])
+        trainer.rate_factor = found.rate_factor
+    except UNUSABLE as error:
+        raise unusable(path, error) from error
+    trainer.epochs_done, trainer.history = found.epochs_done, found.history
     trainer._kept, trainer._pending = found.kept, found.pending
     return trainer

@@ -57,7 +57,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[s
         if before["dtype"] != now["dtype"]:
             return f"{part} in {now['dtype']} instead of {before['dtype']}"
         if before["sha256"] != now["sha256"]:
-            return _columns(part, before["sums"], now["sums"], names if part == "X" else None)
+            return _columns(part, before["sums"], now["sums"], names if part.endswith("X") else None)
     return None
 
 
