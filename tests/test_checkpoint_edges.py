@@ -259,3 +259,9 @@ def test_a_trainer_without_checkpoints_pays_nothing(data, monkeypatch):
     trainer = trainer_of()
     trainer.fit(*data)
     assert trainer._fit is None
+
+
+def test_the_callback_belongs_to_a_trainer(data, path):
+    pytest.importorskip("sklearn")
+    with pytest.raises(fastdl.InputError, match=r"a callback of fastdl\.Trainer"):
+        fastdl.MLPClassifier(max_iter=2, callbacks=[fastdl.Checkpoint(path)]).fit(*data)

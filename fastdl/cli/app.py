@@ -148,7 +148,8 @@ def resume(
 
     [cyan]fastdl resume runs/digits-1 --epochs 100[/]
 
-    It comes to the same bits as a training that was never interrupted. The data must be those of before.
+    It comes to the same bits as a training that was never interrupted. The data must be those of before. With more epochs, a
+    schedule that runs over the whole training, such as cosine, is that of so many epochs from there on.
     """
     from fastdl.cli import commands
 

@@ -65,6 +65,11 @@ class Checkpoint(Callback):
 
     def write(self) -> None:
         """Write the checkpoint now."""
+        if not hasattr(self.trainer, "save_checkpoint"):
+            raise InputError(
+                f"Checkpoint: expected to be a callback of fastdl.Trainer, got one of {type(self.trainer).__name__}, which "
+                f"cannot be taken up again; leave it out"
+            )
         self.trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
 
