@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.scaling import Scaling
     from fastdl.tables.model import TableModel, load
     from fastdl.training.callbacks import Callback, EpochResult
+    from fastdl.training.checkpoint import Checkpoint
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
     from fastdl.training.trackers import MLflow, TensorBoard
@@ -36,6 +37,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "Checkpoint",
     "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
@@ -80,6 +82,7 @@ _MODULES = {
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
     "fastdl.tables.model": ["TableModel", "load"],
+    "fastdl.training.checkpoint": ["Checkpoint"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
     "fastdl.training.trackers": ["MLflow", "TensorBoard"],

@@ -326,6 +326,9 @@ class MLP(Exports):
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
+        layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
+        if len(layers) < 2 or network.n_parameters(layers) != parameters.size:  # before memory for them is taken
+            raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
         units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         told = description.get("loss")  # version 1 has none: each output unit had one
         loss = None
@@ -333,7 +336,7 @@ class MLP(Exports):
             number = told["parameter"]
             loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
         model = cls(
-            description["layers"], units, description["output"], description["seed"], description["dtype"], loss=loss
+            layers, units, description["output"], description["seed"], description["dtype"], loss=loss
         )  # fmt: skip
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(
@@ -342,6 +345,7 @@ class MLP(Exports):
             )
         model.parameters[:] = parameters
         model.scaling = Scaling.from_json(description["scaling"])
+        _check_described(model, description)
         model.feature_names = description["feature_names"]
         model.target_names = description["target_names"]
         model.classes = description["classes"]
@@ -370,5 +374,22 @@ def load(path: str | os.PathLike[str]) -> MLP:
     description, parameters = reader.read(path)
     try:
         return MLP._of_description(description, parameters)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except native.UNUSABLE as error:
         raise native.unusable(path, error) from error
+
+
+def _check_described(model: MLP, description: dict[str, Any]) -> None:
+    """Raise InputError unless statistics and names that a file states are as many as the model has inputs and outputs."""
+    scaling, (n_in, *_, n_out) = model.scaling, model.layers
+    if scaling is not None:
+        of_targets = [a for a in (scaling.y_mean, scaling.y_scale) if a is not None]
+        sizes = [(a.shape, n_in) for a in (scaling.mean, scaling.scale)] + [(a.shape, n_out) for a in of_targets]
+        if any(shape != (size,) for shape, size in sizes) or len(of_targets) == 1:
+            raise InputError(f"expected statistics of {n_in} inputs, and of {n_out} targets or none, got others")
+    wanted = {"feature_names": (list, type(None)), "target_names": (list, type(None)), "classes": (list, type(None))}
+    for name, kinds in {**wanted, "metadata": (dict,)}.items():
+        if not isinstance(description[name], kinds):
+            raise InputError(f"{name}: expected {kinds[0].__name__}, got {type(description[name]).__name__}")
+    names = description["feature_names"]
+    if names is not None and (len(names) != n_in or not all(isinstance(name, str) for name in names)):
+        raise InputError(f"feature_names: expected {n_in} names, got {len(names)} values")

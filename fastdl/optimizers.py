@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -128,3 +129,18 @@ class AdamW(Adam):
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, Momentum, RMSProp, Adam, AdamW)}
 """Registry: tests, benchmarks and the command line iterate over it."""
+
+
+def optimizer_of(values: Mapping[str, Any]) -> Optimizer:
+    """The optimizer of a name and hyper-parameters, as a run's record has them.
+
+    Raises
+    ------
+    InputError : there is no such optimizer, or a number is out of its limits
+    """
+    numbers = {name: value for name, value in values.items() if name != "name"}
+    kind: Any = OPTIMIZERS.get(str(values.get("name")))
+    if kind is None or set(numbers) != {field.name for field in fields(kind)}:
+        raise InputError(f"optimizer: expected one of {', '.join(OPTIMIZERS)} with all its numbers, got {values!r}")
+    optimizer: Optimizer = kind(**numbers)
+    return optimizer

@@ -12,7 +12,8 @@ array([0.025, 0.05 , 0.075, 0.1  ])
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -141,3 +142,21 @@ def _check_decay(schedule: Step | Exponential) -> None:
 
 SCHEDULES: dict[str, type[Schedule]] = {cls.name: cls for cls in (Constant, Step, Exponential, Cosine)}
 """Registry: tests and the command line iterate over it. `Warmup` goes in front of any."""
+
+
+def schedule_of(values: Mapping[str, Any]) -> Schedule:
+    """The schedule that `Schedule.describe` described.
+
+    Raises
+    ------
+    InputError : there is no such schedule, or a number is out of its limits
+    """
+    numbers = {name: value for name, value in values.items() if name != "name"}
+    name = str(values.get("name"))
+    kind: Any = {**SCHEDULES, Warmup.name: Warmup}.get(name)
+    if kind is None or set(numbers) != {f.name for f in fields(kind)}:
+        raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)} or warmup with all numbers, got {values!r}")
+    if kind is Warmup:
+        numbers["then"] = schedule_of(numbers["then"])
+    schedule: Schedule = kind(**numbers)
+    return schedule

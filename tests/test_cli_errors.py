@@ -199,14 +199,30 @@ def test_out_that_is_no_folder(fails, write):
     fails(2, ["train", "digits", *FAST, "--out", "file/run"], "--out", "file")
 
 
-def test_a_failed_write_leaves_no_folder(fails, monkeypatch):
-    """The disk is full when the model is saved."""
+def test_a_failed_write_loses_nothing(capsys, monkeypatch, tmp_path):
+    """The disk is full when the model is saved: the checkpoint is there."""
 
     def full(*_):
         raise fastdl.InputError("disk full")
 
-    monkeypatch.setattr(fastdl.MLP, "save", full)
-    fails(1, ["train", "digits", *FAST], "disk full")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(fastdl.MLP, "save", full)
+        assert cli.main(["train", "digits", *FAST]) == 1
+    assert "disk full; nothing of the training is lost: fastdl resume runs/digits-1" in capsys.readouterr().err
+    assert [p.name for p in Path("runs/digits-1").iterdir()] == ["checkpoint.fastdl"]
+    assert cli.main(["resume", "runs/digits-1"]) == 0
+    assert cli.main(["train", "digits", *FAST]) == 0
+    again, whole = (Path(f"runs/digits-{n}/model.fastdl").read_bytes() for n in (1, 2))
+    assert again == whole
+
+
+def test_no_room_for_the_first_checkpoint_leaves_no_folder(fails, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    fails(1, ["train", "digits", *FAST], "No space left on device", "make room")
 
 
 # Missing packages, and errors that nobody thought of
@@ -236,7 +252,9 @@ def test_a_picture_that_fails_costs_nothing_else(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(commands.curves, "draw", broken)
     assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
     assert "the learning curves are not drawn (RuntimeError: no fonts)" in capsys.readouterr().err
-    assert sorted(p.name for p in Path("r").iterdir()) == ["config.json", "history.csv", "model.fastdl"]
+    assert sorted(p.name for p in Path("r").iterdir()) == [
+        "checkpoint.fastdl", "config.json", "history.csv", "model.fastdl",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])

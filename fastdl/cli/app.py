@@ -1,7 +1,7 @@
-"""The command line: train, predict, evaluate, inspect, export and bench.
+"""The command line: train, resume, predict, evaluate, inspect, export and bench.
 
-Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was
-learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
+Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by
+SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        from fastdl.cli.signals import exit_code
+
+        return _fail("interrupted", exit_code(error.__cause__ or error))
     except usage_error as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "fastdl"
@@ -114,7 +116,7 @@ def _train(**given: Any) -> None:
 
     [cyan]fastdl train train-images-idx3-ubyte.gz --epochs 10[/]
 
-    Ctrl-C ends the training and saves what was learned so far.
+    Ctrl-C ends the training and saves what was learned so far; [cyan]fastdl resume[/] goes on with it.
     """
     from fastdl.cli import commands
 
@@ -126,6 +128,32 @@ _parameters = train_options.TrainOptions.parameters()
 _train.__signature__ = Signature(_parameters)  # type: ignore[attr-defined]
 _train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 app.command("train")(_train)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="How many epochs in all.", metavar="COUNT", show_default="as many as the run was begun with"),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(help="How many threads work on a step, or auto.", metavar="COUNT", show_default="as in the run"),
+    ] = None,
+) -> None:
+    """Go on with a run that was interrupted, killed or has ended, as if nothing had happened.
+
+    [cyan]fastdl resume runs/digits-1[/]
+
+    [cyan]fastdl resume runs/digits-1 --epochs 100[/]
+
+    It comes to the same bits as a training that was never interrupted. The data must be those of before. With more epochs, a
+    schedule that runs over the whole training, such as cosine, is that of so many epochs from there on.
+    """
+    from fastdl.cli import commands
+
+    raise typer.Exit(commands.resume(run, epochs, threads, _messages(), _output()))
 
 
 @app.command()

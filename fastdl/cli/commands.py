@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import columns, curves, runs, wording
+from fastdl.cli import checkpoints, columns, curves, runs, signals, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
@@ -28,11 +29,13 @@ from fastdl.cli.options import (
     option_error,
     settings_of,
     table_options,
+    thread_count,
 )
 from fastdl.cli.progress import Progress
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
+from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
 from fastdl.tables.model import TableModel, load
@@ -53,20 +56,16 @@ On a table of 54,000 diamond prices l2 0.001 leaves an RMSE of 600 where 0.0001 
 def train(options: TrainOptions, messages: Console, output: Console) -> int:
     """Train on a data set, write the run's folder, and return the exit code."""
     hidden = hidden_sizes(options.hidden)
-    units = hidden_activations(options, len(hidden))
+    hidden_activations(options, len(hidden))
     settings = settings_of(options, len(hidden))
-    task = check_task(options.task)
-    dtype = one_of("--dtype", options.dtype, DTYPES)
+    check_task(options.task)
+    one_of("--dtype", options.dtype, DTYPES)
     check_numbers(options)
     runs.check_folder(options.out, options.force)
 
-    small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None
-    share = 0.2 if options.validation is None else options.validation
-    wanted = table_options(options, task, share)
     live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
     with _status(messages, live, "reading the data"):
-        loaded, wanted, folds = _load(options.data, wanted, small)
+        loaded, wanted, folds = _load_as_asked(options)
     rows = len(loaded.train)
     if options.batch_size is not None and options.batch_size > rows:
         raise OptionError(
@@ -77,11 +76,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
-    recipe = fitting.Recipe(hidden, units, options.seed, dtype, loss_of(options.loss))
-
-    def trainer_of(model: MLP, rows: int) -> Trainer:
-        return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
-
+    recipe, trainer_of = _recipe_of(options, settings)
     with option_error("--loss: "):
         model = recipe.model(loaded)
     trainer = trainer_of(model, rows)
@@ -93,36 +88,128 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             told = trainer.explain()
         messages.print(f"{told}\n", markup=False)
 
+    job = Job(options, loaded, wanted, folds, recipe, trainer_of, trainer)
+    with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
+        return _train(job, folder, messages, output, live)
+
+
+def resume(run: str, epochs: int | None, threads: str | None, messages: Console, output: Console) -> int:
+    """Go on with a run that was interrupted, to the same bits, or to more epochs; return the exit code."""
+    folder = Path(run)
+    if not folder.is_dir():
+        raise InputError(
+            f"{run}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'} there"
+        )
+    with signals.as_interrupts(), locked(folder):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{folder}: cannot be written to; copy the run to another folder and resume it there")
+        kept = checkpoints.read(folder)
+        trainer = kept.trainer
+        if epochs is not None and epochs < max(1, kept.done):
+            raise OptionError(f"--epochs: expected at least the {kept.done} epochs that are done, got {epochs}")
+        trainer.epochs = trainer.epochs if epochs is None else epochs
+        if (kept.stopped or kept.done >= trainer.epochs) and runs.is_written(folder):
+            why = (
+                "early stopping has ended it" if kept.stopped else f"fastdl resume {run} --epochs COUNT goes on further"
+            )
+            output.print(
+                f"{folder}: finished, {kept.done} of {wording.plural(trainer.epochs, 'epoch')}; {why}", markup=False
+            )
+            return 0
+        runs.clean(folder)
+        options = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
+        trainer.n_threads = thread_count(options.threads)
+        live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
+        with _status(messages, live, "reading the data"):
+            loaded, wanted, folds = _load_as_asked(options)
+        checkpoints.check_data(kept, loaded)
+        wording.plan(messages, loaded, trainer.model, trainer)
+        batches = f" and {wording.plural(kept.batches, 'batch')}" if kept.batches else ""
+        messages.print(f"going on after {wording.plural(kept.done, 'epoch')}{batches}\n", markup=False)
+        _warm_up(trainer, messages, live)
+        settings = settings_of(options, len(hidden_sizes(options.hidden)))
+        recipe, trainer_of = _recipe_of(options, {**settings, "class_weight": trainer.class_weight})
+        job = Job(options, loaded, wanted, folds, recipe, trainer_of, trainer)
+        return _train(job, folder, messages, output, live)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is ready: what was asked for, the data, and the trainer; the rest is for cross-validation."""
+
+    options: TrainOptions
+    loaded: data.TrainingData
+    wanted: data.Options
+    folds: int
+    recipe: fitting.Recipe
+    trainer_of: Callable[[MLP, int], Trainer]
+    trainer: Trainer
+
+
+def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
+    """Train to the end or an interruption, write the results, and return the exit code."""
+    loaded, trainer = job.loaded, job.trainer
+    model = trainer.model
+
+    def say(text: str) -> None:
+        messages.print(text, markup=False)
+
+    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.options, loaded), say)
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
-    interrupted = False
+    code = 0
     start = time.perf_counter()
     try:
         with Progress(messages, live) as progress:
-            trainer.callbacks.append(progress)
+            trainer.callbacks.extend((progress, keeper))
             trainer.fit(X, y, validation_data=held_out)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        code = signals.exit_code(error)
+        keeper.rescue()
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
-    if trainer.history.best_epoch is not None and not interrupted:
+    if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
-    if folds and not interrupted:
-        with _status(messages, live, f"cross-validating: {folds} models"):
-            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, folds)
-    record = runs.training_record(loaded, trainer, validation, interrupted)
-    record |= {"cross_validation": folds or None, "baseline": naive if validation else {}}
+    if job.folds and not code:
+        with _status(messages, live, f"cross-validating: {job.folds} models"):
+            validation = fitting.cross_validate(loaded, job.wanted, job.recipe, job.trainer_of, job.folds)
+    record = runs.training_record(loaded, trainer, validation, bool(code))
+    record |= {"cross_validation": job.folds or None, "baseline": naive if validation else {}}
     model.metadata["training"] = record
-    config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
+    config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)
     messages.print()
-    folder = runs.write(options.out, loaded.name, trainer, config)
+    runs.write(folder, trainer, config)
     _draw(folder, loaded.name, trainer, validation, messages)
-    _summarise(output, folder, trainer, record, validation, seconds, rows)
-    return 130 if interrupted else 0
+    _summarise(output, folder, trainer, record, validation, seconds, len(loaded.train))
+    if code and (folder / runs.CHECKPOINT).exists():
+        say(f"fastdl resume {folder} goes on from here")
+    return code
+
+
+def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
+    """The data as the options say: see `_load`."""
+    small = options.validation is None and not (options.group or options.time or options.validation_data)
+    small = small and options.early_stopping is None
+    share = 0.2 if options.validation is None else options.validation
+    return _load(options.data, table_options(options, check_task(options.task), share), small)
+
+
+def _recipe_of(
+    options: TrainOptions, settings: Mapping[str, Any]
+) -> tuple[fitting.Recipe, Callable[[MLP, int], Trainer]]:
+    """What makes a model for a data set, and a trainer for a model and its number of training rows."""
+    hidden = hidden_sizes(options.hidden)
+    units = hidden_activations(options, len(hidden))
+    recipe = fitting.Recipe(hidden, units, options.seed, options.dtype, loss_of(options.loss))
+
+    def trainer_of(model: MLP, rows: int) -> Trainer:
+        return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
+
+    return recipe, trainer_of
 
 
 def _load(
@@ -259,7 +346,7 @@ def _summarise(
     trained = sum(trainer.history.epoch_seconds)
     epochs = wording.plural(trainer.epochs_done, "epoch")
     speed = f", {wording.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
-    files = ", ".join(name for name in runs.FILES if (folder / name).exists())
+    files = ", ".join(name for name in runs.RESULTS if (folder / name).exists())
     facts = {}
     if validation:
         folds = record["cross_validation"]

@@ -35,6 +35,7 @@ class Progress(Callback):
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
         self._epochs = self._rows = 0
+        self._before = 0  # epochs that were done when this process began
         self._first = True
         self._moving: EpochResult | None = None  # the last epoch, when it has no line that stays
         self._partial = (1, 0)  # epoch under way, rows of it that are done
@@ -57,6 +58,7 @@ class Progress(Callback):
     def on_train_begin(self, epochs: int, rows: int) -> None:
         """Note how much there is to do."""
         self._epochs, self._rows = epochs, rows
+        self._before = 0 if self.trainer is None else len(self.trainer.history)
         self._start = self._printed = time.monotonic()
         self._draw(force=True)
 
@@ -91,7 +93,7 @@ class Progress(Callback):
         epoch, rows = self._partial
         done = epoch - 1 + rows / max(1, self._rows)
         elapsed = time.monotonic() - self._start
-        return None if done == 0 else elapsed / done * (self._epochs - done)
+        return None if done <= self._before else elapsed / (done - self._before) * (self._epochs - done)
 
     def _line(self, result: EpochResult) -> str:
         """One epoch as a line that can be read, and searched, alone."""

@@ -5,7 +5,7 @@
 
 from fastdl.engine.engine import Engine
 from fastdl.engine.session import Session
-from fastdl.engine.settings import Settings, State
+from fastdl.engine.settings import START, Place, Settings, State
 from fastdl.engine.thread_tuner import most_threads
 
-__all__ = ["Engine", "Session", "Settings", "State", "most_threads"]
+__all__ = ["START", "Engine", "Place", "Session", "Settings", "State", "most_threads"]

@@ -70,6 +70,16 @@ class State(NamedTuple):
     updates_done: int
 
 
+class Place(NamedTuple):
+    """How far an epoch has come: its batches that are done, and the sum of their rows' losses."""
+
+    batch: int = 0
+    loss_sum: float = 0.0
+
+
+START = Place()
+
+
 def kind(optimizer: Optimizer | None) -> tuple[int, int] | None:
     """What states are good for."""
     return None if optimizer is None else (optimizer.code, optimizer.n_states)

@@ -57,9 +57,12 @@ class SparseWorkspace:
         self._zeros = np.zeros(max(architecture.layers[1], NUMBERS_AT_ONCE), dtype)
         self._rates = np.zeros((0, RATE_COLUMNS))
 
-    def begin(self, table: NDArray, sizes: tuple[int, int], code: int, hyper: NDArray, first_update: int) -> None:
-        """An epoch begins: its step table, (rows, rows of a batch), and the optimizer's code, numbers and count of updates."""
-        self._done[:] = 0
+    def begin(
+        self, table: NDArray, sizes: tuple[int, int], code: int, hyper: NDArray, first_update: int, done: int
+    ) -> None:
+        """An epoch begins: its step table, (rows, rows of a batch), and the optimizer's code, numbers and count of updates; or
+        it goes on after `done` steps, which all weights have caught up with."""
+        self._done[:] = done
         self._steps = len(table)
         if code == structs.NO_UPDATE or hyper[structs.CLIP] > 0 or ALWAYS_EAGER:
             self.mode = structs.EAGER

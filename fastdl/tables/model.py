@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdl import model as models
 from fastdl.errors import InputError
 from fastdl.files.portable import TableInputs
+from fastdl.files import native
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
@@ -113,9 +114,19 @@ def load(path: str | os.PathLike[str]) -> MLP:
     MissingExtraError : it is a safetensors file, and that package is not installed
     """
     model = models.load(path)
+    try:
+        return with_tables(model)
+    except native.UNUSABLE as error:
+        raise native.unusable(path, error) from error
+
+
+def with_tables(model: MLP) -> MLP:
+    """The model itself, or the `TableModel` that its metadata speak of; it may raise any of `native.UNUSABLE`."""
     if model.metadata.get("preprocessor") is None and not model.metadata.get("columns"):
         return model
     table_model = TableModel._of_description(model._description(), model.parameters)
     assert isinstance(table_model, TableModel)
-    _ = table_model.preprocessor  # a file that holds none that can be used is refused here
+    width = len(table_model.preprocessor.feature_names)  # a file that holds none that can be used is refused here
+    if width != model.layers[0]:
+        raise InputError(f"expected a preprocessor of {model.layers[0]} features, got one of {width}")
     return table_model

@@ -15,8 +15,8 @@ import numpy as np
 from fastdl import checks, metrics
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.optimizers import Adam, Optimizer
-from fastdl.schedules import Constant, Schedule
+from fastdl.optimizers import Adam, Optimizer, optimizer_of
+from fastdl.schedules import Constant, Schedule, schedule_of
 from fastdl.training.callbacks import check_callbacks
 from fastdl.training.early_stopping import EarlyStopping
 
@@ -147,11 +147,13 @@ def _metrics(value: Any, settings: Settings) -> dict[str, Callable[..., float]]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its default, its check (value, settings) -> value, and how a record shows it (None: not at all)."""
+    """One setting: its default, its check (value, settings) -> value, how a record shows it (None: not at all), and what brings
+    that back into a form that the check takes."""
 
     default: Any
     check: Callable[[Any, Settings], Any]
     plain: Callable[[Any], Any] | None = lambda value: value
+    read: Callable[[Any], Any] = lambda value: value
 
 
 def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -161,23 +163,36 @@ def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 # The order is that in which they are checked: metrics before what monitors them.
 SETTINGS: dict[str, Setting] = {
     "model": Setting(..., _model, None),
-    "optimizer": Setting(None, _optimizer, lambda value: {"name": value.name, **value.hyperparameters()}),
+    "optimizer": Setting(None, _optimizer, lambda value: {"name": value.name, **value.hyperparameters()}, optimizer_of),
     "batch_size": Setting(64, _count("batch_size", 1, "the rows of a mini-batch")),
     "epochs": Setting(20, _count("epochs", 1, "the passes over the data")),
     "l2": Setting(0.0, lambda value, _: checks.number(value, "l2", 0, "the weight of the L2 penalty")),
     "seed": Setting(0, _count("seed", 0, "the seed of the shuffling")),
     "n_threads": Setting("auto", _n_threads, None),
     "callbacks": Setting((), lambda value, _: check_callbacks(value), None),
-    "schedule": Setting(None, _schedule, lambda value: value.describe()),
+    "schedule": Setting(None, _schedule, lambda value: value.describe(), schedule_of),
     "clip_norm": Setting(
         None,
         lambda value, _: None if value is None else checks.positive(value, "clip_norm", "the gradient's largest norm"),
     ),
-    "dropout": Setting(0.0, _dropout, lambda value: [] if not np.any(value) else np.asarray(value).tolist()),
+    "dropout": Setting(
+        0.0,
+        _dropout,
+        lambda value: [] if not np.any(value) else np.asarray(value).tolist(),
+        lambda value: 0.0 if value == [] else value,
+    ),
     "metrics": Setting(None, _metrics, None),
-    "early_stopping": Setting(None, _early_stopping, _optional(lambda value: value.describe())),
+    "early_stopping": Setting(
+        None,
+        _early_stopping,
+        _optional(lambda value: value.describe()),
+        _optional(lambda value: EarlyStopping(**value)),
+    ),
     "class_weight": Setting(
-        None, _class_weight, lambda value: {str(k): w for k, w in value.items()} if isinstance(value, dict) else value
+        None,
+        _class_weight,
+        lambda value: {str(k): w for k, w in value.items()} if isinstance(value, dict) else value,
+        lambda value: {int(k): w for k, w in value.items()} if isinstance(value, dict) else value,
     ),
     "rate_factor": Setting(
         1.0, lambda value, _: checks.positive(value, "rate_factor", "what the schedule's rates are multiplied by"), None

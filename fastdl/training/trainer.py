@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks
-from fastdl.engine import Session, State
+from fastdl.engine import START, Place, Session
 from fastdl.engine import Settings as StepSettings
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
@@ -24,16 +24,14 @@ from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
-from fastdl.training.rollback import Rollback
+from fastdl.training.rollback import Rollback, diverged
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
-from fastdl.training.validation import Validation
+from fastdl.training.under_way import Data, Fit, Kept, Pending
+from fastdl.training.validation import Validation, warn_of_large_targets
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
-
-# Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
-LARGE_TARGETS = 1000.0
 
 
 class Trainer(Settings):
@@ -71,7 +69,7 @@ class Trainer(Settings):
     rate_factor : the schedule's learning rates are multiplied by it (`fastdl.ReduceOnPlateau` lowers it)
 
     A second call of `fit` goes on where the first ended. A trainer can be pickled and copied: the copy has a model of its
-    own and goes on with the same bits.
+    own and goes on with the same bits. `save_checkpoint` and `from_checkpoint` do it with a file, for another process.
     """
 
     def __init__(
@@ -100,6 +98,8 @@ class Trainer(Settings):
         self._stopped = False
         self._session: Session | None = None
         self._kept: Kept | None = None
+        self._fit: Fit | None = None  # under way, or interrupted
+        self._pending: Pending | None = None  # of a checkpoint: the next `fit` finishes it
         self._orders = Orders(self.seed)
 
     def fit(
@@ -149,8 +149,12 @@ class Trainer(Settings):
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
-        self._warn_of_large_targets(targets)
+        warn_of_large_targets(model, targets)
         model.note_names(X)
+        data = Data(inputs, targets, weight, validation)
+        pending = self._pending if self._kept is not None and self._kept.model is model else None
+        if pending is not None:
+            pending.check(self, len(self.history), data)
 
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
@@ -159,15 +163,60 @@ class Trainer(Settings):
         if validation is not None:
             model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
-        self.history = History()
-        self._stopped = False
+        self.history = History() if pending is None else self.history
+        self._stopped = pending is not None and pending.fit["stopped"]
+        self._fit = Fit(self, session, data, hooks.callbacks, pending)
+        self._pending = None
         try:
             hooks.call("on_train_begin", self.epochs, n_rows)
-            self._run(session, inputs, targets, weight, validation, hooks)
+            self._fit.take_up(self)
+            if pending is None or not self._stopped:
+                self._run(session, self._fit, hooks)
             hooks.call("on_train_end")
+            self._fit = None
         finally:
             hooks.close()
         return self.history
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the training needs to go on to one file, for `from_checkpoint`; an old one is replaced in one go.
+
+        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch.
+
+        Raises
+        ------
+        InputError : it cannot be written, or Ctrl-C ended the training in the middle of a step
+        """
+        from fastdl.training import checkpoint_file
+
+        checkpoint_file.write(self, path)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        callbacks: Sequence[Any] | None = None,
+        metrics: Mapping[str, Callable[..., float]] | None = None,
+        schedule: Schedule | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+    ) -> Trainer:
+        """A trainer that goes on to the same bits as the one that wrote the file, with a model of its own (`trainer.model`).
+
+        If a call of `fit` was under way then, `fit` with the same data finishes it: history, early stopping and schedules go
+        on. Otherwise `fit` is a further one, as it would have been there. Settings may be changed before. No file can hold
+        code: callbacks, metrics, schedules and early stopping of classes of your own have to be given.
+
+        Raises
+        ------
+        ModelFileError : the file is missing, of another kind, truncated or altered
+        InputError : there was something of your own that is not given
+        """
+        from fastdl.training import checkpoint_file
+
+        given = {"callbacks": callbacks, "metrics": metrics, "schedule": schedule, "early_stopping": early_stopping}
+        trainer: Trainer = checkpoint_file.trainer_of(cls, checkpoint_file.read(path), given, path)
+        return trainer
 
     @property
     def steps_done(self) -> int:
@@ -196,39 +245,31 @@ class Trainer(Settings):
 
     # --- one training ---
 
-    def _run(
-        self,
-        session: Session,
-        inputs: NDArray | SparseRows,
-        targets: NDArray,
-        weight: NDArray | None,
-        validation: Validation | None,
-        hooks: Hooks,
-    ) -> None:
+    def _run(self, session: Session, fit: Fit, hooks: Hooks) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
-        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
-        n_rows = len(inputs)
-        n_batches = -(-n_rows // session.settings.batch_size)
-        span = self.steps_done, self.steps_done + epochs * n_batches
+        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, fit.epochs
+        inputs, targets, weight, validation = fit.data
+        n_rows, place = len(inputs), fit.place
         rollback = Rollback(session, hooks.may_change_model)
-        for epoch in range(1, epochs + 1):
+        for epoch in fit.coming:
             start = time.perf_counter()
-            rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
+            fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
+            rates = fit.rate_factor * schedule.rates(lr, self.steps_done - place.batch, fit.n_batches, fit.span)
             progress = functools.partial(hooks.call, "on_progress", epoch)
             order = self._order(session, n_rows, self.epochs_done, epoch < epochs)
             try:
-                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
+                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress, place)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
-                    raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
+                    raise diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
                 if not checks.all_finite(model.parameters):
-                    raise _diverged(f"parameters became NaN or infinite in epoch {epoch}", epoch, lr)
+                    raise diverged(f"parameters became NaN or infinite in epoch {epoch}", epoch, lr)
                 val_loss: float | None = None
                 values: dict[str, float] = {}
                 if validation is not None:
                     val_loss, values = validation.assess(self.n_threads)
                     if not np.isfinite(val_loss):
-                        raise _diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
+                        raise diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
             except DivergedError:
                 self._go_back(rollback)
                 raise
@@ -239,8 +280,10 @@ class Trainer(Settings):
             if epoch < epochs:
                 order_again = functools.partial(self._order, session, n_rows, self.epochs_done)
                 rollback.good(
-                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates), seconds
+                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates, place),
+                    seconds,
                 )
+            place = START
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
@@ -249,6 +292,7 @@ class Trainer(Settings):
 
     def _go_back(self, rollback: Rollback) -> None:
         """To the end of the last good epoch; with Ctrl-C on the way, to that of an earlier one."""
+        self._fit = None
         try:
             rollback.back()
         finally:
@@ -285,23 +329,6 @@ class Trainer(Settings):
             weight = by_class[labels] * (1.0 if weight is None else weight)
             weight = checks.weights(weight, n_rows, "class_weight")
         return None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
-
-    def _warn_of_large_targets(self, targets: NDArray) -> None:
-        scaling = self.model.scaling
-        if (
-            self.model.output != "linear"
-            or self.model.loss.is_log_link
-            or (scaling is not None and scaling.y_mean is not None)
-        ):
-            return
-        middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
-        if middle > LARGE_TARGETS:
-            warnings.warn(
-                f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
-                f"model.standardize(X, y) makes the training find them",
-                UserWarning,
-                stacklevel=3,
-            )
 
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""
@@ -345,39 +372,28 @@ class Trainer(Settings):
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
-        if self._session is not None:
-            is_current = self._session.parameters is self.model.parameters  # not once another model has been set
-            model = self.model if is_current else None
-            state["_kept"] = Kept(model, self._session.settings.optimizer, self._session.state)
-        return state
+        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders", "_fit")}
+        return {**state, "_kept": self._keep()}
+
+    def _keep(self) -> Kept | None:
+        """The optimizer's state; its model is None once another one has been set."""
+        if self._session is None:
+            return self._kept
+        model = self.model if self._session.parameters is self.model.parameters else None
+        return Kept(model, self._session.settings.optimizer, self._session.state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = None
+        self._session = self._fit = None
         self._orders = Orders(self.seed)
 
 
-class Kept(NamedTuple):
-    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to.
-
-    The model is None where the state belongs to one that the trainer no longer has.
-    """
-
-    model: MLP | None
-    optimizer: Any
-    state: State
-
-
 def _train_again(
-    session: Session, data: tuple[Any, Any, Any], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
-) -> None:  # fmt: skip
-    """An epoch that was good, from the state before it."""
-    session.epoch(*data, order(), rates)
-
-
-def _diverged(what: str, epoch: int, lr: float) -> DivergedError:
-    return DivergedError(
-        f"{what}; the model keeps the parameters of {f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
-        f"lower the learning rate (now {lr:g}), or standardise the features"
-    )
+    session: Session,
+    data: tuple[Any, Any, Any],
+    order: Callable[[], NDArray[np.int64]],
+    rates: NDArray[np.float64],
+    place: Place,
+) -> None:
+    """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
+    session.epoch(*data, order(), rates, None, place)

@@ -1,7 +1,8 @@
-"""Validation data: checked and prepared once, assessed after every epoch."""
+"""Validation data: checked and prepared once, assessed after every epoch; and a look at targets that nothing scales."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,24 @@ from numpy.typing import NDArray
 from fastdl import checks, metrics
 from fastdl.errors import InputError
 from fastdl.model import MLP
+
+# Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
+LARGE_TARGETS = 1000.0
+
+
+def warn_of_large_targets(model: MLP, targets: NDArray) -> None:
+    """Warn the caller of `fit` of targets that a network finds late or never, where nothing scales them."""
+    scaling = model.scaling
+    if model.output != "linear" or model.loss.is_log_link or (scaling is not None and scaling.y_mean is not None):
+        return
+    middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
+    if middle > LARGE_TARGETS:
+        warnings.warn(
+            f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
+            f"model.standardize(X, y) makes the training find them",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class Validation:
