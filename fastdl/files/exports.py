@@ -50,5 +50,7 @@ def write(path: Path_, description: dict[str, Any], parameters: NDArray[Any], ta
     suffix = Path(path).suffix.lower()
     if suffix not in EXPORTS:
         known = ", ".join(f"{export.suffix} ({export.what})" for export in EXPORTS.values())
-        raise InputError(f"{path}: expected a file name that ends with one of {known}, got {suffix or 'no ending'!r}")
+        raise InputError(
+            f"{path}: expected a file name that ends with one of {known}, got {repr(suffix) if suffix else 'none'}"
+        )
     EXPORTS[suffix].write(path, description, parameters, table)

@@ -37,7 +37,7 @@ def _library() -> Any:
 
 def is_meant(path: Path) -> bool:
     """Whether a path names a safetensors file, and not one of fastdl's own (a zip archive) under such a name."""
-    if path.suffix != SUFFIX:
+    if path.suffix.lower() != SUFFIX:
         return False
     try:
         with open(path, "rb") as file:
@@ -81,7 +81,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray[Any]]:
             f"{path}: expected a safetensors file, found {'a folder' if path.is_dir() else 'nothing'} there"
         )
     try:
-        with library.safe_open(path, "numpy") as file:
+        with library.safe_open(os.fspath(path), "numpy") as file:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if text is not None else {}  # noqa: SIM118
     except (library.SafetensorError, OSError, ValueError, TypeError) as error:

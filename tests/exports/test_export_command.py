@@ -52,7 +52,7 @@ def test_sentences(run, trained, monkeypatch):
             "m.pt",
         ): "m.pt: expected a file name that ends with one of .onnx (ONNX, the preprocessing inside), .safetensors "
         "(the parameters for PyTorch, and for fastdl.load), .py (a Python module that needs NumPy alone), got '.pt'",
-        ("r", "model"): "got 'no ending'",
+        ("r", "model"): "that needs NumPy alone), got none",
         ("nothing", "m.py"): "expected a fastdl model file, found nothing there",
         (
             "r",
