@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
+    from fastdl.training.many import fit_many
+    from fastdl.training.pool import FitResult, ManyProgress
     from fastdl.training.trainer import Trainer
 
 __all__ = [
@@ -38,12 +40,14 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "EpochResult",
+    "FitResult",
     "History",
     "Huber",
     "InputError",
     "LeakyReLU",
     "MLPClassifier",
     "MLPRegressor",
+    "ManyProgress",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -55,6 +59,7 @@ __all__ = [
     "TabularClassifier",
     "TabularRegressor",
     "Trainer",
+    "fit_many",
     "load",
     "load_digits",
     "schedules",
@@ -75,6 +80,8 @@ _MODULES = {
     "fastdl.tables.model": ["TableModel", "load"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.many": ["fit_many"],
+    "fastdl.training.pool": ["FitResult", "ManyProgress"],
     "fastdl.training.trainer": ["Trainer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
