@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
-    from fastdl.tables.model import TableModel, load
+    from fastdl.tables.ensemble import Ensemble
+    from fastdl.tables.loading import load
+    from fastdl.tables.model import TableModel
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
@@ -39,6 +41,7 @@ __all__ = [
     "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
+    "Ensemble",
     "EpochResult",
     "FitResult",
     "History",
@@ -77,7 +80,9 @@ _MODULES = {
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
-    "fastdl.tables.model": ["TableModel", "load"],
+    "fastdl.tables.ensemble": ["Ensemble"],
+    "fastdl.tables.loading": ["load"],
+    "fastdl.tables.model": ["TableModel"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
     "fastdl.training.many": ["fit_many"],

@@ -20,7 +20,7 @@ FASTDL_ROOMS = {
     "cli": ["cli", "cli.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics"],
+    "model": ["model", "metrics", "calibration"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import columns, curves, runs, wording
+from fastdl.cli import columns, curves, ensembles, runs, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
@@ -34,9 +34,13 @@ from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
-from fastdl.tables.model import TableModel, load
+from fastdl.tables.ensemble import Ensemble
+from fastdl.tables.loading import load
+from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.ensembles import Members
+from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32
@@ -60,13 +64,15 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     runs.check_folder(options.out, options.force)
 
     small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None
-    share = 0.2 if options.validation is None else options.validation
+    small = small and options.early_stopping is None and options.folds is None
+    share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
     wanted = table_options(options, task, share)
     live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
     with _status(messages, live, "reading the data"):
         loaded, wanted, folds = _load(options.data, wanted, small)
     rows = len(loaded.train)
+    with option_error("--"):
+        fitting.check_interval(loaded, options.interval, folds or options.folds or 0)
     if options.batch_size is not None and options.batch_size > rows:
         raise OptionError(
             f"--batch-size: expected at most the {rows:,} training rows, got {options.batch_size}; "
@@ -92,6 +98,9 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             told = trainer.explain()
         messages.print(f"{told}\n", markup=False)
 
+    if options.ensemble > 1 or options.folds:
+        return ensembles.train(options, loaded, wanted, recipe, trainer_of, messages, output, live)
+
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
     interrupted = False
@@ -108,18 +117,25 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
-    validation = assess(model, *held_out) if held_out is not None else {}
+    validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if folds and not interrupted:
         with _status(messages, live, f"cross-validating: {folds} models"):
-            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, folds)
+            members = Members(loaded, wanted, recipe, trainer_of, folds=folds)
+            members.fit()
+            found = members.out_of_fold()
+            validation = found.metrics
+        if options.interval is not None:
+            fitting.give_interval(model, found.averaged, loaded.targets.y[found.rows], options.interval, options.seed)
+    elif options.interval is not None and held_out is not None:
+        fitting.give_interval(model, model.predict(held_out[0]), held_out[1], options.interval, options.seed)
     record = runs.training_record(loaded, trainer, validation, interrupted)
     record |= {"cross_validation": folds or None, "baseline": naive if validation else {}}
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
     messages.print()
-    folder = runs.write(options.out, loaded.name, trainer, config)
-    _draw(folder, loaded.name, trainer, validation, messages)
+    folder = runs.write(options.out, loaded.name, model, trainer.history, config)
+    _draw(folder, loaded.name, trainer.history, validation, messages)
     _summarise(output, folder, trainer, record, validation, seconds, rows)
     return 130 if interrupted else 0
 
@@ -148,18 +164,17 @@ def _load(
     return loaded, wanted, folds
 
 
-def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
-    """All metrics of a model on X and y, and the mean loss."""
-    targets = model.prepare_targets(y, len(X))
-    raw = model.forward(X)
-    return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
-
-
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
     model = load(model_path)
-    wording.inspection(output, model, model_path)
-    if isinstance(model, TableModel):
+    if isinstance(model, Ensemble):
+        ensembles.inspection(output, model, model_path)
+    else:
+        wording.inspection(output, model, model_path)
+    facts = ensembles.told(model)
+    if facts:
+        wording.print_pairs(output, facts)
+    if isinstance(model, TableModel) or (isinstance(model, Ensemble) and model.reads_tables):
         columns.table_of_kinds(output, model.preprocessor)
 
 
@@ -224,16 +239,16 @@ def _status(messages: Console, live: bool, text: str) -> Iterator[None]:
         yield
 
 
-def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float], messages: Console) -> None:
+def _draw(folder: Path, name: str, history: History, validation: dict[str, float], messages: Console) -> None:
     """Draw the learning curves, if any epoch was finished; the run is complete without them."""
-    if not trainer.history.loss:
+    if not history.loss:
         return
     title = name
     for metric, value in list(validation.items())[:1]:
         title += f": validation {wording.LABELS.get(metric, metric)} {wording.metric(metric, value)}"
     try:
         with atomic_write(folder / runs.CURVES) as file:
-            curves.draw(trainer.history, title, file)
+            curves.draw(history, title, file)
     except MissingExtraError as error:
         messages.print(escape(str(error)))
     except Exception as error:  # a picture that fails must not cost the training
@@ -260,5 +275,6 @@ def _summarise(
         facts["baseline"] = wording.naive(trainer.model.output, record["baseline"])
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
+    facts |= ensembles.told(trainer.model)
     facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
     wording.print_pairs(output, facts)

@@ -23,6 +23,7 @@ from fastdl.model import MODEL_FILE
 if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.tables.data import TrainingData
+    from fastdl.tables.ensemble import Ensemble
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
@@ -73,13 +74,15 @@ def make_folder(out: str | None, name: str) -> tuple[Path, list[Path]]:
         ) from error
 
 
-def write(out: str | None, name: str, trainer: Trainer, config: Mapping[str, Any]) -> Path:
+def write(
+    out: str | None, name: str, model: MLP | Ensemble, history: History, config: Mapping[str, Any]
+) -> Path:  # fmt: skip
     """Write a run's model, history and configuration into its folder, which is returned."""
     folder, made = make_folder(out, name)
     try:
-        trainer.model.save(folder / MODEL)
+        model.save(folder / MODEL)
         with atomic_write(folder / HISTORY) as file:
-            file.write(history_csv(trainer.history).encode())
+            file.write(history_csv(history).encode())
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
         (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import model as models
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
@@ -81,8 +79,8 @@ class TableModel(MLP):
         return preprocessor.encode(preprocessor.tidied(to_polars(frame, name)), findings, name).rows()
 
 
-def labels_of(model: MLP, found: NDArray[Any]) -> NDArray[Any]:
-    """Predicted class indices as the classes that the model knows; other predictions as they are."""
+def labels_of(model: Any, found: NDArray[Any]) -> NDArray[Any]:
+    """Predicted class indices as the classes that the model (or ensemble) knows; other predictions as they are."""
     if model.classes is None or model.output == "linear" or found.ndim > 1:
         return found
     return as_array(model.classes)[found]
@@ -98,19 +96,12 @@ def as_array(classes: Sequence[Any]) -> NDArray[Any]:
     )
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
-
-    A model that was trained on a table is a `TableModel`: it takes data frames as they are.
-
-    Raises
-    ------
-    ModelFileError : the file is missing, of another kind, truncated or altered
-    """
-    model = models.load(path)
-    if model.metadata.get("preprocessor") is None and not model.metadata.get("columns"):
-        return model
-    table_model = TableModel._of_description(model._description(), model.parameters)
-    assert isinstance(table_model, TableModel)
-    _ = table_model.preprocessor  # a file that holds none that can be used is refused here
-    return table_model
+def model_of(description: dict[str, Any], parameters: NDArray) -> MLP:
+    """The model that a file describes: a `TableModel` where it holds what turns a table into its inputs."""
+    metadata = description["metadata"]
+    if metadata.get("preprocessor") is None and not metadata.get("columns"):
+        return MLP._of_description(description, parameters)
+    model = TableModel._of_description(description, parameters)
+    assert isinstance(model, TableModel)
+    _ = model.preprocessor  # a file that holds none that can be used is refused here
+    return model

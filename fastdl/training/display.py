@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-
+from fastdl.errors import MissingExtraError
 from fastdl.training.pool import ManyProgress
+
+try:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+except ImportError as error:
+    raise MissingExtraError(
+        'progress=True needs rich, which is not installed: pip install "fastdl[cli]", or pass a function'
+    ) from error
 
 LINES = 10
 """About so many lines, where there is no terminal."""
