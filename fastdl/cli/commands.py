@@ -53,8 +53,10 @@ On a table of 54,000 diamond prices l2 0.001 leaves an RMSE of 600 where 0.0001 
 """
 
 
-def train(options: TrainOptions, messages: Console, output: Console) -> int:
-    """Train on a data set, write the run's folder, and return the exit code."""
+def train(
+    options: TrainOptions, messages: Console, output: Console, extras: Mapping[str, str] | None = None
+) -> int:  # fmt: skip
+    """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
     hidden = hidden_sizes(options.hidden)
     units = hidden_activations(options, len(hidden))
     settings = settings_of(options, len(hidden))
@@ -99,7 +101,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
         messages.print(f"{told}\n", markup=False)
 
     if options.ensemble > 1 or options.folds:
-        return ensembles.train(options, loaded, wanted, recipe, trainer_of, messages, output, live)
+        return ensembles.train(options, loaded, wanted, recipe, trainer_of, messages, output, live, extras)
 
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
@@ -134,7 +136,7 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
     messages.print()
-    folder = runs.write(options.out, loaded.name, model, trainer.history, config)
+    folder = runs.write(options.out, loaded.name, model, trainer.history, config, extras)
     _draw(folder, loaded.name, trainer.history, validation, messages)
     _summarise(output, folder, trainer, record, validation, seconds, rows)
     return 130 if interrupted else 0

@@ -31,8 +31,9 @@ def train(
     messages: Console,
     output: Console,
     live: bool,
+    extras: Mapping[str, str] | None = None,
 ) -> int:
-    """Train all models, write the run's folder, and return the exit code."""
+    """Train all models, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
     with option_error("--"):
         members = Members(loaded, wanted, recipe, trainer_of, options.ensemble, options.folds or 0)
     count = len(members.trainers)
@@ -75,7 +76,7 @@ def train(
     model.metadata["training"] = record
     config = runs.configuration(loaded, first.model, first, record, asdict(options), seconds)
     messages.print()
-    folder = runs.write(options.out, loaded.name, model, members.history, config)
+    folder = runs.write(options.out, loaded.name, model, members.history, config, extras)
     facts = {}
     if validation:
         spread = {} if found is None else found.spread

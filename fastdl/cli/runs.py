@@ -75,9 +75,14 @@ def make_folder(out: str | None, name: str) -> tuple[Path, list[Path]]:
 
 
 def write(
-    out: str | None, name: str, model: MLP | Ensemble, history: History, config: Mapping[str, Any]
-) -> Path:  # fmt: skip
-    """Write a run's model, history and configuration into its folder, which is returned."""
+    out: str | None,
+    name: str,
+    model: MLP | Ensemble,
+    history: History,
+    config: Mapping[str, Any],
+    extras: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a run's model, history and configuration into its folder, which is returned; and more text files by their names."""
     folder, made = make_folder(out, name)
     try:
         model.save(folder / MODEL)
@@ -85,6 +90,9 @@ def write(
             file.write(history_csv(history).encode())
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        for extra, text in (extras or {}).items():
+            with atomic_write(folder / extra) as file:
+                file.write(text.encode())
         (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
     except BaseException:
         if not any((folder / name).exists() for name in FILES):

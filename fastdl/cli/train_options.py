@@ -185,6 +185,13 @@ class TrainOptions:
         ]
 
 
+@dataclass(frozen=True)
+class TuneOptions(TrainOptions):
+    """What was typed for `fastdl tune`: the options of a training, and how many settings are tried."""
+
+    trials: Annotated[int, _option(TRAINING, "How many settings are tried.", "COUNT")] = 50
+
+
 def _default(f: Field[Any]) -> Any:
     if f.default_factory is not MISSING:
         return f.default_factory()

@@ -37,7 +37,7 @@ class Display:
         if live is None:
             live = self._console.is_terminal and sys.stderr.isatty() and not self._console.is_dumb_terminal
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
-        self._what, self._said, self._drawn = what, 0, -1.0
+        self._what, self._said, self._drawn = what, ("", 0), -1.0
 
     def __enter__(self) -> Display:
         if self._live is not None:
@@ -50,17 +50,18 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, progress: ManyProgress) -> None:
-        """Show it, unless little has changed."""
+    def __call__(self, progress: ManyProgress, before: str = "") -> None:
+        """Show it behind the words `before`, unless little has changed."""
+        text = f"{before}{self.words(progress)}"
         if self._live is None:
-            step = progress.finished * LINES // progress.models
-            if step > self._said:
+            step = before, progress.finished * LINES // progress.models
+            if step[1] and step != self._said:
                 self._said = step
-                self._console.print(self.words(progress), markup=False)
+                self._console.print(text, markup=False)
         elif progress.seconds - self._drawn >= 0.1:
             self._drawn = progress.seconds
             grid = Table.grid(padding=(0, 2, 0, 0))
-            grid.add_row(ProgressBar(total=1.0, completed=progress.done, width=36), self.words(progress))
+            grid.add_row(ProgressBar(total=1.0, completed=progress.done, width=36), text)
             self._live.update(grid, refresh=True)
 
     def words(self, progress: ManyProgress) -> str:

@@ -84,9 +84,10 @@ class Members:
         self.folds = len(parts) if folds else 0
         self.parts: list[Part] = []
         for part in parts:
-            trainers = []
+            trainers: list[Trainer] = []
             for i in range(size):
-                trainer = trainer_of(replace(recipe, seed=recipe.seed + i).model(part), len(part.train))
+                scaling = trainers[0].model.scaling if trainers else None
+                trainer = trainer_of(replace(recipe, seed=recipe.seed + i).model(part, scaling), len(part.train))
                 trainer.seed += i
                 trainers.append(trainer)
             self.parts.append(Part(part, trainers))

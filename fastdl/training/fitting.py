@@ -15,6 +15,7 @@ from fastdl.calibration import Interval
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
+from fastdl.scaling import Scaling
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded
 from fastdl.tables.ensemble import Ensemble
@@ -42,14 +43,20 @@ class Recipe:
     dtype: str
     loss: LossLike | None = None
 
-    def model(self, loaded: TrainingData) -> MLP:
-        """A new model for a data set: sized, standardised by the training rows, with the names that predictions need."""
+    def model(self, loaded: TrainingData, scaling: Scaling | None = None) -> MLP:
+        """A new model for a data set: sized, standardised by the training rows, with the names that predictions need.
+
+        scaling : the statistics of these rows, where another model for them has them already
+        """
         output = TASKS[loaded.targets.task].output
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
         kind = MLP if loaded.preprocessor is None else TableModel
         model = kind(layers, self.activation, output, seed=self.seed, dtype=self.dtype, loss=self.loss)
-        X, y = loaded.training_pair()
-        _standardize(model, X, y, loaded.pixels)
+        if scaling is None:
+            X, y = loaded.training_pair()
+            _standardize(model, X, y, loaded.pixels)
+        else:
+            model.scaling = scaling
         if isinstance(model, TableModel) and loaded.preprocessor is not None:
             model.preprocessor = loaded.preprocessor
             model.target_names = loaded.targets.names

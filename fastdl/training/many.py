@@ -46,7 +46,8 @@ def fit_many(
         None for all rows
     validation_rows : for each trainer the numbers of the rows that it is validated on, or a mask, or None for none
     validation_data : (X, y) or (X, y, weights) that all are validated on instead
-    progress : True shows on stderr how far the trainings are (it needs rich, `fastdl[cli]`); or a function that is called with a `ManyProgress`
+    progress : True shows on stderr how far the trainings are (it needs rich, `fastdl[cli]`); or a function that is called with
+        a `ManyProgress`
 
     Returns
     -------
