@@ -254,6 +254,24 @@ def test_control_c():
     assert (child.returncode, out) == (0, "interrupted\nusable\n"), err
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_frames(data, monkeypatch, kind):
+    """Models learn the names of the columns, and take the next frame in any order."""
+    library = pytest.importorskip(kind)
+    several_cores(monkeypatch)
+    X, y = data
+    frame = library.DataFrame({f"c{i}": X[:, i] for i in range(6)})
+    rows = [None, np.arange(60)]
+    many, alone = [classifier(1), classifier(2)], [classifier(1), classifier(2)]
+    for given in (frame, frame[[f"c{i}" for i in (3, 0, 5, 1, 2, 4)]]):
+        assert [r.error for r in fastdl.fit_many(many, given, y, rows, [np.arange(60, N), None])] == [None, None]
+        alone[0].fit(X, y, (X[60:], y[60:]))
+        alone[1].fit(X[:60], y[:60])
+        for fitted, single in zip(many, alone):
+            same(fitted, single)
+            assert fitted.model.feature_names == [f"c{i}" for i in range(6)]
+
+
 def test_no_trainers(data):
     assert fastdl.fit_many([], *data) == []
 

@@ -66,7 +66,7 @@ def train(
     runs.check_folder(options.out, options.force)
 
     small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None and options.folds is None
+    small = small and options.early_stopping is None and options.folds is None and options.ensemble == 1
     share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
     wanted = table_options(options, task, share)
     live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal

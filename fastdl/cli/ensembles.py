@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from fastdl import metrics
 from fastdl.calibration import Interval
@@ -41,8 +43,11 @@ def train(
     interrupted = False
     start = time.perf_counter()
     try:
-        with Display(messages, live) as display:
+        with Display(messages, live) as display, warnings.catch_warnings(record=True) as told_of:
+            warnings.simplefilter("always", UserWarning)
             members.fit(display)
+        for warning in told_of:
+            messages.print(f"note: {escape(str(warning.message))}")
     except KeyboardInterrupt:
         if not members.trained:
             raise

@@ -42,12 +42,14 @@ class SharedData:
         self._X, self._name = X, f"{prefix}X"
         self._targets: dict[Hashable, NDArray] = {}
         self._entries: dict[Hashable, _Entry] = {}
+        # As it is now: a model that learns the names of X's columns meanwhile takes the same inputs as before.
+        self._forms = {id(model): _form_of_inputs(model) for model in models}
         for model in models:
-            self._entries.setdefault(_form_of_inputs(model), _Entry()).users += 1
+            self._entries.setdefault(self._forms[id(model)], _Entry()).users += 1
         if isinstance(X, EncodedRows):  # it has been looked at when it was encoded
             self.n_rows = len(X)
         else:  # it is looked at here, so that bad data are known before anything is trained
-            first = self._entries[_form_of_inputs(models[0])]
+            first = self._entries[self._forms[id(models[0])]]
             first.inputs = models[0].prepare_inputs(X, self._name)
             self.n_rows = len(first.inputs)
         if self.n_rows == 0:
@@ -64,8 +66,7 @@ class SharedData:
     @contextlib.contextmanager
     def lent(self, model: MLP) -> Iterator[Prepared]:
         """The inputs and targets of all rows as the model takes them, while the body runs."""
-        form = _form_of_inputs(model)
-        entry = self._entries[form]
+        entry = self._entries[self._forms[id(model)]]
         with entry.lock:
             if entry.inputs is None:
                 entry.inputs = model.prepare_inputs(self._X, self._name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import warnings
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.base import clone
 
 import fastdl
 from fastdl import InputError, TabularClassifier, TabularRegressor, calibration
@@ -163,6 +165,17 @@ def test_classes_of_folds():
     model.cross_validation = None
     model.fit(frame, labels)
     assert not hasattr(model, "out_of_fold_")
+
+
+def test_fitted_estimators_are_copied_and_kept(tmp_path):
+    frame, y = frame_of()
+    model = TabularRegressor(cross_validation=3, early_stopping=2, **QUICK).fit(frame, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(frame), model.predict(frame))
+    np.testing.assert_array_equal(again.out_of_fold_, model.out_of_fold_)
+    model.save(tmp_path / "a.fastdl")
+    np.testing.assert_array_equal(fastdl.load(tmp_path / "a.fastdl").predict(frame), model.predict(frame))
+    assert clone(model).cross_validation == 3
 
 
 def test_folds_keep_groups_together():
@@ -367,6 +380,29 @@ def test_options_that_cannot_be(run, table, options, sentence):
     code, _, err = run("train", table, *target, *options, *FAST)
     assert code == 2, err
     assert sentence in err
+
+
+def test_a_model_that_fails_is_a_note(run, table, monkeypatch):
+    original = fastdl.Trainer.fit_prepared
+
+    def failing(self, *arguments):
+        if self.model.seed == 1:
+            raise fastdl.DivergedError("the loss became nan")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(fastdl.Trainer, "fit_prepared", failing)
+    code, _, err = run("train", table, "--target", "y", "--ensemble", 3, *FAST, "--out", "r")
+    assert code == 0, err
+    assert "note: 1 of 3 models are left out, as their training failed: the loss became nan" in err
+
+
+def test_small_ensembles_are_validated(run, write):
+    frame, y = frame_of(40)
+    path = write("b.csv", frame.with_columns(pl.Series("y", y)).write_csv())
+    code, out, err = run("train", path, "--target", "y", "--ensemble", 2, *FAST, "--early-stopping", 2)
+    assert code == 0, err
+    assert "32 to train, 8 to validate" in err
+    assert "validation  RMSE" in out
 
 
 def test_control_c_saves_the_ensemble(run, table, monkeypatch):
