@@ -67,15 +67,12 @@ def _check_folds(options: TrainOptions) -> None:
             raise OptionError(f"{name}: expected --folds, in which each row validates once, without it; leave one out")
 
 
-def wishes_of(options: TrainOptions) -> Wishes:
+def wishes_of(
+    header: bool | None, separator: str | None, decimal: str | None, encoding: str | None, na_values: Sequence[str]
+) -> Wishes:
     """How the user says that the files are written."""
-    return Wishes(
-        options.header,
-        separator_of(options.separator),
-        options.decimal,
-        options.encoding,
-        tuple(value for text in options.na_values for value in ([text] if text == "," else text.split(","))),
-    )
+    words = tuple(value for text in na_values for value in ([text] if text == "," else text.split(",")))
+    return Wishes(header, separator_of(separator), decimal, encoding, words)
 
 
 def table_options(options: TrainOptions, task: str | None, validation: float) -> data.Options:
@@ -93,7 +90,7 @@ def table_options(options: TrainOptions, task: str | None, validation: float) ->
         validation_data=options.validation_data,
         seed=options.seed,
         keeps_table=options.folds is not None,
-        wishes=wishes_of(options),
+        wishes=wishes_of(options.header, options.separator, options.decimal, options.encoding, options.na_values),
     )
 
 

@@ -15,8 +15,7 @@ import pytest
 from sklearn.base import clone
 
 import fastdl
-from fastdl import InputError, TabularClassifier, TabularRegressor, calibration
-from fastdl.calibration import Interval
+from fastdl import InputError, TabularClassifier, TabularRegressor
 from fastdl.tables import split
 
 QUICK = {"hidden": (8,), "epochs": 3, "threads": 1}
@@ -227,24 +226,6 @@ def test_bad_settings(given, sentence):
         TabularRegressor(**given, **QUICK).fit(frame, y)
 
 
-# --- calibration ---
-
-
-def test_the_temperature_that_made_the_labels():
-    """Labels drawn from softmax(z / 3) while the model says softmax(z)."""
-    rng = np.random.default_rng(0)
-    z = rng.normal(0, 4, (20_000, 3))
-    y = (softmax(z / 3).cumsum(axis=1) < rng.uniform(size=(20_000, 1))).sum(axis=1)
-
-    def loss(temperature):
-        return -np.log(softmax(z / temperature)[np.arange(len(y)), y]).mean()
-
-    found = calibration.best_temperature(loss)
-    assert found == pytest.approx(3, rel=0.05)
-    assert loss(found) <= min(loss(found * 1.01), loss(found / 1.01))
-    assert calibration.best_temperature(lambda t: 0.0) == 1.0
-
-
 def test_folds_find_a_temperature_for_certain_models():
     """A large model that has learnt noise by heart is too certain; the temperature makes it less so."""
     rng = np.random.default_rng(0)
@@ -254,29 +235,6 @@ def test_folds_find_a_temperature_for_certain_models():
     assert model.model_.temperature > 1.5
     untempered = fastdl.Ensemble(model.model_.members)
     assert np.abs(untempered.predict_proba(X) - 0.5).mean() > np.abs(model.model_.predict_proba(X) - 0.5).mean()
-
-
-def test_half_widths_are_the_kth_smallest_errors():
-    errors = np.array([[-5.0], [1], [2], [-3], [4], [9], [-8], [7], [6]])
-    assert calibration.half_widths(errors, 0.9).tolist() == [9]
-    assert calibration.half_widths(errors, 0.5).tolist() == [5]
-    assert calibration.fewest_rows(0.9) == 9
-    with pytest.raises(InputError, match="expected at least 19 rows"):
-        calibration.half_widths(errors, 0.95)
-
-
-def test_intervals_hold_as_many_rows_as_they_promise():
-    rng = np.random.default_rng(0)
-    y = rng.standard_exponential((4000, 2)) * [1, 10]
-    interval = Interval.of(np.zeros((4000, 2)), y, 0.9)
-    np.testing.assert_allclose(interval.half_width, np.array([1, 10]) * np.log(10), rtol=0.05)
-    assert interval.coverage == pytest.approx(0.9, abs=0.02)
-    assert interval.coverage != 0.9
-    assert interval.held(np.zeros((4000, 2)), y) == pytest.approx(0.9, abs=0.001)
-    low, high = interval.bounds(np.ones((3, 2)))
-    np.testing.assert_allclose(high - low, np.tile(2 * np.array(interval.half_width), (3, 1)))
-    assert Interval.from_json(json.loads(json.dumps(interval.to_json()))) == interval
-    assert Interval.of(np.zeros(12), np.arange(12.0), 0.9).coverage is None
 
 
 @pytest.mark.parametrize("folds", [None, 4])
