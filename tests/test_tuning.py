@@ -134,7 +134,10 @@ def test_tune_from_the_command_line(run, write):
     assert training["optimizer"]["lr"] == float(best["lr"])
     again = run("tune", path, "--target", "y", "--trials", 9, "--hidden", "8", *FAST, "--out", "s", "--interval", 0.8)
     assert again.code == 0
+    assert "trials.csv" in again.out
     assert Path("r/model.fastdl").read_bytes() == Path("s/model.fastdl").read_bytes()
+    assert run("train", path, "--target", "y", "--hidden", "8", *FAST, "--out", "s", "--force").code == 0
+    assert not Path("s/trials.csv").exists()
 
 
 @pytest.mark.parametrize(

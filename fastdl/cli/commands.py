@@ -269,7 +269,6 @@ def _summarise(
     trained = sum(trainer.history.epoch_seconds)
     epochs = wording.plural(trainer.epochs_done, "epoch")
     speed = f", {wording.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
-    files = ", ".join(name for name in runs.FILES if (folder / name).exists())
     facts = {}
     if validation:
         folds = record["cross_validation"]
@@ -278,5 +277,8 @@ def _summarise(
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
     facts |= ensembles.told(trainer.model)
-    facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
+    facts |= {
+        "time": f"{wording.duration(seconds)} for {epochs}{speed}",
+        "saved in": f"{folder}: {runs.left_in(folder)}",
+    }
     wording.print_pairs(output, facts)

@@ -74,6 +74,7 @@ def train(
     record |= {
         "cross_validation": members.folds or None,
         "baseline": metrics.baseline(model.head, y[loaded.train], judged) if validation else {},
+        "validation_rows": loaded.n_validation if found is None else len(found.rows),
         "models": len(model.members),
         "spread": {} if found is None else found.spread,
         "temperature": model.temperature,
@@ -88,8 +89,7 @@ def train(
         facts["validation"] = f"{with_spread(validation, spread)}{_folds(members.folds)}"
         facts["baseline"] = wording.naive(model.output, record["baseline"])
     facts |= told(model)
-    files = ", ".join(name for name in runs.FILES if (folder / name).exists())
-    facts |= {"time": wording.duration(seconds), "saved in": f"{folder}: {files}"}
+    facts |= {"time": wording.duration(seconds), "saved in": f"{folder}: {runs.left_in(folder)}"}
     wording.print_pairs(output, facts)
     return 130 if interrupted else 0
 

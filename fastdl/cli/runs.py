@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES = MODEL_FILE, "history.csv", "config.json", "curves.png"
+MODEL, HISTORY, CONFIG, CURVES, TRIALS = MODEL_FILE, "history.csv", "config.json", "curves.png", "trials.csv"
 FILES = (MODEL, HISTORY, CONFIG, CURVES)
+"""What `fastdl train` leaves; `fastdl tune` leaves `TRIALS` besides."""
 
 
 def check_folder(out: str | None, force: bool) -> None:
@@ -93,13 +94,19 @@ def write(
         for extra, text in (extras or {}).items():
             with atomic_write(folder / extra) as file:
                 file.write(text.encode())
-        (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
+        for left in {CURVES, TRIALS} - set(extras or {}):  # those of a run that is replaced
+            (folder / left).unlink(missing_ok=True)
     except BaseException:
         if not any((folder / name).exists() for name in FILES):
             for new in reversed(made):
                 new.rmdir()
         raise
     return folder
+
+
+def left_in(folder: Path) -> str:
+    """The names of a run's files that there are, for people."""
+    return ", ".join(name for name in (*FILES, TRIALS) if (folder / name).exists())
 
 
 def history_csv(history: History) -> str:

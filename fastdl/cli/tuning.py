@@ -33,7 +33,6 @@ from fastdl.training.display import Display
 from fastdl.training.trainer import Trainer
 from fastdl.training.tuning import Candidate, Search, Trial, draw, with_rows_to_choose_by
 
-TRIALS_FILE = "trials.csv"
 _SHOWN = 5
 
 
@@ -90,7 +89,7 @@ def tune(options: TuneOptions, messages: Console, output: Console) -> int:
         dropout=f"{best.dropout:g}",
     )
     messages.print(f"training with the settings of trial {found[0].number} on {len(loaded.train):,} rows")
-    return commands.train(chosen, messages, output, {TRIALS_FILE: trials_csv(found)})
+    return commands.train(chosen, messages, output, {runs.TRIALS: trials_csv(found)})
 
 
 def _check_alone(options: TuneOptions, hidden: Sequence[int]) -> None:
@@ -146,4 +145,4 @@ def _show(messages: Console, trials: Sequence[Trial]) -> None:
     messages.print(table, soft_wrap=False)
     failed = sum(bool(trial.error) for trial in trials)
     if failed:
-        messages.print(f"{wording.plural(failed, 'trial')} failed: see {TRIALS_FILE}")
+        messages.print(f"{wording.plural(failed, 'trial')} failed: see {runs.TRIALS}")

@@ -289,6 +289,7 @@ def test_train_folds_and_use_the_file(run, table):
     shown = run("inspect", "r")
     assert "4 models, the mean of their numbers" in shown.out
     assert "for 80 % of rows" in shown.out
+    assert "(120 rows)" in shown.out
 
 
 def test_train_an_ensemble_of_classes(run, table):
