@@ -172,6 +172,18 @@ def test_what_ends_one_training_ends_that_one_only(data, monkeypatch, cores):
     assert np.isfinite(many[1].model.parameters).all()
 
 
+def test_a_training_that_cannot_begin_has_no_history(data):
+    """Its class weights are for labels, which shares are not; the history of its first fit is not taken for that of this one."""
+    X, y = data
+    model = fastdl.MLP([6, 4, 1], output="sigmoid")
+    trainer = fastdl.Trainer(model, batch_size=16, epochs=2)
+    assert len(fastdl.fit_many([trainer], X, y > 0)[0].history) == 2
+    trainer.class_weight = "balanced"
+    result = fastdl.fit_many([trainer], X, y / 2)[0]
+    assert isinstance(result.error, fastdl.InputError)
+    assert len(result.history) == 0
+
+
 def test_one_copy_of_the_data_for_all(data, monkeypatch):
     """None where X is what the models take; one where it has another dtype."""
     several_cores(monkeypatch)

@@ -84,9 +84,10 @@ class _Watch(Callback):
 
     def __init__(self, pool: Pool, place: int) -> None:
         self._pool, self._place, self._rows, self._epochs = pool, place, 1, 1
+        self.begun = False
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
-        self._epochs, self._rows = epochs, rows
+        self._epochs, self._rows, self.begun = epochs, rows, True
 
     def on_progress(self, epoch: int, rows_done: int) -> None:
         self._pool.reached(self._place, (epoch - 1 + rows_done / self._rows) / self._epochs)
@@ -152,13 +153,13 @@ class Pool:
         """One training, on so many threads (None: as its trainer says)."""
         job, error = self._jobs[place], None
         trainer, own = job.trainer, job.trainer.n_threads
-        trainer.history = History()
+        watch = _Watch(self, place)
         start = time.perf_counter()
         try:
             if n_threads is not None:
                 trainer.n_threads = n_threads
             with job.lend() as (data, validation):
-                trainer.fit_prepared(data, validation, [_Watch(self, place)])
+                trainer.fit_prepared(data, validation, [watch])
         except Exception as caught:
             error = caught
         except _Stopped:
@@ -166,7 +167,8 @@ class Pool:
         finally:
             trainer.n_threads = own
         self._shares[place] = 1.0
-        self._results[place] = FitResult(trainer, trainer.history, error, time.perf_counter() - start)
+        history = trainer.history if watch.begun else History()  # not that of an earlier fit
+        self._results[place] = FitResult(trainer, history, error, time.perf_counter() - start)
 
     def _run_beside(self, places: list[int], n_workers: int) -> None:
         """Train these on threads of their own, while this one looks after progress and signals."""
