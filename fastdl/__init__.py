@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
-    from fastdl.tables.model import TableModel, load
+    from fastdl.tables.ensemble import Ensemble
+    from fastdl.tables.loading import load
+    from fastdl.tables.model import TableModel
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.checkpoint import Checkpoint
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
+    from fastdl.training.many import fit_many
+    from fastdl.training.pool import FitResult, ManyProgress
     from fastdl.training.trackers import MLflow, TensorBoard
     from fastdl.training.trainer import Trainer
 
@@ -41,7 +45,9 @@ __all__ = [
     "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
+    "Ensemble",
     "EpochResult",
+    "FitResult",
     "History",
     "Huber",
     "InputError",
@@ -49,6 +55,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "MLflow",
+    "ManyProgress",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -61,6 +68,7 @@ __all__ = [
     "TabularRegressor",
     "TensorBoard",
     "Trainer",
+    "fit_many",
     "from_sklearn",
     "from_torch",
     "load",
@@ -81,10 +89,14 @@ _MODULES = {
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
-    "fastdl.tables.model": ["TableModel", "load"],
+    "fastdl.tables.ensemble": ["Ensemble"],
+    "fastdl.tables.loading": ["load"],
+    "fastdl.tables.model": ["TableModel"],
     "fastdl.training.checkpoint": ["Checkpoint"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.many": ["fit_many"],
+    "fastdl.training.pool": ["FitResult", "ManyProgress"],
     "fastdl.training.trackers": ["MLflow", "TensorBoard"],
     "fastdl.training.trainer": ["Trainer"],
 }

@@ -1,4 +1,4 @@
-"""The command line: train, resume, predict, evaluate, inspect, export and bench.
+"""The command line: train, tune, resume, predict, evaluate, inspect, export and bench.
 
 Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by
 SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
@@ -128,6 +128,26 @@ _parameters = train_options.TrainOptions.parameters()
 _train.__signature__ = Signature(_parameters)  # type: ignore[attr-defined]
 _train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 app.command("train")(_train)
+
+
+def _tune(**given: Any) -> None:
+    """Find good hidden layers, learning rate and dropout for a data set, and train with them on all its training rows.
+
+    [cyan]fastdl tune diamonds.csv --target price --trials 50[/]
+
+    Random settings, of which the first is what the options say, are trained at once on four fifths of the training rows, a ninth
+    of the epochs; the better third goes on to a third of them, the better third of those to the end. Validation rows take no
+    part, so that their metrics are those of new rows. The run's folder gets trials.csv besides.
+    """
+    from fastdl.cli import tuning
+
+    raise typer.Exit(tuning.tune(train_options.TuneOptions(**given), _messages(), _output()))
+
+
+_tune_parameters = train_options.TuneOptions.parameters()
+_tune.__signature__ = Signature(_tune_parameters)  # type: ignore[attr-defined]
+_tune.__annotations__ = {parameter.name: parameter.annotation for parameter in _tune_parameters}
+app.command("tune")(_tune)
 
 
 @app.command()

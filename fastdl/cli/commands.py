@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import checkpoints, columns, curves, runs, signals, wording
+from fastdl.cli import checkpoints, columns, curves, ensembles, runs, signals, wording
 from fastdl.cli.options import (
     TrainOptions,
     check_numbers,
@@ -38,9 +38,13 @@ from fastdl.files.atomic import atomic_write
 from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
-from fastdl.tables.model import TableModel, load
+from fastdl.tables.ensemble import Ensemble
+from fastdl.tables.loading import load
+from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.ensembles import Members
+from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
 
 BATCH_SIZE = 32
@@ -53,8 +57,10 @@ On a table of 54,000 diamond prices l2 0.001 leaves an RMSE of 600 where 0.0001 
 """
 
 
-def train(options: TrainOptions, messages: Console, output: Console) -> int:
-    """Train on a data set, write the run's folder, and return the exit code."""
+def train(
+    options: TrainOptions, messages: Console, output: Console, extras: Mapping[str, str] | None = None
+) -> int:  # fmt: skip
+    """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
     hidden = hidden_sizes(options.hidden)
     hidden_activations(options, len(hidden))
     settings = settings_of(options, len(hidden))
@@ -67,6 +73,8 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
     with _status(messages, live, "reading the data"):
         loaded, wanted, folds = _load_as_asked(options)
     rows = len(loaded.train)
+    with option_error("--"):
+        fitting.check_interval(loaded, options.interval, folds or options.folds or 0)
     if options.batch_size is not None and options.batch_size > rows:
         raise OptionError(
             f"--batch-size: expected at most the {rows:,} training rows, got {options.batch_size}; "
@@ -90,6 +98,9 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
 
     job = Job(options, loaded, wanted, folds, recipe, trainer_of, trainer)
     with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
+        runs.write_extras(folder, extras or {})
+        if options.ensemble > 1 or options.folds:
+            return ensembles.train(options, loaded, wanted, recipe, trainer_of, messages, output, live, folder)
         return _train(job, folder, messages, output, live)
 
 
@@ -148,7 +159,7 @@ class Job:
 
 def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
     """Train to the end or an interruption, write the results, and return the exit code."""
-    loaded, trainer = job.loaded, job.trainer
+    loaded, trainer, options = job.loaded, job.trainer, job.options
     model = trainer.model
 
     def say(text: str) -> None:
@@ -172,18 +183,25 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
-    validation = assess(model, *held_out) if held_out is not None else {}
+    validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            validation = fitting.cross_validate(loaded, job.wanted, job.recipe, job.trainer_of, job.folds)
+            members = Members(loaded, job.wanted, job.recipe, job.trainer_of, folds=job.folds)
+            members.fit()
+            found = members.out_of_fold()
+            validation = found.metrics
+        if options.interval is not None:
+            fitting.give_interval(model, found.averaged, loaded.targets.y[found.rows], options.interval, options.seed)
+    elif options.interval is not None and held_out is not None:
+        fitting.give_interval(model, model.predict(held_out[0]), held_out[1], options.interval, options.seed)
     record = runs.training_record(loaded, trainer, validation, bool(code))
     record |= {"cross_validation": job.folds or None, "baseline": naive if validation else {}}
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)
     messages.print()
-    runs.write(folder, trainer, config)
-    _draw(folder, loaded.name, trainer, validation, messages)
+    runs.write(folder, model, trainer.history, config)
+    _draw(folder, loaded.name, trainer.history, validation, messages)
     _summarise(output, folder, trainer, record, validation, seconds, len(loaded.train))
     if code and (folder / runs.CHECKPOINT).exists():
         say(f"fastdl resume {folder} goes on from here")
@@ -193,8 +211,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
 def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
     """The data as the options say: see `_load`."""
     small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None
-    share = 0.2 if options.validation is None else options.validation
+    small = small and options.early_stopping is None and options.folds is None and options.ensemble == 1
+    share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
     return _load(options.data, table_options(options, check_task(options.task), share), small)
 
 
@@ -236,24 +254,29 @@ def _load(
     return loaded, wanted, folds
 
 
-def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
-    """All metrics of a model on X and y, and the mean loss."""
-    targets = model.prepare_targets(y, len(X))
-    raw = model.forward(X)
-    return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
-
-
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
     model = load(model_path)
-    wording.inspection(output, model, model_path)
-    if isinstance(model, TableModel):
+    if isinstance(model, Ensemble):
+        ensembles.inspection(output, model, model_path)
+    else:
+        wording.inspection(output, model, model_path)
+    facts = ensembles.told(model)
+    if facts:
+        wording.print_pairs(output, facts)
+    if isinstance(model, TableModel) or (isinstance(model, Ensemble) and model.reads_tables):
         columns.table_of_kinds(output, model.preprocessor)
 
 
 def export(model_path: str, out: str, messages: Console) -> None:
     """Write a model in the format that the file's name asks for."""
-    load(model_path).export(out)
+    model = load(model_path)
+    if isinstance(model, Ensemble):
+        raise InputError(
+            f"{model_path}: expected one model to export, got an ensemble of {len(model.members)}; "
+            f"model.members[0].export(...) in Python writes one of them"
+        )
+    model.export(out)
     messages.print(f"wrote {escape(out)}: {exports.EXPORTS[Path(out).suffix.lower()].what}")
 
 
@@ -318,16 +341,16 @@ def _status(messages: Console, live: bool, text: str) -> Iterator[None]:
         yield
 
 
-def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float], messages: Console) -> None:
+def _draw(folder: Path, name: str, history: History, validation: dict[str, float], messages: Console) -> None:
     """Draw the learning curves, if any epoch was finished; the run is complete without them."""
-    if not trainer.history.loss:
+    if not history.loss:
         return
     title = name
     for metric, value in list(validation.items())[:1]:
         title += f": validation {wording.LABELS.get(metric, metric)} {wording.metric(metric, value)}"
     try:
         with atomic_write(folder / runs.CURVES) as file:
-            curves.draw(trainer.history, title, file)
+            curves.draw(history, title, file)
     except MissingExtraError as error:
         messages.print(escape(str(error)))
     except Exception as error:  # a picture that fails must not cost the training
@@ -346,7 +369,6 @@ def _summarise(
     trained = sum(trainer.history.epoch_seconds)
     epochs = wording.plural(trainer.epochs_done, "epoch")
     speed = f", {wording.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
-    files = ", ".join(name for name in runs.RESULTS if (folder / name).exists())
     facts = {}
     if validation:
         folds = record["cross_validation"]
@@ -354,5 +376,9 @@ def _summarise(
         facts["baseline"] = wording.naive(trainer.model.output, record["baseline"])
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
-    facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
+    facts |= ensembles.told(trainer.model)
+    facts |= {
+        "time": f"{wording.duration(seconds)} for {epochs}{speed}",
+        "saved in": f"{folder}: {runs.left_in(folder)}",
+    }
     wording.print_pairs(output, facts)

@@ -36,6 +36,10 @@ def check_numbers(options: TrainOptions) -> None:
         checks.count(options.warmup, "--warmup", 0, "the steps in which the learning rate rises")
         if options.early_stopping is not None:
             checks.count(options.early_stopping, "--early-stopping", 1, "the epochs to wait for a lower loss")
+        checks.count(options.ensemble, "--ensemble", 1, "the models to train")
+        if options.folds is not None:
+            checks.count(options.folds, "--folds", 2, "the parts that the rows are cut into")
+    _check_folds(options)
     if options.early_stopping is not None and options.validation == 0 and not options.validation_data:
         raise OptionError("--early-stopping: expected validation rows to watch, got --validation 0")
     ways = {"--group": options.group, "--time": options.time, "--validation-data": options.validation_data}
@@ -49,6 +53,18 @@ def check_numbers(options: TrainOptions) -> None:
         raise OptionError(f"--clip-norm: expected a finite number above 0, such as 1, got {clip_norm:g}")
     if not (math.isfinite(options.l2) and options.l2 >= 0):
         raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
+
+
+def _check_folds(options: TrainOptions) -> None:
+    """Refuse other ways to validate beside --folds."""
+    others = {
+        "--validation": options.validation is not None,
+        "--validation-data": bool(options.validation_data),
+        "--time": options.time is not None,
+    }
+    for name, given in others.items():
+        if options.folds is not None and given:
+            raise OptionError(f"{name}: expected --folds, in which each row validates once, without it; leave one out")
 
 
 def wishes_of(
@@ -73,6 +89,7 @@ def table_options(options: TrainOptions, task: str | None, validation: float) ->
         validation=validation,
         validation_data=options.validation_data,
         seed=options.seed,
+        keeps_table=options.folds is not None,
         wishes=wishes_of(options.header, options.separator, options.decimal, options.encoding, options.na_values),
     )
 

@@ -26,11 +26,13 @@ from fastdl.model import MODEL_FILE
 if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.tables.data import TrainingData
+    from fastdl.tables.ensemble import Ensemble
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES = MODEL_FILE, "history.csv", "config.json", "curves.png"
+MODEL, HISTORY, CONFIG, CURVES, TRIALS = MODEL_FILE, "history.csv", "config.json", "curves.png", "trials.csv"
 RESULTS = (MODEL, HISTORY, CONFIG, CURVES)
+"""What `fastdl train` leaves when it is done; `fastdl tune` leaves `TRIALS` besides."""
 FILES = (*RESULTS, CHECKPOINT)
 
 
@@ -122,24 +124,41 @@ def is_written(folder: Path) -> bool:
         return False
 
 
-def write(folder: Path, trainer: Trainer, config: Mapping[str, Any]) -> None:
+def write_extras(folder: Path, extras: Mapping[str, str]) -> None:
+    """Write text files by their names into the folder of a run, and remove those of a run that is replaced."""
+    for name, text in extras.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+    for left in {TRIALS} - set(extras):
+        (folder / left).unlink(missing_ok=True)
+
+
+def write(folder: Path, model: MLP | Ensemble, history: History, config: Mapping[str, Any]) -> None:
     """Write a run's model, history and configuration, which is the last one, into its folder.
 
     Raises
     ------
-    InputError : they cannot be written; the checkpoint is still there
+    InputError : they cannot be written; a checkpoint is still there
     """
     try:
         (folder / CONFIG).unlink(missing_ok=True)  # of what is replaced: without it, results are not complete
-        trainer.model.save(folder / MODEL)
+        model.save(folder / MODEL)
         with atomic_write(folder / HISTORY) as file:
-            file.write(history_csv(trainer.history).encode())
+            file.write(history_csv(history).encode())
         (folder / CURVES).unlink(missing_ok=True)
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     except (InputError, OSError) as error:
         said = error if isinstance(error, InputError) else f"{folder}: cannot be written to ({error.strerror})"
-        raise InputError(f"{said}; nothing of the training is lost: fastdl resume {folder} writes it again") from error
+        kept = (folder / CHECKPOINT).exists()
+        raise InputError(
+            f"{said}; nothing of the training is lost: fastdl resume {folder} writes it again" if kept else str(said)
+        ) from error
+
+
+def left_in(folder: Path) -> str:
+    """The names of a run's files that there are, for people."""
+    return ", ".join(name for name in (*RESULTS, TRIALS) if (folder / name).exists())
 
 
 def history_csv(history: History) -> str:

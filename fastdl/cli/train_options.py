@@ -148,6 +148,28 @@ class TrainOptions:
             show_default="off",
         ),
     ] = None
+    ensemble: Annotated[
+        int, _option(TRAINING, "Train so many models of other seeds at once; the mean of them predicts.", "COUNT")
+    ] = 1
+    folds: Annotated[
+        int | None,
+        _option(
+            TRAINING,
+            "Cut the rows into so many parts and hold each out from a model: metrics of all rows with their spread, calibrated "
+            "probabilities; the mean of the models predicts.",
+            "COUNT",
+            show_default="off",
+        ),
+    ] = None
+    interval: Annotated[
+        float | None,
+        _option(
+            TRAINING,
+            "Give each predicted number an interval that holds this share of rows.",
+            "SHARE",
+            show_default="off",
+        ),
+    ] = None
     seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0
     threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto"
     explain: Annotated[
@@ -169,6 +191,13 @@ class TrainOptions:
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
             for f in fields(cls)
         ]
+
+
+@dataclass(frozen=True)
+class TuneOptions(TrainOptions):
+    """What was typed for `fastdl tune`: the options of a training, and how many settings are tried."""
+
+    trials: Annotated[int, _option(TRAINING, "How many settings are tried.", "COUNT")] = 50
 
 
 def _default(f: Field[Any]) -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import model as models
 from fastdl.errors import InputError
 from fastdl.files.portable import TableInputs
-from fastdl.files import native
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
@@ -86,8 +83,8 @@ class TableModel(MLP):
         return preprocessor.encode(preprocessor.tidied(to_polars(frame, name)), findings, name).rows()
 
 
-def labels_of(model: MLP, found: NDArray[Any]) -> NDArray[Any]:
-    """Predicted class indices as the classes that the model knows; other predictions as they are."""
+def labels_of(model: Any, found: NDArray[Any]) -> NDArray[Any]:
+    """Predicted class indices as the classes that the model (or ensemble) knows; other predictions as they are."""
     if model.classes is None or model.output == "linear" or found.ndim > 1:
         return found
     return as_array(model.classes)[found]
@@ -103,30 +100,14 @@ def as_array(classes: Sequence[Any]) -> NDArray[Any]:
     )
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save`, `fastdl train` or `MLP.export` wrote: a model file, the folder of a run, or safetensors.
-
-    A model that was trained on a table is a `TableModel`: it takes data frames as they are.
-
-    Raises
-    ------
-    ModelFileError : the file is missing, of another kind, truncated or altered
-    MissingExtraError : it is a safetensors file, and that package is not installed
-    """
-    model = models.load(path)
-    try:
-        return with_tables(model)
-    except native.UNUSABLE as error:
-        raise native.unusable(path, error) from error
-
-
-def with_tables(model: MLP) -> MLP:
-    """The model itself, or the `TableModel` that its metadata speak of; it may raise any of `native.UNUSABLE`."""
-    if model.metadata.get("preprocessor") is None and not model.metadata.get("columns"):
-        return model
-    table_model = TableModel._of_description(model._description(), model.parameters)
-    assert isinstance(table_model, TableModel)
-    width = len(table_model.preprocessor.feature_names)  # a file that holds none that can be used is refused here
+def model_of(description: dict[str, Any], parameters: NDArray) -> MLP:
+    """The model that a file describes: a `TableModel` where it holds what turns a table into its inputs."""
+    metadata = description["metadata"]
+    if metadata.get("preprocessor") is None and not metadata.get("columns"):
+        return MLP._of_description(description, parameters)
+    model = TableModel._of_description(description, parameters)
+    assert isinstance(model, TableModel)
+    width = len(model.preprocessor.feature_names)  # a file that holds none that can be used is refused here
     if width != model.layers[0]:
         raise InputError(f"expected a preprocessor of {model.layers[0]} features, got one of {width}")
-    return table_model
+    return model

@@ -149,9 +149,9 @@ def _comes_back(read: Any, plain: Any, value: Any) -> bool:
 
 
 def _contents(description: dict[str, Any], arrays: dict[str, NDArray]) -> Contents:
-    from fastdl.tables.model import with_tables
+    from fastdl.tables.model import model_of
 
-    model = with_tables(MLP._of_description(description["model"], arrays["parameters"]))
+    model = model_of(description["model"], arrays["parameters"])
     told, own = description["settings"], description["own"]
     missing = [(name, str(own[name])) for name in REPLACEABLE if own.get(name)]
     missing += [(name, ", ".join(map(str, own[name]))) for name in ("callbacks", "metrics") if own[name]]

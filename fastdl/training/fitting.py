@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import metrics
+from fastdl import calibration, metrics
 from fastdl.activations import ActivationLike
+from fastdl.calibration import Interval
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
-from fastdl.tables import data, split
+from fastdl.scaling import Scaling
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded
+from fastdl.tables.ensemble import Ensemble
 from fastdl.tables.leaks import telling
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import TASKS
-from fastdl.training.trainer import Trainer
 
 SMALL = 50
 """Below so many rows a fifth of them says little: the model learns from all, and cross-validation says how well.
@@ -42,14 +43,20 @@ class Recipe:
     dtype: str
     loss: LossLike | None = None
 
-    def model(self, loaded: TrainingData) -> MLP:
-        """A new model for a data set: sized, standardised by the training rows, with the names that predictions need."""
+    def model(self, loaded: TrainingData, scaling: Scaling | None = None) -> MLP:
+        """A new model for a data set: sized, standardised by the training rows, with the names that predictions need.
+
+        scaling : the statistics of these rows, where another model for them has them already
+        """
         output = TASKS[loaded.targets.task].output
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
         kind = MLP if loaded.preprocessor is None else TableModel
         model = kind(layers, self.activation, output, seed=self.seed, dtype=self.dtype, loss=self.loss)
-        X, y = loaded.training_pair()
-        _standardize(model, X, y, loaded.pixels)
+        if scaling is None:
+            X, y = loaded.training_pair()
+            _standardize(model, X, y, loaded.pixels)
+        else:
+            model.scaling = scaling
         if isinstance(model, TableModel) and loaded.preprocessor is not None:
             model.preprocessor = loaded.preprocessor
             model.target_names = loaded.targets.names
@@ -100,33 +107,42 @@ def telling_columns(loaded: TrainingData) -> list[str]:
     return telling(columns, loaded.features.parts, rows, y.reshape(-1), labels is not None)
 
 
-def cross_validate(
-    loaded: TrainingData,
-    options: data.Options,
-    recipe: Recipe,
-    trainer_of: Callable[[MLP, int], Trainer],
-    count: int = FOLDS,
-) -> dict[str, float]:
-    """The metrics of predictions for rows that the model behind them has not seen: one model for each of `count` folds.
+def assess(model: MLP | Ensemble, X: Any, y: NDArray) -> dict[str, float]:
+    """All metrics of a model on X and y, and the mean loss."""
+    judge = model.head if isinstance(model, Ensemble) else model
+    targets = judge.prepare_targets(y, len(X))
+    raw = model.forward(X)
+    return {**metrics.report(judge, raw, targets), "loss": judge.engine.mean_loss(raw, targets)}
 
-    trainer_of : makes the trainer for a model and its number of training rows. What is learnt of the columns is learnt for
-    each fold anew. Metrics are those of all rows together; the loss is the mean over the rows.
+
+def check_interval(loaded: TrainingData, share: float | None, folds: int = 0) -> None:
+    """Refuse, before anything is trained, an interval that cannot be found.
+
+    Raises
+    ------
+    InputError : the share is none, the task is no regression, or there are too few rows that a model does not learn from
     """
-    count = min(count, len(loaded.rows))
-    raws: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
-    model = recipe.model(loaded)
-    for train, held_out in split.folds(len(loaded.rows), count, options.seed, loaded.targets.labels):
-        part = data.refitted(loaded, options, train, held_out)
-        if part.n_features == 0:
-            continue
-        fold_model = recipe.model(part)
-        trainer = trainer_of(fold_model, len(train))
-        trainer.fit(*part.training_pair())
-        raw = fold_model.forward(part.inputs(held_out))
-        if fold_model.scaling is not None and model.scaling is not None:
-            # Outputs in the units of the whole set's model, so that they can be put together.
-            raw = model.scaling.targets(fold_model.scaling.untargets(raw.astype(np.float64)), np.dtype(np.float64))
-        raws.append((held_out, raw))
-    rows = np.concatenate([rows for rows, _ in raws])
-    raw = np.concatenate([raw for _, raw in raws])
-    return metrics.report(model, raw, model.prepare_targets(loaded.targets.y[rows], len(rows)))
+    if share is None:
+        return
+    share = calibration.check_share(share)
+    if loaded.targets.task != "regression":
+        raise InputError(f"interval: expected a regression, got a {loaded.targets.task} task; leave it out")
+    n_rows = len(loaded.rows) if folds else loaded.n_validation
+    if n_rows < calibration.fewest_rows(share):
+        raise InputError(
+            f"interval: expected at least {calibration.fewest_rows(share)} validation rows for a share of {share:g}, got "
+            f"{n_rows}; validate on more rows, or use folds"
+        )
+
+
+def give_interval(
+    model: MLP | Ensemble, predictions: NDArray[Any], y: NDArray[Any], share: float, seed: int
+) -> Interval:  # fmt: skip
+    """Find the interval by rows that the model has not learnt from, and let it travel with the model."""
+    if isinstance(model.loss.parameter, tuple):
+        raise InputError(
+            "interval: expected a loss with one prediction for each target, got several quantiles; leave interval out"
+        )
+    interval = Interval.of(predictions, y, share, seed)
+    model.metadata["interval"] = interval.to_json()
+    return interval

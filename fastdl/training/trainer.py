@@ -25,6 +25,7 @@ from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
 from fastdl.training.rollback import Rollback, diverged
+from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
 from fastdl.training.under_way import Data, Fit, Kept, Pending
@@ -132,43 +133,56 @@ class Trainer(Settings):
         model = self.model
         model.check_writable()
         inputs = model.prepare_inputs(X)
-        n_rows = len(inputs)
-        if n_rows == 0:
+        if len(inputs) == 0:
             raise InputError("X: expected at least one row to learn from, got an empty array")
-        targets = model.prepare_targets(y, n_rows)
-        weight = self._row_weights(sample_weight, targets, n_rows)
+        prepared = inputs, model.prepare_targets(y, len(inputs))
+        data = TrainingRows.of(model, prepared, sample_weight, self.class_weight)
+        self.check_batch_size(len(data))
+        validation = None if validation_data is None else Validation.of(model, validation_data, self.metrics)
+        warn_of_large_targets(model, data.own_targets)
+        model.note_names(X)
+        return self.fit_prepared(data, validation)
+
+    def check_batch_size(self, n_rows: int) -> None:
+        """Raise InputError if a batch is to have more than all `n_rows` rows."""
         if self.batch_size > n_rows:
             raise InputError(
                 f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
                 f"pass batch_size={n_rows} for full-batch training"
             )
-        validation = None if validation_data is None else Validation(model, validation_data, self.metrics)
+
+    def check_watched(self, validates: bool) -> None:
+        """Raise InputError if early stopping is to watch what is not measured."""
         stopping = self.early_stopping
-        if stopping is not None and stopping.monitor != "loss" and validation is None:
+        if stopping is not None and stopping.monitor != "loss" and not validates:
             raise InputError(
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
-        warn_of_large_targets(model, targets)
-        model.note_names(X)
-        data = Data(inputs, targets, weight, validation)
-        pending = self._pending if self._kept is not None and self._kept.model is model else None
-        if pending is not None:
-            pending.check(self, len(self.history), data)
 
+    def fit_prepared(
+        self, data: TrainingRows, validation: Validation | None, watchers: Sequence[object] = ()
+    ) -> History:  # fmt: skip
+        """`fit` on data that are ready; `watchers` are told of this training as callbacks are, after them."""
+        stopping = self.early_stopping
+        self.check_watched(validation is not None)
+        whole = Data(data, validation)
+        pending = self._pending if self._kept is not None and self._kept.model is self.model else None
+        if pending is not None:
+            pending.check(self, len(self.history), whole)
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
-        session.prepare(isinstance(inputs, SparseRows))
+        session.prepare(isinstance(data.inputs, SparseRows))
         if validation is not None:
-            model.engine.prepare()
-        hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
+            self.model.engine.prepare()
+        hooks = Hooks(self, [*self.callbacks, *watchers, *([] if stopping is None else [stopping])])
         self.history = History() if pending is None else self.history
         self._stopped = pending is not None and pending.fit["stopped"]
-        self._fit = Fit(self, session, data, hooks.callbacks, pending)
+        self._fit = Fit(self, session, whole, hooks.callbacks, pending)
         self._pending = None
         try:
-            hooks.call("on_train_begin", self.epochs, n_rows)
+            hooks.call("on_train_begin", self.epochs, len(data))
             self._fit.take_up(self)
             if pending is None or not self._stopped:
                 self._run(session, self._fit, hooks)
@@ -248,17 +262,17 @@ class Trainer(Settings):
     def _run(self, session: Session, fit: Fit, hooks: Hooks) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
         model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, fit.epochs
-        inputs, targets, weight, validation = fit.data
-        n_rows, place = len(inputs), fit.place
+        (data, validation), place = fit.data, fit.place
+        n_rows, arrays = len(data), (data.inputs, data.targets, data.weight)
         rollback = Rollback(session, hooks.may_change_model)
         for epoch in fit.coming:
             start = time.perf_counter()
             fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
             rates = fit.rate_factor * schedule.rates(lr, self.steps_done - place.batch, fit.n_batches, fit.span)
             progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(session, n_rows, self.epochs_done, epoch < epochs)
+            order = self._order(session, data, self.epochs_done, epoch < epochs)
             try:
-                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress, place)
+                loss, bad_batch = session.epoch(*arrays, order, rates, progress, place)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
                     raise diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
@@ -278,11 +292,8 @@ class Trainer(Settings):
                     self._go_back(rollback)
                 raise
             if epoch < epochs:
-                order_again = functools.partial(self._order, session, n_rows, self.epochs_done)
-                rollback.good(
-                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates, place),
-                    seconds,
-                )
+                order_again = functools.partial(self._order, session, data, self.epochs_done)
+                rollback.good(functools.partial(_train_again, session, arrays, order_again, rates, place), seconds)
             place = START
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
@@ -299,36 +310,20 @@ class Trainer(Settings):
             self.epochs_done -= rollback.missing
             self.history.forget(rollback.missing)
 
-    def _order(self, session: Session, n_rows: int, epoch: int, more: bool = False) -> NDArray[np.int64]:
+    def _order(self, session: Session, data: TrainingRows, epoch: int, more: bool = False) -> NDArray[np.int64]:
         """The order of the rows in the epoch that `epoch` others came before; with `more` to come, a core that is left draws
 
         the next one meanwhile. A batch of all rows is read as it stands.
         """
+        n_rows = len(data)
         if session.settings.batch_size >= n_rows:
-            return np.arange(n_rows)
+            return data.places(np.arange(n_rows))
         order = self._orders.take(epoch, n_rows)
         if more and n_rows >= MANY_ROWS and session.leaves_a_core:
             self._orders.draw_next(epoch + 1, n_rows)
-        return order
+        return data.places(order)
 
     # --- what a training needs besides the rows ---
-
-    def _row_weights(self, sample_weight: ArrayLike | None, targets: NDArray, n_rows: int) -> NDArray | None:
-        """Weights of mean 1, those of the classes folded in; None where all are the same."""
-        weight = None if sample_weight is None else checks.weights(sample_weight, n_rows)
-        if self.class_weight is not None:
-            labels = targets.reshape(-1)
-            if self.model.output == "sigmoid" and not np.isin(labels, (0, 1)).all():
-                raise InputError("class_weight: expected labels 0 and 1, got shares between them; use sample_weight")
-            labels = labels.astype(np.int64)
-            n_classes = max(2, self.model.layers[-1])
-            if isinstance(self.class_weight, dict):
-                by_class = np.array([self.class_weight.get(k, 1.0) for k in range(n_classes)])
-            else:
-                by_class = 1.0 / np.maximum(1, np.bincount(labels, minlength=n_classes))
-            weight = by_class[labels] * (1.0 if weight is None else weight)
-            weight = checks.weights(weight, n_rows, "class_weight")
-        return None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
 
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fastdl.engine import START, Place, Session, State
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult
 from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau, Watcher
 from fastdl.training.fingerprint import difference, fingerprint
+from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS
 from fastdl.training.validation import Validation
 
@@ -36,19 +36,17 @@ class Kept(NamedTuple):
 class Data(NamedTuple):
     """What a training reads, as the engine takes it."""
 
-    inputs: NDArray | SparseRows
-    targets: NDArray
-    weight: NDArray | None
+    rows: TrainingRows
     validation: Validation | None
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data: see `fingerprint.fingerprint`."""
-        held = self.validation
+        held, own = self.validation, self.rows.alone
         return fingerprint(
             {
-                "X": self.inputs,
-                "y": self.targets,
-                "sample_weight": self.weight,
+                "X": own.inputs,
+                "y": own.targets,
+                "sample_weight": own.weight,
                 "validation X": None if held is None else held.inputs,
                 "validation y": None if held is None else held.targets,
                 "validation weights": None if held is None else held.weight,
@@ -145,7 +143,7 @@ class Fit:
         self.settings = {name: getattr(trainer, name) for name in SETTINGS}
         self.epochs: int = trainer.epochs
         self.data, self.callbacks = data, callbacks
-        self.n_batches = -(-len(data.inputs) // session.settings.batch_size)
+        self.n_batches = -(-len(data.rows) // session.settings.batch_size)
         self.done = 0 if pending is None else len(trainer.history)
         self.place = START if pending is None else pending.place
         if not 0 <= self.place.batch <= self.n_batches:
@@ -169,7 +167,7 @@ class Fit:
     def take_up(self, trainer: Any) -> None:
         """The training has begun anew for all callbacks: those that a checkpoint knows go on from where they were."""
         if self._pending is not None:
-            self._pending.take_up(trainer, self.callbacks, len(self.data.inputs))
+            self._pending.take_up(trainer, self.callbacks, len(self.data.rows))
             self._pending = None
 
     def now(self, trainer: Any, session: Session) -> Pending:
@@ -206,7 +204,7 @@ class Fit:
             "first_step": self._span_start,
             "batch": batch,
             "loss_sum": loss_sum if batch else 0.0,
-            "rows": len(self.data.inputs),
+            "rows": len(self.data.rows),
             "batch_size": session.settings.batch_size,
             "seed": self.settings["seed"],
             "rate_factor": self.rate_factor if batch else None,

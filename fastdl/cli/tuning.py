@@ -1,0 +1,148 @@
+"""`fastdl tune`: a search for good settings, then `fastdl train` with the best of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+
+from fastdl import checks
+from fastdl.cli import commands, runs, wording
+from fastdl.cli.options import (
+    check_numbers,
+    dropout_shares,
+    hidden_activations,
+    hidden_sizes,
+    loss_of,
+    one_of,
+    option_error,
+    settings_of,
+    table_options,
+)
+from fastdl.cli.train_options import TuneOptions
+from fastdl.errors import InputError, OptionError
+from fastdl.model import DTYPES, MLP
+from fastdl.tables import data
+from fastdl.tables.tasks import check_task
+from fastdl.training import fitting
+from fastdl.training.display import Display
+from fastdl.training.trainer import Trainer
+from fastdl.training.tuning import Candidate, Search, Trial, draw, with_rows_to_choose_by
+
+_SHOWN = 5
+
+
+def tune(options: TuneOptions, messages: Console, output: Console) -> int:
+    """Search, train with the best settings on all training rows, and return the exit code."""
+    hidden = hidden_sizes(options.hidden)
+    settings = settings_of(options, len(hidden))
+    check_numbers(options)
+    with option_error():
+        trials = checks.count(options.trials, "--trials", 1, "the settings to try")
+    _check_alone(options, hidden)
+    runs.check_folder(options.out, options.force)
+    share = 0.2 if options.validation is None else options.validation
+    wanted = replace(table_options(options, check_task(options.task), share), keeps_table=True)
+    loaded = data.load_training(options.data, wanted)
+    if len(loaded.train) < fitting.SMALL:
+        raise InputError(
+            f"tune: expected at least {fitting.SMALL} training rows to choose by, got {len(loaded.train)}; use fastdl train"
+        )
+    part = with_rows_to_choose_by(loaded, wanted)
+    with option_error():
+        settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
+        fitting.check_interval(loaded, options.interval)
+    unit = hidden_activations(options, 1)[0]
+    dtype = one_of("--dtype", options.dtype, DTYPES)
+    recipe = fitting.Recipe(hidden, unit, options.seed, dtype, loss_of(options.loss))
+    batch_size = options.batch_size or commands.BATCH_SIZE
+
+    def trainer_of(model: MLP, rows: int, candidate: Candidate) -> Trainer:
+        own = {
+            "optimizer": replace(settings["optimizer"], lr=candidate.lr),
+            "dropout": candidate.dropout if candidate.hidden else 0.0,
+            "batch_size": min(batch_size, rows),
+            "early_stopping": None,
+        }
+        return Trainer(model, **{**settings, **own})
+
+    rate = settings["optimizer"].lr
+    first = Candidate(tuple(hidden), rate, max(dropout_shares(options.dropout, len(hidden)), default=0.0))
+    with option_error("--loss: "):
+        search = Search(part, recipe, trainer_of, draw(first, trials, options.seed), options.epochs)
+    messages.print(
+        f"{wording.plural(trials, 'trial')} on {len(part.train):,} rows, compared on {len(part.validation):,} others; "
+        f"the first is as the options say"
+    )
+    with Display(messages, what="trials") as display:
+        found = search.run(lambda number, count, state: display(state, f"round {number} of {count}: "))
+    _show(messages, found)
+    best = found[0].candidate
+    chosen = replace(
+        options,
+        hidden=",".join(map(str, best.hidden)) or "none",
+        lr=best.lr,
+        dropout=f"{best.dropout:g}",
+    )
+    messages.print(f"training with the settings of trial {found[0].number} on {len(loaded.train):,} rows")
+    return commands.train(chosen, messages, output, {runs.TRIALS: trials_csv(found)})
+
+
+def _check_alone(options: TuneOptions, hidden: Sequence[int]) -> None:
+    """Refuse options that a search has no use for."""
+    if options.folds is not None:
+        raise OptionError(
+            "--folds: expected fastdl train with it, got fastdl tune, which chooses by rows that the folds would judge by"
+        )
+    if options.time is not None:
+        raise OptionError("--time: expected fastdl train with it, got fastdl tune, which draws the rows to choose by")
+    if "," in options.activation:
+        raise OptionError(f"--activation: expected one name for networks of any depth, got {options.activation!r}")
+    if len(set(dropout_shares(options.dropout, len(hidden)))) > 1:
+        raise OptionError(f"--dropout: expected one share for networks of any depth, got {options.dropout!r}")
+
+
+def trials_csv(trials: Sequence[Trial]) -> str:
+    """One line for each trial, the best first."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "hidden", "lr", "dropout", "epochs", "val_loss", *names, "seconds", "error"])
+    for trial in trials:
+        c = trial.candidate
+        writer.writerow(
+            [
+                trial.number, "-".join(map(str, c.hidden)), c.lr, c.dropout, trial.epochs,
+                "" if trial.error else repr(trial.loss), *(repr(trial.metrics[n]) if n in trial.metrics else "" for n in names),
+                f"{trial.seconds:.3f}", trial.error,
+            ]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def _show(messages: Console, trials: Sequence[Trial]) -> None:
+    """Print the best trials as a table."""
+    shown = [trial for trial in trials if not trial.error][:_SHOWN]
+    names = list(shown[0].metrics)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    header = ["trial", "hidden", "lr", "dropout", "epochs", "val loss", *(wording.LABELS.get(n, n) for n in names)]
+    table.add_row(*header, style="dim")
+    for trial in shown:
+        c = trial.candidate
+        cells = [
+            str(trial.number),
+            ",".join(map(str, c.hidden)) or "none",
+            f"{c.lr:g}",
+            f"{c.dropout:g}",
+            str(trial.epochs),
+        ]
+        values = [wording.metric("loss", trial.loss), *(wording.metric(n, trial.metrics[n]) for n in names)]
+        table.add_row(*cells, *values)
+    messages.print(table, soft_wrap=False)
+    failed = sum(bool(trial.error) for trial in trials)
+    if failed:
+        messages.print(f"{wording.plural(failed, 'trial')} failed: see {runs.TRIALS}")
