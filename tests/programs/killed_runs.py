@@ -6,6 +6,7 @@ of a training that was never disturbed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -47,6 +48,16 @@ def killer(number):
     return before
 
 
+def kill_after(child, wait):
+    """Kill a process after so many seconds, unless it has ended before."""
+    last = time.monotonic() + wait
+    while time.monotonic() < last:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+
+
 def silent(arguments):
     child = forked(folder, arguments)
     assert ended(child) == 0, (folder / "err").read_text()
@@ -55,9 +66,8 @@ def silent(arguments):
 silent(["train", *ARGUMENTS])  # compiles
 os.chdir(folder)
 start = time.monotonic()
-sys.stdout, sys.stderr, kept = open(os.devnull, "w"), open(os.devnull, "w"), (sys.stdout, sys.stderr)  # noqa: SIM115
-assert cli.main(["train", *ARGUMENTS, "--force"]) == 0  # loads what the forked processes then have
-sys.stdout, sys.stderr = kept
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    assert cli.main(["train", *ARGUMENTS, "--force"]) == 0  # loads what the forked processes then have
 seconds = time.monotonic() - start
 whole = model.read_bytes()
 
@@ -73,8 +83,7 @@ while killed < kills or not fresh:
     calm = killed >= kills
     child = forked(folder, arguments, killer(rng.randrange(1, 60)) if within and not calm else lambda: None)
     if not calm and not within:
-        time.sleep(rng.random() * seconds * 0.7)
-        os.kill(child, signal.SIGKILL)
+        kill_after(child, rng.random() * seconds)
     code = ended(child)
     said = (folder / "err").read_text()
     assert code in (0, -signal.SIGKILL), said
