@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
+    from fastdl.embeddings import PBLD
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ELU",
     "MLP",
+    "PBLD",
     "SGD",
     "Adam",
     "AdamW",
@@ -65,6 +67,7 @@ _MODULES = {
     "fastdl.activations": ["ELU", "LeakyReLU"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
+    "fastdl.embeddings": ["PBLD"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],

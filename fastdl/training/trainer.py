@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,17 +22,17 @@ from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
+from fastdl.training.groups import factors_of
 from fastdl.training.history import History
 from fastdl.training.rollback import Rollback
+from fastdl.training.row_targets import row_weights, warn_of_large
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
+from fastdl.training.step_numbers import StepNumbers
 from fastdl.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
-
-# Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
-LARGE_TARGETS = 1000.0
 
 
 class Trainer(Settings):
@@ -60,6 +59,17 @@ class Trainer(Settings):
         sum); it multiplies `sample_weight`. For softmax and for one sigmoid output
     metrics : {name: function(y, predictions) -> number} of the validation data, besides fastdl's own: they come into the
         history, and early stopping can watch them. y is what `fit` was given, predictions what `model.predict` says
+    group_rates : what the learning rate is multiplied by for groups of parameters, such as {"biases": 0.1}; 1 where nothing is
+        said. The groups are "weights" and "biases" (a factor for all layers, or a list of one each), "embedding" and
+        "input_scale" (for models that have them)
+    group_decays : the same for AdamW's weight decay; usually weights decay (1) and other groups do not (0)
+    ntk : train weights as multiples of 1 / sqrt(I), where I are the inputs of their layer (NTK parametrisation; Jacot et al.,
+        2018): `MLP(init="lecun")` makes them start at deviation 1. What SGD, Momentum, RMSProp and Adam do to weight * sqrt(I) at
+        a rate r, they do to the weights themselves at r / I, r / I, r / sqrt(I) and r / sqrt(I), but for eps: so only rates are
+        changed. Weight decay keeps its strength
+    decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
+        each step
+    dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -91,6 +101,11 @@ class Trainer(Settings):
         *,
         class_weight: Mapping[int, float] | str | None = None,
         metrics: Mapping[str, Callable[..., float]] | None = None,
+        group_rates: Mapping[str, float | Sequence[float]] | None = None,
+        group_decays: Mapping[str, float | Sequence[float]] | None = None,
+        ntk: bool = False,
+        decay_schedule: Schedule | None = None,
+        dropout_schedule: Schedule | None = None,
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():
@@ -136,7 +151,7 @@ class Trainer(Settings):
         if n_rows == 0:
             raise InputError("X: expected at least one row to learn from, got an empty array")
         targets = model.prepare_targets(y, n_rows)
-        weight = self._row_weights(sample_weight, targets, n_rows)
+        weight = row_weights(model, self.class_weight, sample_weight, targets)
         if self.batch_size > n_rows:
             raise InputError(
                 f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
@@ -149,7 +164,7 @@ class Trainer(Settings):
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
-        self._warn_of_large_targets(targets)
+        warn_of_large(model, targets)
         model.note_names(X)
 
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
@@ -206,18 +221,17 @@ class Trainer(Settings):
         hooks: Hooks,
     ) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
-        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
-        n_rows = len(inputs)
-        n_batches = -(-n_rows // session.settings.batch_size)
-        span = self.steps_done, self.steps_done + epochs * n_batches
+        model, epochs, n_rows = self.model, self.epochs, len(inputs)
+        numbers = StepNumbers(self, session, -(-n_rows // session.settings.batch_size))
+        lr = numbers.lr
         rollback = Rollback(session, hooks.may_change_model)
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
-            rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
+            rates, drop = numbers.of_epoch(self.rate_factor)
             progress = functools.partial(hooks.call, "on_progress", epoch)
             order = self._order(session, n_rows, self.epochs_done, epoch < epochs)
             try:
-                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
+                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress, drop)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
                     raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
@@ -238,9 +252,8 @@ class Trainer(Settings):
                 raise
             if epoch < epochs:
                 order_again = functools.partial(self._order, session, n_rows, self.epochs_done)
-                rollback.good(
-                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates), seconds
-                )
+                again = functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates, drop)
+                rollback.good(again, seconds)
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
@@ -269,40 +282,6 @@ class Trainer(Settings):
 
     # --- what a training needs besides the rows ---
 
-    def _row_weights(self, sample_weight: ArrayLike | None, targets: NDArray, n_rows: int) -> NDArray | None:
-        """Weights of mean 1, those of the classes folded in; None where all are the same."""
-        weight = None if sample_weight is None else checks.weights(sample_weight, n_rows)
-        if self.class_weight is not None:
-            labels = targets.reshape(-1)
-            if self.model.output == "sigmoid" and not np.isin(labels, (0, 1)).all():
-                raise InputError("class_weight: expected labels 0 and 1, got shares between them; use sample_weight")
-            labels = labels.astype(np.int64)
-            n_classes = max(2, self.model.layers[-1])
-            if isinstance(self.class_weight, dict):
-                by_class = np.array([self.class_weight.get(k, 1.0) for k in range(n_classes)])
-            else:
-                by_class = 1.0 / np.maximum(1, np.bincount(labels, minlength=n_classes))
-            weight = by_class[labels] * (1.0 if weight is None else weight)
-            weight = checks.weights(weight, n_rows, "class_weight")
-        return None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
-
-    def _warn_of_large_targets(self, targets: NDArray) -> None:
-        scaling = self.model.scaling
-        if (
-            self.model.output != "linear"
-            or self.model.loss.is_log_link
-            or (scaling is not None and scaling.y_mean is not None)
-        ):
-            return
-        middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
-        if middle > LARGE_TARGETS:
-            warnings.warn(
-                f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
-                f"model.standardize(X, y) makes the training find them",
-                UserWarning,
-                stacklevel=3,
-            )
-
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""
         return StepSettings(
@@ -314,6 +293,7 @@ class Trainer(Settings):
             self.seed,
             self.n_threads,
             clocked,
+            factors=factors_of(self.model, self.optimizer, self.group_rates, self.group_decays, self.ntk),
         )
 
     def _current_session(self) -> Session:
@@ -370,10 +350,11 @@ class Kept(NamedTuple):
 
 
 def _train_again(
-    session: Session, data: tuple[Any, Any, Any], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
+    session: Session, data: tuple[Any, Any, Any], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64],
+    drop: float,
 ) -> None:  # fmt: skip
     """An epoch that was good, from the state before it."""
-    session.epoch(*data, order(), rates)
+    session.epoch(*data, order(), rates, None, drop)
 
 
 def _diverged(what: str, epoch: int, lr: float) -> DivergedError:
