@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
     from fastdl.tables.model import TableModel, load
+    from fastdl.training.averaging import AverageParameters
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
@@ -35,6 +36,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AverageParameters",
     "Callback",
     "CrossEntropy",
     "DivergedError",
@@ -65,6 +67,7 @@ __all__ = [
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
     "fastdl.activations": ["ELU", "LeakyReLU"],
+    "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.embeddings": ["PBLD"],
