@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
+    from fastdl.embeddings import PBLD
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fastdl.tables.ensemble import Ensemble
     from fastdl.tables.loading import load
     from fastdl.tables.model import TableModel
+    from fastdl.training.averaging import AverageParameters
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.checkpoint import Checkpoint
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ELU",
     "MLP",
+    "PBLD",
     "SGD",
     "Adam",
     "AdamW",
+    "AverageParameters",
     "Callback",
     "Checkpoint",
     "CrossEntropy",
@@ -79,8 +83,10 @@ __all__ = [
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
     "fastdl.activations": ["ELU", "LeakyReLU"],
+    "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
+    "fastdl.embeddings": ["PBLD"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastdl.errors import InputError
 from fastdl.files import exports, sklearn_estimator, torch_module
 from fastdl.files.portable import Portable, TableInputs
 
@@ -25,8 +26,18 @@ class Exports(ABC):
         """What raw columns become, for a model of tables."""
         return None
 
+    def _exported(self) -> dict[str, Any]:
+        """The description; InputError where there is more than dense layers."""
+        description = self._description()
+        if description.get("embedding") is not None or description.get("scale_inputs"):
+            raise InputError(
+                "export: expected a model of dense layers, got one with an embedding or a learnt scale of its inputs, which only "
+                "fastdl's own files hold; train one without them, or use `save`"
+            )
+        return description
+
     def _portable(self) -> Portable:
-        return Portable.of(self._description(), self.parameters, self._table_inputs())
+        return Portable.of(self._exported(), self.parameters, self._table_inputs())
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the model for use without fastdl: .onnx, .safetensors or .py (NumPy alone), as the file's name says.
@@ -39,7 +50,7 @@ class Exports(ABC):
         InputError : another ending, or the model has what the format has nothing for
         MissingExtraError : the format's package is not installed
         """
-        exports.write(path, self._description(), self.parameters, self._table_inputs())
+        exports.write(path, self._exported(), self.parameters, self._table_inputs())
 
     def to_torch(self, dtype: str | None = None) -> Any:
         """A `torch.nn.Sequential` from raw inputs [N, I] to raw outputs [N, O], as `forward` gives them.

@@ -26,6 +26,8 @@ class Optimizer:
     code: ClassVar[int]
     states: ClassVar[tuple[str, ...]]
     """Names of the flat buffers that an update keeps: of the same names, one optimizer can go on with another's."""
+    scale_free: ClassVar[bool] = False
+    """Whether a gradient times a number gives the same update, but for eps."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -100,6 +102,7 @@ class RMSProp(Optimizer):
     name = "rmsprop"
     code = 2
     states = ("mean_square",)
+    scale_free = True
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Adam(Optimizer):
     name = "adam"
     code = 3
     states = ("m", "v")
+    scale_free = True
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ FASTDL_ROOMS = {
         "scaling",
         "initialisation",
         "datasets",
+        "embeddings",
     ],
     "checks": ["checks", "frames", "sparse"],
     "words": ["errors", "suggest", "_version"],

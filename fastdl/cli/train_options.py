@@ -130,7 +130,11 @@ class TrainOptions:
     ] = False
     schedule: Annotated[
         str,
-        _option(TRAINING, "Learning rate by steps: constant, cosine, step:1000,0.5 or exponential:1000,0.5.", "NAME"),
+        _option(
+            TRAINING,
+            "Learning rate by steps: constant, cosine, coslog4, flat_cosine, step:1000,0.5 or exponential:1000,0.5.",
+            "NAME",
+        ),
     ] = "constant"
     warmup: Annotated[int, _option(TRAINING, "Steps in which the learning rate rises to its value.", "STEPS")] = 0
     clip_norm: Annotated[

@@ -171,6 +171,8 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
     layers.add_column("activation")
     units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    if model.input_stage is not None:
+        layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", _stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         last = i == len(model.weights) - 1
         layers.add_row(
@@ -191,6 +193,11 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     console.print(layers, soft_wrap=False)
     if model.feature_names:
         console.print(_features(model, model.feature_names), soft_wrap=False)
+
+
+def _stage(model: MLP) -> str:
+    """`PBLD, scaled`."""
+    return ", ".join([*(["PBLD"] if model.embedding is not None else []), *(["scaled"] if model.scale_inputs else [])])
 
 
 def _scaling(model: MLP) -> str:

@@ -22,7 +22,7 @@ from fastdl.engine.compile import for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
-from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind
+from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind, usual_factors
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
@@ -53,7 +53,7 @@ class Session:
         self.steps_done = 0
         self.states: list[NDArray] = []
         self._shape = (architecture.n_parameters,)
-        self._hyper = np.zeros(structs.HYPER_SIZE)
+        self._hyper = np.zeros(structs.HYPER_SIZE + structs.FACTORS * len(architecture.pairs))
         self._usual_step = np.ones(structs.STEP_COLUMNS)  # a row of `step_table`, but for the rate
         self.penalty = 0.0
         self._updates_done = 0  # by the optimizer whose states there are
@@ -109,10 +109,17 @@ class Session:
         for name, value in (settings.optimizer.hyperparameters() if settings.optimizer else {}).items():
             if name != "lr":
                 self._hyper[HYPER[name]] = value
-        self._usual_step[[structs.STEP_L2, structs.STEP_EPS]] = self._hyper[[structs.L2, structs.EPS]]
+        self._hyper[structs.HYPER_SIZE :] = np.ravel(settings.factors or usual_factors(self.architecture))
+        usual = [structs.L2, structs.EPS, structs.WEIGHT_DECAY]
+        self._usual_step[[structs.STEP_L2, structs.STEP_EPS, structs.STEP_DECAY]] = self._hyper[usual]
         self._code = settings.optimizer.code if settings.optimizer else structs.NO_UPDATE
         self._seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        self._workspace.drop(settings.dropout)
+        self._drop(settings, 1.0)
+
+    def _drop(self, settings: Settings, factor: float) -> None:
+        """Let the dropout rates be those of the settings times `factor`."""
+        self._dropout_factor = factor
+        self._workspace.drop([rate * factor for rate in settings.dropout])
 
     @property
     def tuner(self) -> Any:
@@ -196,12 +203,14 @@ class Session:
         rates: NDArray[np.float64],
         on_progress: Callable[[int], None] | None = None,
         begin: Place = START,
+        dropout_factor: float = 1.0,
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
         `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or is a `step_table`. A batch of all rows is
         read as it stands. `on_progress` is called with the rows done, between native calls. An epoch that has been begun
-        before goes on from `begin`, with the parameters and states of then.
+        before goes on from `begin`, with the parameters and states of then. The dropout rates are multiplied by
+        `dropout_factor`.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
@@ -210,6 +219,8 @@ class Session:
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         whole = len(order) == len(x) <= batch_size
+        if dropout_factor != self._dropout_factor:
+            self._drop(self.settings, dropout_factor)
         sparse = self._take_sparse(x, table, len(order), whole, begin.batch)
         data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
         order = np.arange(len(x)) if whole and sparse is not None else order
@@ -278,7 +289,7 @@ class Session:
         if stored != self._stored:
             self._stored = stored
             self._build(self.settings)
-            self._workspace.drop(self.settings.dropout)
+            self._drop(self.settings, self._dropout_factor)
         if not isinstance(x, SparseRows):
             self._sparse = None
             return None
@@ -301,10 +312,12 @@ class Session:
         l2: NDArray[np.float64] | float | None = None,
         eps: NDArray[np.float64] | float | None = None,
         scale: NDArray[np.float64] | float | None = None,
+        decay_factor: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """What differs from step to step [batches, 4]: learning rates, and besides them, where it is not as in the settings:
+        """What differs from step to step [batches, 5]: learning rates, and besides them, where it is not as in the settings:
 
-        l2 and eps of each step, and scale, which a batch's mean loss and its gradient are multiplied by.
+        l2 and eps of each step, scale, which a batch's mean loss and its gradient are multiplied by, and decay_factor, which the
+        optimizer's weight decay is multiplied by.
         """
         table = np.empty((len(rates), structs.STEP_COLUMNS))
         table[:] = self._usual_step
@@ -315,6 +328,8 @@ class Session:
             table[:, structs.STEP_EPS] = eps
         if scale is not None:
             table[:, structs.SCALE] = scale
+        if decay_factor is not None:
+            table[:, structs.STEP_DECAY] *= decay_factor
         return table
 
     def prepare(self, sparse: bool = False) -> None:

@@ -73,7 +73,8 @@ class Workspace:
         numbers = min(batch_size, most_rows) * (widths + layout.numbers_per_row)
         fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
-        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL and not stored else 0
+        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
+        n_partial = 0 if stored or architecture.stage is not None else n_partial
         self.stored = stored
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
         self.work = work_of(architecture, batch_size)
@@ -112,9 +113,11 @@ class Workspace:
 
     def drop(self, rates: Sequence[float]) -> None:
         """Set the dropout rate of each hidden layer; none are 0."""
+        architecture = self.layout.architecture
+        first, n_layers = int(architecture.stage is not None), len(architecture.pairs)
         for crew in self.crews:
-            crew.plan[:, structs.DROP] = 0
-            crew.plan[: len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
+            crew.plan[:n_layers, structs.DROP] = 0
+            crew.plan[first : first + len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
 
     def places(self, labels: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, ...]:
         """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""

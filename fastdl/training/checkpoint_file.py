@@ -20,6 +20,7 @@ from fastdl.files import archive
 from fastdl.files.archive import UNUSABLE, unusable
 from fastdl.model import MLP
 from fastdl.network import aligned_zeros
+from fastdl.training.averaging import AverageParameters
 from fastdl.training.checkpoint import Checkpoint
 from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
 from fastdl.training.history import History
@@ -31,6 +32,10 @@ CALLBACKS: dict[str, Any] = {cls.__name__: cls for cls in (EarlyStopping, Reduce
 """Callbacks that a checkpoint brings back."""
 REPLACEABLE = ("schedule", "early_stopping")
 """Settings that may be a class of the user's own, which no file can hold."""
+
+
+STORED = ("optimizer", "decay_schedule", "dropout_schedule")
+"""Settings that must be of fastdl's classes."""
 
 
 class Contents(NamedTuple):
@@ -122,13 +127,18 @@ def _plain_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         if setting.plain is None:
             continue
         plain = setting.plain(value)
-        if name in (*REPLACEABLE, "optimizer") and not _comes_back(setting.read, plain, value):
-            if name == "optimizer":
-                raise InputError(f"optimizer: expected one of fastdl's, which a file can hold, got {value!r}")
+        if name in (*REPLACEABLE, *STORED) and not _comes_back(setting.read, plain, value):
+            if name in STORED:
+                raise InputError(f"{name}: expected one of fastdl's, which a file can hold, got {value!r}")
             own[name] = type(value).__name__
             continue
         settings[name] = plain
     if "callbacks" in values:
+        if any(isinstance(c, AverageParameters) for c in values["callbacks"]):
+            raise InputError(
+                "save_checkpoint: expected no AverageParameters among the callbacks, since no file holds its average so far; "
+                "leave it or the checkpoint out"
+            )
         settings["callbacks"] = [
             {"class": type(c).__name__, "settings": c.describe()}
             for c in values["callbacks"]

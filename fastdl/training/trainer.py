@@ -23,11 +23,13 @@ from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
+from fastdl.training.groups import factors_of
 from fastdl.training.history import History
 from fastdl.training.rollback import Rollback, diverged
 from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
+from fastdl.training.step_numbers import StepNumbers
 from fastdl.training.under_way import Data, Fit, Kept, Pending
 from fastdl.training.validation import Validation, warn_of_large_targets
 
@@ -59,6 +61,17 @@ class Trainer(Settings):
         sum); it multiplies `sample_weight`. For softmax and for one sigmoid output
     metrics : {name: function(y, predictions) -> number} of the validation data, besides fastdl's own: they come into the
         history, and early stopping can watch them. y is what `fit` was given, predictions what `model.predict` says
+    group_rates : what the learning rate is multiplied by for groups of parameters, such as {"biases": 0.1}; 1 where nothing is
+        said. The groups are "weights" and "biases" (a factor for all layers, or a list of one each), "embedding" and
+        "input_scale" (for models that have them)
+    group_decays : the same for AdamW's weight decay; usually weights decay (1) and other groups do not (0)
+    ntk : train weights as multiples of 1 / sqrt(I), where I are the inputs of their layer (NTK parametrisation; Jacot et al.,
+        2018): `MLP(init="lecun")` makes them start at deviation 1. What SGD, Momentum, RMSProp and Adam do to weight * sqrt(I) at
+        a rate r, they do to the weights themselves at r / I, r / I, r / sqrt(I) and r / sqrt(I), but for eps: so only rates are
+        changed. Weight decay keeps its strength
+    decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
+        each step
+    dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -90,6 +103,11 @@ class Trainer(Settings):
         *,
         class_weight: Mapping[int, float] | str | None = None,
         metrics: Mapping[str, Callable[..., float]] | None = None,
+        group_rates: Mapping[str, float | Sequence[float]] | None = None,
+        group_decays: Mapping[str, float | Sequence[float]] | None = None,
+        ntk: bool = False,
+        decay_schedule: Schedule | None = None,
+        dropout_schedule: Schedule | None = None,
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():
@@ -261,18 +279,19 @@ class Trainer(Settings):
 
     def _run(self, session: Session, fit: Fit, hooks: Hooks) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
-        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, fit.epochs
-        (data, validation), place = fit.data, fit.place
+        model, epochs, (data, validation), place = self.model, fit.epochs, fit.data, fit.place
         n_rows, arrays = len(data), (data.inputs, data.targets, data.weight)
+        numbers = StepNumbers(self, session, fit.n_batches, fit.span)
+        lr = numbers.lr
         rollback = Rollback(session, hooks.may_change_model)
         for epoch in fit.coming:
             start = time.perf_counter()
             fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
-            rates = fit.rate_factor * schedule.rates(lr, self.steps_done - place.batch, fit.n_batches, fit.span)
+            rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
             progress = functools.partial(hooks.call, "on_progress", epoch)
             order = self._order(session, data, self.epochs_done, epoch < epochs)
             try:
-                loss, bad_batch = session.epoch(*arrays, order, rates, progress, place)
+                loss, bad_batch = session.epoch(*arrays, order, rates, progress, place, drop)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
                     raise diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
@@ -293,7 +312,8 @@ class Trainer(Settings):
                 raise
             if epoch < epochs:
                 order_again = functools.partial(self._order, session, data, self.epochs_done)
-                rollback.good(functools.partial(_train_again, session, arrays, order_again, rates, place), seconds)
+                again = functools.partial(_train_again, session, arrays, order_again, rates, (place, drop))
+                rollback.good(again, seconds)
             place = START
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
@@ -336,6 +356,7 @@ class Trainer(Settings):
             self.seed,
             self.n_threads,
             clocked,
+            factors=factors_of(self.model, self.optimizer, self.group_rates, self.group_decays, self.ntk),
         )
 
     def _current_session(self) -> Session:
@@ -388,7 +409,7 @@ def _train_again(
     data: tuple[Any, Any, Any],
     order: Callable[[], NDArray[np.int64]],
     rates: NDArray[np.float64],
-    place: Place,
+    place_and_drop: tuple[Place, float],
 ) -> None:
     """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
-    session.epoch(*data, order(), rates, None, place)
+    session.epoch(*data, order(), rates, None, *place_and_drop)
