@@ -12,7 +12,7 @@ from checking import differences, eps, relative_error
 from problems import batches_of, make_data
 
 import fastdl
-from fastdl import PBLD
+from fastdl import PBLD, schedules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
