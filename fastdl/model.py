@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, embeddings, frames, initialisation, network, sparse
+from fastdl import checks, described, embeddings, frames, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.embeddings import PBLD
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.exporting import Exports
-from fastdl.files import native, safetensors_file
+from fastdl.files import native
 from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, StageViews, Unit
@@ -352,7 +351,9 @@ class MLP(Exports):
         layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
         embedding = embeddings.from_json(description.get("embedding"))
         scale_inputs = description.get("scale_inputs", False)
-        if len(layers) < 2 or _count(layers, embedding, scale_inputs) != parameters.size:  # before memory is taken
+        if (
+            len(layers) < 2 or described.count(layers, embedding, scale_inputs) != parameters.size
+        ):  # before memory is taken
             raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
         units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         told = description.get("loss")  # version 1 has none: each output unit had one
@@ -371,7 +372,7 @@ class MLP(Exports):
             )
         model.parameters[:] = parameters
         model.scaling = Scaling.from_json(description["scaling"])
-        _check_described(model, description)
+        described.check(model.layers, model.scaling, description)
         model.feature_names = description["feature_names"]
         model.target_names = description["target_names"]
         model.classes = description["classes"]
@@ -383,48 +384,3 @@ class MLP(Exports):
         shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
         activation = f", activation={shown}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"
-
-
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save`, `fastdl train` or `MLP.export` wrote: a model file, the folder of a run, or safetensors.
-
-    Raises
-    ------
-    ModelFileError : the file is missing, of another kind, truncated or altered
-    MissingExtraError : it is a safetensors file, and that package is not installed
-    """
-    path = Path(path)
-    if (path / MODEL_FILE).is_file():
-        path /= MODEL_FILE
-    reader = safetensors_file if safetensors_file.is_meant(path) else native
-    description, parameters = reader.read(path)
-    try:
-        return MLP._of_description(description, parameters)
-    except native.UNUSABLE as error:
-        raise native.unusable(path, error) from error
-
-
-def _count(layers: list[int], embedding: PBLD | None, scale_inputs: bool) -> int:
-    """How many numbers a model of these sizes learns."""
-    n_in, *others = layers
-    stage = embeddings.stage_of(embedding, scale_inputs, n_in)
-    if stage is None:
-        return network.n_parameters(layers)
-    return stage.n_parameters(n_in) + network.n_parameters([stage.n_outputs(n_in), *others])
-
-
-def _check_described(model: MLP, description: dict[str, Any]) -> None:
-    """Raise InputError unless statistics and names that a file states are as many as the model has inputs and outputs."""
-    scaling, (n_in, *_, n_out) = model.scaling, model.layers
-    if scaling is not None:
-        of_targets = [a for a in (scaling.y_mean, scaling.y_scale) if a is not None]
-        sizes = [(a.shape, n_in) for a in (scaling.mean, scaling.scale)] + [(a.shape, n_out) for a in of_targets]
-        if any(shape != (size,) for shape, size in sizes) or len(of_targets) == 1:
-            raise InputError(f"expected statistics of {n_in} inputs, and of {n_out} targets or none, got others")
-    wanted = {"feature_names": (list, type(None)), "target_names": (list, type(None)), "classes": (list, type(None))}
-    for name, kinds in {**wanted, "metadata": (dict,)}.items():
-        if not isinstance(description[name], kinds):
-            raise InputError(f"{name}: expected {kinds[0].__name__}, got {type(description[name]).__name__}")
-    names = description["feature_names"]
-    if names is not None and (len(names) != n_in or not all(isinstance(name, str) for name in names)):
-        raise InputError(f"feature_names: expected {n_in} names, got {len(names)} values")

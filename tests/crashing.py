@@ -74,8 +74,8 @@ def until(process, beginning):
 
 
 @functools.cache
-def whole_model() -> bytes:
-    """The model file of the training that nobody disturbs."""
+def whole_model(*more: str) -> bytes:
+    """The model file of the training, with `more` options, that nobody disturbs."""
     with tempfile.TemporaryDirectory() as folder:
-        end(start("train", *ARGUMENTS, folder=folder))
+        end(start("train", *ARGUMENTS, *more, folder=folder))
         return (Path(folder) / RUN / "model.fastdl").read_bytes()

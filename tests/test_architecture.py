@@ -20,7 +20,7 @@ FASTDL_ROOMS = {
     "cli": ["cli", "cli.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "exporting", "importing"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [

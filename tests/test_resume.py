@@ -229,7 +229,8 @@ def test_a_pause_is_a_multiple_of_a_write(tmp_path):
 def test_signals_save_what_was_learned(tmp_path, name):
     """The process ends with the signal's code, has written its results, and goes on from exactly there."""
     number = getattr(signal, name)
-    process = start("train", *ARGUMENTS, folder=tmp_path)
+    longer = "--epochs", "1500", "--early-stopping", "1500"  # so that the signal comes in time on a busy machine too
+    process = start("train", *ARGUMENTS, *longer, folder=tmp_path)
     try:
         until(process, "epoch")
         process.send_signal(number)
@@ -241,7 +242,7 @@ def test_signals_save_what_was_learned(tmp_path, name):
     epochs = len((tmp_path / RUN / "history.csv").read_text().splitlines()) - 1
     assert len(contents.history) == epochs  # of the last moment, not of the last pause
     end(start("resume", RUN, folder=tmp_path))
-    assert (tmp_path / RUN / "model.fastdl").read_bytes() == whole_model()
+    assert (tmp_path / RUN / "model.fastdl").read_bytes() == whole_model(*longer)
 
 
 def test_two_processes_on_one_folder(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fastdl.errors import ModelFileError
 from fastdl.files import native, safetensors_file
 from fastdl.model import MLP, MODEL_FILE
 from fastdl.tables.ensemble import Ensemble
@@ -32,7 +31,5 @@ def load(path: str | os.PathLike[str]) -> MLP | Ensemble:
         if "ensemble" in description:
             return Ensemble._of_description(description, parameters)
         return model_of(description, parameters)
-    except ModelFileError:
-        raise
     except native.UNUSABLE as error:
         raise native.unusable(path, error) from error

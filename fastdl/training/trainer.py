@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks
-from fastdl.engine import START, Place, Session
+from fastdl.engine import START, Session
 from fastdl.engine import Settings as StepSettings
 from fastdl.errors import DivergedError, InputError
 from fastdl.model import MLP
@@ -25,7 +25,7 @@ from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.groups import factors_of
 from fastdl.training.history import History
-from fastdl.training.rollback import Rollback, diverged
+from fastdl.training.rollback import Rollback, diverged, train_again
 from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
@@ -312,7 +312,7 @@ class Trainer(Settings):
                 raise
             if epoch < epochs:
                 order_again = functools.partial(self._order, session, data, self.epochs_done)
-                again = functools.partial(_train_again, session, arrays, order_again, rates, (place, drop))
+                again = functools.partial(train_again, session, arrays, order_again, rates, (place, drop))
                 rollback.good(again, seconds)
             place = START
             self.epochs_done += 1
@@ -331,10 +331,7 @@ class Trainer(Settings):
             self.history.forget(rollback.missing)
 
     def _order(self, session: Session, data: TrainingRows, epoch: int, more: bool = False) -> NDArray[np.int64]:
-        """The order of the rows in the epoch that `epoch` others came before; with `more` to come, a core that is left draws
-
-        the next one meanwhile. A batch of all rows is read as it stands.
-        """
+        """The order of the epoch that `epoch` others came before; with `more` to come, a core that is left draws the next one."""
         n_rows = len(data)
         if session.settings.batch_size >= n_rows:
             return data.places(np.arange(n_rows))
@@ -342,8 +339,6 @@ class Trainer(Settings):
         if more and n_rows >= MANY_ROWS and session.leaves_a_core:
             self._orders.draw_next(epoch + 1, n_rows)
         return data.places(order)
-
-    # --- what a training needs besides the rows ---
 
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""
@@ -402,14 +397,3 @@ class Trainer(Settings):
         vars(self).update(state)
         self._session = self._fit = None
         self._orders = Orders(self.seed)
-
-
-def _train_again(
-    session: Session,
-    data: tuple[Any, Any, Any],
-    order: Callable[[], NDArray[np.int64]],
-    rates: NDArray[np.float64],
-    place_and_drop: tuple[Place, float],
-) -> None:
-    """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
-    session.epoch(*data, order(), rates, None, *place_and_drop)
