@@ -117,18 +117,21 @@ class LargeCategoryColumn(Column):
         codes = self.codes(values)
         fold = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
         counts, sums = self._sums(codes, y)
-        out = np.empty_like(y)
-        for k in range(FOLDS):
-            inside = fold == k
-            own_counts, own_sums = self._sums(codes[inside], y[inside])
-            rest = len(codes) - int(inside.sum())
-            prior = (y.sum(axis=0) - y[inside].sum(axis=0)) / max(rest, 1)
-            out[inside] = _smoothed(sums - own_sums, counts - own_counts, prior)[codes[inside]]
+        # Those of each fold alone: [categories, folds] and [categories, folds, outputs].
+        each = self._sums(codes * FOLDS + fold, y, FOLDS)
+        own_counts, own_sums = each[0].reshape(-1, FOLDS), each[1].reshape(-1, FOLDS, y.shape[1])
+        total, means = y.sum(axis=0), []
+        for k, size in enumerate(np.bincount(fold, minlength=FOLDS)):
+            prior = (total - y[fold == k].sum(axis=0)) / max(len(codes) - int(size), 1)
+            means.append(_smoothed(sums - own_sums[:, k], counts - own_counts[:, k], prior))
+        out = np.stack(means)[fold, codes]
         return list(out.T)
 
-    def _sums(self, codes: NDArray[np.int64], y: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Rows and sums of the targets of each category."""
-        length = len(self.categories) + int(self.missing)
+    def _sums(
+        self, codes: NDArray[np.int64], y: NDArray[np.float64], parts: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows and sums of the targets of each category, or of so many parts of each, one behind the other."""
+        length = (len(self.categories) + int(self.missing)) * parts
         counts = np.bincount(codes, minlength=length)
         sums = [np.bincount(codes, weights=column, minlength=length) for column in y.T]
         return counts, np.stack(sums, axis=1) if sums else np.zeros((length, 0))
