@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,17 @@ ARGUMENTS = ["digits", "--hidden", "64", "--epochs", str(EPOCHS), "--schedule", 
 
 
 def start(*arguments, folder, program=("-m", "fastdl")):
-    """A process of the command line in a folder."""
+    """A process of the command line in a folder; it minds all signals, also where the tests run under nohup or behind a &."""
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)], cwd=folder, env=environment_of(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=_mind_signals if os.name == "posix" else None,
     )  # fmt: skip
+
+
+def _mind_signals():
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def end(process, code=0):
