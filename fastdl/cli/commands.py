@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +42,7 @@ from fastdl.tables.loading import load
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
 from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
@@ -69,7 +69,7 @@ def train(
     check_numbers(options)
     runs.check_folder(options.out, options.force)
 
-    live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
+    live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
         loaded, wanted, folds = _load_as_asked(options)
     rows = len(loaded.train)
@@ -130,7 +130,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         runs.clean(folder)
         options = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
         trainer.n_threads = thread_count(options.threads)
-        live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
+        live = can_be_live(messages)
         with _status(messages, live, "reading the data"):
             loaded, wanted, folds = _load_as_asked(options)
         checkpoints.check_data(kept, loaded)

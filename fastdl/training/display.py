@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import TypeVar
 
 from fastdl.errors import MissingExtraError
 from fastdl.training.pool import ManyProgress
@@ -22,7 +23,40 @@ LINES = 10
 """About so many lines, where there is no terminal."""
 
 
-class Display:
+Area = TypeVar("Area", bound="LiveArea")
+
+
+def can_be_live(console: Console) -> bool:
+    """Whether what a console shows can be drawn anew: on a terminal that is one for stderr too."""
+    return console.is_terminal and sys.stderr.isatty() and not console.is_dumb_terminal
+
+
+class LiveArea:
+    """A console with a part that is drawn anew while the body of a `with` runs; lines stay above it.
+
+    Parameters
+    ----------
+    console : where to write
+    live : whether there is such a part; lines alone otherwise
+    """
+
+    def __init__(self, console: Console, live: bool) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
+
+    def __enter__(self: Area) -> Area:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+class Display(LiveArea):
     """What `fit_many` may call with its progress; a context manager around the trainings.
 
     Parameters
@@ -33,22 +67,9 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None, live: bool | None = None, what: str = "models") -> None:
-        self._console = Console(stderr=True, highlight=False) if console is None else console
-        if live is None:
-            live = self._console.is_terminal and sys.stderr.isatty() and not self._console.is_dumb_terminal
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
+        console = Console(stderr=True, highlight=False) if console is None else console
+        super().__init__(console, can_be_live(console) if live is None else live)
         self._what, self._said, self._drawn = what, ("", 0), -1.0
-
-    def __enter__(self) -> Display:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def __call__(self, progress: ManyProgress, before: str = "") -> None:
         """Show it behind the words `before`, unless little has changed."""
