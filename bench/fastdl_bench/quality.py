@@ -192,7 +192,6 @@ def _mlp(classes: bool) -> Any:
 PEERS: dict[str, Callable[[bool], Any]] = {
     "fastdl": _fastdl,
     "fastdl-5": lambda classes: _fastdl(classes, ensemble=5),
-    "fastdl-plain": lambda classes: _fastdl(classes, recipe="plain"),
     "lightgbm": _lightgbm,
     "boosting": _boosting,
     "mlp": _mlp,
