@@ -206,7 +206,8 @@ class Pool:
         seen = set()
         for trainer in (self._jobs[i].trainer for i in places):
             architecture = trainer.model.architecture
-            kind = architecture.dtype, architecture.loss.code, frozenset(unit.code for unit in architecture.hidden)
+            units = frozenset(unit.code for unit in architecture.hidden)
+            kind = architecture.dtype, architecture.loss.code, units, architecture.stage is None
             if kind not in seen:
                 seen.add(kind)
                 Session(architecture, trainer.model.parameters, StepSettings(1, n_threads=1))
