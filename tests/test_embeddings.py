@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 from checking import differences, eps, relative_error
+from checkpointing import Saver
 from problems import batches_of, make_data
 
 import fastdl
@@ -374,21 +375,12 @@ def test_a_checkpoint_holds_the_stage_and_its_settings(tmp_path, rng):
         model = fastdl.MLP([3, 8, 1], output="linear", embedding=fastdl.PBLD(), scale_inputs=True)
         trainer = fastdl.Trainer(model, **settings)
         if stops:
-            trainer.callbacks = [SavesIn(tmp_path / "c", 3)]
+            trainer.callbacks = [Saver(tmp_path / "c", 3)]
             trainer.fit(X, y)
             trainer = fastdl.Trainer.from_checkpoint(tmp_path / "c", callbacks=[])
         trainer.fit(X, y)
         results.append((trainer.model.parameters.tobytes(), trainer.history.loss))
     assert results[0] == results[1]
-
-
-class SavesIn(fastdl.Callback):
-    def __init__(self, path, epoch):
-        self.path, self.epoch = path, epoch
-
-    def on_epoch_end(self, result):
-        if result.epoch == self.epoch:
-            self.trainer.save_checkpoint(self.path)
 
 
 def test_a_checkpoint_refuses_an_average(tmp_path):

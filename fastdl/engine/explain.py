@@ -118,9 +118,8 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
             ("embedding", structs.EMBED),
         )
     }
-    unneeded = (
-        0 if network.stage is not None else network.layers[0] * network.layers[1]
-    )  # nobody needs the inputs' gradient
+    # Nobody needs the gradient of the inputs.
+    unneeded = network.layers[0] * network.layers[1] if network.stage is None else 0
     flop = 2 * session.settings.batch_size * (3 * network.work_per_row - unneeded)
     return Explanation(
         threads=threads,

@@ -191,8 +191,9 @@ def test_folds_keep_groups_together():
     assert np.isfinite(model.out_of_fold_).all()
 
 
-def test_a_training_that_fails_is_left_out(monkeypatch):
-    frame, y = frame_of()
+@pytest.fixture
+def second_fails(monkeypatch):
+    """The training of the second model diverges."""
     original = fastdl.Trainer.fit_prepared
 
     def failing(self, *arguments):
@@ -201,6 +202,10 @@ def test_a_training_that_fails_is_left_out(monkeypatch):
         return original(self, *arguments)
 
     monkeypatch.setattr(fastdl.Trainer, "fit_prepared", failing)
+
+
+def test_a_training_that_fails_is_left_out(monkeypatch, second_fails):
+    frame, y = frame_of()
     with pytest.warns(UserWarning, match="1 of 3 models are left out, as their training failed: the loss became nan"):
         model = TabularRegressor(ensemble=3, **QUICK).fit(frame, y)
     assert [m.seed for m in model.model_.members] == [0, 2]
@@ -341,15 +346,7 @@ def test_options_that_cannot_be(run, table, options, sentence):
     assert sentence in err
 
 
-def test_a_model_that_fails_is_a_note(run, table, monkeypatch):
-    original = fastdl.Trainer.fit_prepared
-
-    def failing(self, *arguments):
-        if self.model.seed == 1:
-            raise fastdl.DivergedError("the loss became nan")
-        return original(self, *arguments)
-
-    monkeypatch.setattr(fastdl.Trainer, "fit_prepared", failing)
+def test_a_model_that_fails_is_a_note(run, table, second_fails):
     code, _, err = run("train", table, "--target", "y", "--ensemble", 3, *FAST, "--out", "r")
     assert code == 0, err
     assert "note: 1 of 3 models are left out, as their training failed: the loss became nan" in err
