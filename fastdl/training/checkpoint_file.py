@@ -95,7 +95,7 @@ def write(
         "own": own,
         "n_threads": values["n_threads"],
         "rate_factor": trainer.rate_factor,
-        "epochs_done": trainer.epochs_done if kept is not None or trainer._session is None else 0,
+        "epochs_done": trainer.epochs_done,
         "history": dict(vars(trainer.history)),
         "state": state,
         "fit": None if pending is None else {**pending.fit, "watchers": pending.watchers},
@@ -276,6 +276,6 @@ def trainer_of(kind: Any, found: Contents, given: Mapping[str, Any], path: str |
         trainer.rate_factor = found.rate_factor
     except UNUSABLE as error:
         raise unusable(path, error) from error
-    trainer.epochs_done, trainer.history = found.epochs_done, found.history
+    trainer._epochs_done, trainer.history = found.epochs_done, found.history
     trainer._kept, trainer._pending = found.kept, found.pending
     return trainer

@@ -112,7 +112,7 @@ class Trainer(Settings):
         given = locals()
         for name, setting in SETTINGS.items():
             setattr(self, name, given.get(name, setting.default))
-        self.epochs_done = 0
+        self._epochs_done = 0
         self.history = History()
         self._stopped = False
         self._session: Session | None = None
@@ -180,12 +180,12 @@ class Trainer(Settings):
 
     def fit_prepared(
         self, data: TrainingRows, validation: Validation | None, watchers: Sequence[object] = ()
-    ) -> History:  # fmt: skip
+    ) -> History:
         """`fit` on data that are ready; `watchers` are told of this training as callbacks are, after them."""
         stopping = self.early_stopping
         self.check_watched(validation is not None)
         whole = Data(data, validation)
-        pending = self._pending if self._kept is not None and self._kept.model is self.model else None
+        pending = None if self._state_is_of_another else self._pending
         if pending is not None:
             pending.check(self, len(self.history), whole)
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
@@ -251,11 +251,22 @@ class Trainer(Settings):
         return trainer
 
     @property
+    def epochs_done(self) -> int:
+        """How many epochs there were in all calls of `fit` on this model."""
+        return 0 if self._state_is_of_another else self._epochs_done
+
+    @property
     def steps_done(self) -> int:
         """How many steps there were in all calls of `fit` on this model."""
+        known = self._session or (self._kept and self._kept.state)
+        return 0 if known is None or self._state_is_of_another else known.steps_done
+
+    @property
+    def _state_is_of_another(self) -> bool:
+        """Whether another model has been set since the last `fit`: the next one begins anew."""
         if self._session is not None:
-            return self._session.steps_done
-        return 0 if self._kept is None else self._kept.state.steps_done
+            return self._session.parameters is not self.model.parameters
+        return self._kept is not None and self._kept.model is not self.model
 
     def stop(self) -> None:
         """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
@@ -275,8 +286,6 @@ class Trainer(Settings):
         session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
         return explain(session, self.n_threads, seconds)
 
-    # --- one training ---
-
     def _run(self, session: Session, fit: Fit, hooks: Hooks) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
         model, epochs, (data, validation), place = self.model, fit.epochs, fit.data, fit.place
@@ -289,7 +298,7 @@ class Trainer(Settings):
             fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
             rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
             progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(session, data, self.epochs_done, epoch < epochs)
+            order = self._order(session, data, self._epochs_done, epoch < epochs)
             try:
                 loss, bad_batch = session.epoch(*arrays, order, rates, progress, place, drop)
                 seconds = time.perf_counter() - start
@@ -311,11 +320,11 @@ class Trainer(Settings):
                     self._go_back(rollback)
                 raise
             if epoch < epochs:
-                order_again = functools.partial(self._order, session, data, self.epochs_done)
+                order_again = functools.partial(self._order, session, data, self._epochs_done)
                 again = functools.partial(train_again, session, arrays, order_again, rates, (place, drop))
                 rollback.good(again, seconds)
             place = START
-            self.epochs_done += 1
+            self._epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
             if self._stopped:
@@ -327,7 +336,7 @@ class Trainer(Settings):
         try:
             rollback.back()
         finally:
-            self.epochs_done -= rollback.missing
+            self._epochs_done -= rollback.missing
             self.history.forget(rollback.missing)
 
     def _order(self, session: Session, data: TrainingRows, epoch: int, more: bool = False) -> NDArray[np.int64]:
@@ -357,29 +366,21 @@ class Trainer(Settings):
     def _current_session(self) -> Session:
         """The session of the model, for the settings as they are now.
 
-        This is the one place that notices changed settings: the session makes anew what does not fit any more. With another
-        model everything starts from the beginning.
+        The one place that notices changed settings: the session makes anew what does not fit any more, all for another model.
         """
         settings, model = self._step_settings(), self.model
-        if self._session is not None and self._session.parameters is model.parameters:
-            self._session.apply(settings)
-        else:
-            if self._session is not None:
-                self._session, self.epochs_done = None, 0  # the workspaces of before go before new ones come
-            self._session = Session(model.architecture, model.parameters, settings)
-            if self._kept is not None:
-                kept, self._kept = self._kept, None
-                if kept.model is model:
-                    self._session.apply(replace(settings, optimizer=kept.optimizer))
-                    self._session.resume(kept.state)
-                    self._session.apply(settings)
-                else:
-                    self.epochs_done = 0
+        if self._state_is_of_another:  # the workspaces of before go before new ones come
+            self._session, self._kept, self._epochs_done = None, None, 0
+        if self._session is None:
+            kept, self._kept = self._kept, None
+            first = settings if kept is None else replace(settings, optimizer=kept.optimizer)
+            self._session = Session(model.architecture, model.parameters, first)
+            if kept is not None:
+                self._session.resume(kept.state)
+        self._session.apply(settings)
         if self._orders.seed != self.seed:
             self._orders = Orders(self.seed)
         return self._session
-
-    # --- copies ---
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
@@ -390,7 +391,7 @@ class Trainer(Settings):
         """The optimizer's state; its model is None once another one has been set."""
         if self._session is None:
             return self._kept
-        model = self.model if self._session.parameters is self.model.parameters else None
+        model = None if self._state_is_of_another else self.model
         return Kept(model, self._session.settings.optimizer, self._session.state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
