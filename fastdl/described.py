@@ -28,6 +28,8 @@ def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str,
         sizes = [(a.shape, n_in) for a in (scaling.mean, scaling.scale)] + [(a.shape, n_out) for a in of_targets]
         if any(shape != (size,) for shape, size in sizes) or len(of_targets) == 1:
             raise InputError(f"expected statistics of {n_in} inputs, and of {n_out} targets or none, got others")
+        if scaling.clip is not None and not 0 < scaling.clip < float("inf"):
+            raise InputError(f"scaling: expected clip above 0, got {scaling.clip}")
     wanted = {"feature_names": (list, type(None)), "target_names": (list, type(None)), "classes": (list, type(None))}
     for name, kinds in {**wanted, "metadata": (dict,)}.items():
         if not isinstance(description[name], kinds):

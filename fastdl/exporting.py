@@ -8,7 +8,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastdl.errors import InputError
 from fastdl.files import exports, sklearn_estimator, torch_module
 from fastdl.files.portable import Portable, TableInputs
 
@@ -26,18 +25,8 @@ class Exports(ABC):
         """What raw columns become, for a model of tables."""
         return None
 
-    def _exported(self) -> dict[str, Any]:
-        """The description; InputError where there is more than dense layers."""
-        description = self._description()
-        if description.get("embedding") is not None or description.get("scale_inputs"):
-            raise InputError(
-                "export: expected a model of dense layers, got one with an embedding or a learnt scale of its inputs, which only "
-                "fastdl's own files hold; train one without them, or use `save`"
-            )
-        return description
-
     def _portable(self) -> Portable:
-        return Portable.of(self._exported(), self.parameters, self._table_inputs())
+        return Portable.of(self._description(), self.parameters, self._table_inputs())
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the model for use without fastdl: .onnx, .safetensors or .py (NumPy alone), as the file's name says.
@@ -50,15 +39,16 @@ class Exports(ABC):
         InputError : another ending, or the model has what the format has nothing for
         MissingExtraError : the format's package is not installed
         """
-        exports.write(path, self._exported(), self.parameters, self._table_inputs())
+        exports.write(path, self._description(), self.parameters, self._table_inputs())
 
     def to_torch(self, dtype: str | None = None) -> Any:
         """A `torch.nn.Sequential` from raw inputs [N, I] to raw outputs [N, O], as `forward` gives them.
 
-        Standardisation is folded into the first Linear: W / scale, and b - (mean / scale) W. Raw outputs are logits, log
-        rates, or targets as they are standardised: `model.scaling.untargets` gives them their units back. In float32 an input
-        loses the digits that its mean has in front of its deviation; `dtype="float64"` keeps them. A model of tables takes
-        features, `model.encode(frame).matrix()`. The module has copies of the parameters.
+        Standardisation is folded into the first Linear: W / scale, and b - (mean / scale) W. Where inputs are clipped or
+        embedded, a module `inputs` in front of it does all of this, with what is learnt as its parameters. Raw outputs are
+        logits, log rates, or targets as they are standardised: `model.scaling.untargets` gives them their units back. In
+        float32 an input loses the digits that its mean has in front of its deviation; `dtype="float64"` keeps them. A model of
+        tables takes features, `model.encode(frame).matrix()`. The module has copies of the parameters.
 
         Raises
         ------
@@ -74,7 +64,8 @@ class Exports(ABC):
 
         Raises
         ------
-        InputError : scikit-learn has no such network: other activations, or several of them, or classes of several types
+        InputError : scikit-learn has no such network: other activations, or several of them, inputs that are clipped or embedded,
+            or classes of several types
         MissingExtraError : scikit-learn is not installed
         """
         return sklearn_estimator.to_sklearn(self._portable())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -191,10 +192,14 @@ class MLP(Exports):
         vars(self).update({name: value for name, value in state.items() if name != "parameters"})
         self._allocate(parameters)
 
-    def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
+    def standardize(
+        self, X: ArrayLike, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
+    ) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
-        `predict` returns regression targets in the units of y. Returns the model itself.
+        `predict` returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled
+        by the distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly
+        nearer than that (see `fastdl.scaling.Scaling`). Returns the model itself.
         """
         if sparse.is_sparse(X):
             raise InputError(
@@ -212,7 +217,8 @@ class MLP(Exports):
                     "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
                 )
             y = self._numbers(y, len(rows), "y")
-        self.scaling = Scaling.of(rows, y)
+        clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
+        self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
         self.note_names(X)
         return self
 

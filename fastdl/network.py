@@ -78,6 +78,14 @@ class InputStage:
         """All inputs in the order of their outputs."""
         return [*self.embedded, *sorted(set(range(n_inputs)) - set(self.embedded))]
 
+    def views(self, flat: NDArray) -> StageViews:
+        """Views of a buffer that holds what is learnt here: a row for each embedded input, then the scales."""
+        n, waves, maps = len(self.embedded), self.frequencies, self.size - 1
+        block = flat[: n * self.row].reshape(n, self.row)
+        weights = block[:, 2 * waves : (2 + maps) * waves].reshape(n, maps, waves)
+        scale = flat[n * self.row :]
+        return StageViews(block[:, :waves], block[:, waves : 2 * waves], weights, block[:, (2 + maps) * waves :], scale)
+
 
 class StageViews(NamedTuple):
     """The numbers that an input stage learns, for E embedded inputs: frequencies and phases [E, J], weights [E, size - 1, J] and
@@ -143,14 +151,7 @@ class Architecture:
 
     def stage_views(self, flat: NDArray) -> StageViews | None:
         """The input stage's part of a flat buffer, as views of it; None where there is no stage."""
-        stage = self.stage
-        if stage is None:
-            return None
-        start, n, waves, maps = self.offsets[0][0], len(stage.embedded), stage.frequencies, stage.size - 1
-        block = flat[start : start + n * stage.row].reshape(n, stage.row)
-        weights = block[:, 2 * waves : (2 + maps) * waves].reshape(n, maps, waves)
-        scale = flat[start + n * stage.row :]
-        return StageViews(block[:, :waves], block[:, waves : 2 * waves], weights, block[:, (2 + maps) * waves :], scale)
+        return None if self.stage is None else self.stage.views(flat[self.offsets[0][0] :])
 
 
 def n_parameters(layers: Sequence[int]) -> int:

@@ -353,13 +353,15 @@ def test_a_model_of_a_table_has_a_stage(rng):
 
 
 @pytest.mark.parametrize("options", [{"embedding": fastdl.PBLD()}, {"scale_inputs": True}])
-@pytest.mark.parametrize("ending", ["py", "onnx", "safetensors"])
-def test_no_file_of_another_kind_leaves_the_stage_out(tmp_path, options, ending):
-    """The exporters know dense layers only: a file without the embedding would predict something else."""
-    model = fastdl.MLP([3, 4, 1], output="linear", **options)
+def test_scikit_learn_has_no_stage(options):
+    """A network of its own without the embedding would predict something else."""
     with pytest.raises(fastdl.InputError, match="expected a model of dense layers"):
-        model.export(tmp_path / f"m.{ending}")
-    assert list(tmp_path.iterdir()) == []
+        fastdl.MLP([3, 4, 1], output="linear", **options).to_sklearn()
+
+
+def test_nor_has_it_a_clip(rng):
+    with pytest.raises(fastdl.InputError, match="expected a model of dense layers"):
+        fastdl.MLP([3, 4, 1], output="linear").standardize(rng.normal(size=(9, 3)), clip=3.0).to_sklearn()
 
 
 def test_a_checkpoint_holds_the_stage_and_its_settings(tmp_path, rng):

@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(run, interrupted, name):
 
 
 def test_a_finished_run_says_so_and_goes_on_further(run):
-    run("train", "digits", *FAST, "--out", "r")
+    run("train", "digits", *FAST, "--recipe", "plain", "--out", "r")
     before = {p.name: p.read_bytes() for p in Path("r").iterdir()}
     result = run("resume", "r")
     assert (result.code, result.out) == (
@@ -104,7 +104,7 @@ def test_a_finished_run_says_so_and_goes_on_further(run):
     assert result.code == 2
     assert "--epochs: expected at least the 4 epochs that are done, got 3" in result.err
     assert run("resume", "r", "--epochs", 7).code == 0
-    run("train", "digits", "--hidden", "8", "--threads", "1", "--epochs", "7", "--out", "whole")
+    run("train", "digits", "--recipe", "plain", "--hidden", "8", "--threads", "1", "--epochs", "7", "--out", "whole")
     same_run()
     assert run("resume", "r").out.startswith("r: finished, 7 of 7 epochs")
 
@@ -246,7 +246,7 @@ def test_signals_save_what_was_learned(tmp_path, name):
 
 
 def test_two_processes_on_one_folder(tmp_path):
-    endless = ["digits", "--hidden", "8", "--epochs", 10**6, "--threads", 1, "--out", RUN]
+    endless = ["digits", "--hidden", "8", "--epochs", 10**6, "--early-stopping", 0, "--threads", 1, "--out", RUN]
     first = start("train", *endless, folder=tmp_path)
     try:
         until(first, "epoch")

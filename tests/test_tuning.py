@@ -13,7 +13,7 @@ import pytest
 import fastdl
 from fastdl.tables import data
 from fastdl.training import tuning
-from fastdl.training.fitting import Recipe
+from fastdl.training.fitting import Blueprint
 from fastdl.training.tuning import Candidate, Search, draw, rounds_of
 
 FAST = ["--threads", "1", "--epochs", "9"]
@@ -34,7 +34,7 @@ def test_candidates():
     assert found != draw(first, 200, 8)
     rates = np.log([c.lr for c in found[1:]])
     assert np.log(1e-4) <= rates.min() < np.log(2e-4)
-    assert np.log(1.5e-2) < rates.max() <= np.log(3e-2)
+    assert np.log(5e-3) < rates.max() <= np.log(1e-2)
     assert {len(c.hidden) for c in found} == {1, 2, 3, 4}
     assert {c.dropout for c in found} == {0.0, 0.1, 0.2, 0.3}
     assert all(32 <= size <= 512 for c in found for size in c.hidden)
@@ -63,7 +63,7 @@ def test_the_better_third_goes_on(loaded):
     whole, options = loaded
     part = tuning.with_rows_to_choose_by(whole, options)
     candidates = [Candidate((8,), lr, 0.0) for lr in (1e-5, 1e-2, 1e-4, 3e-2, 1e-3, 3e-3, 1e-6)]
-    recipe = Recipe([8], "relu", 0, "float32")
+    recipe = Blueprint([8], "relu", 0, "float32")
     found = Search(part, recipe, trainer_of, candidates, 9).run()
     assert sorted(t.epochs for t in found) == [1, 1, 1, 1, 3, 3, 9]
     assert sorted(t.number for t in found) == list(range(1, 8))
@@ -90,11 +90,11 @@ def test_a_trial_that_fails_comes_last(loaded):
         return fastdl.Trainer(model, fastdl.SGD(candidate.lr), min(32, rows), n_threads=1)
 
     candidates = [Candidate((8,), lr, 0.0) for lr in (1e30, 1e-2)]
-    found = Search(part, Recipe([8], "relu", 0, "float32"), diverging, candidates, 4).run()
+    found = Search(part, Blueprint([8], "relu", 0, "float32"), diverging, candidates, 4).run()
     assert [t.number for t in found] == [2, 1]
     assert "became" in found[1].error
     with pytest.raises(fastdl.InputError, match="tune: expected a trial that trains, got 1 that failed"):
-        Search(part, Recipe([8], "relu", 0, "float32"), diverging, candidates[:1], 4).run()
+        Search(part, Blueprint([8], "relu", 0, "float32"), diverging, candidates[:1], 4).run()
 
 
 @pytest.mark.parametrize("group", [None, "who"])

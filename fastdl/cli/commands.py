@@ -19,7 +19,6 @@ from rich.markup import escape
 from fastdl import metrics
 from fastdl.cli import checkpoints, columns, curves, ensembles, runs, signals, wording
 from fastdl.cli.options import (
-    TrainOptions,
     check_numbers,
     hidden_activations,
     hidden_sizes,
@@ -31,6 +30,8 @@ from fastdl.cli.options import (
     thread_count,
 )
 from fastdl.cli.progress import Progress
+from fastdl.cli.recipe import check_more, filled, settings_in
+from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
@@ -45,50 +46,39 @@ from fastdl.training import fitting
 from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
 from fastdl.training.history import History
+from fastdl.training.recipes import Facts
 from fastdl.training.trainer import Trainer
-
-BATCH_SIZE = 32
-"""Rows per step where the user does not say, and the training rows are as many.
-
-It goes with the other defaults of `train` (hidden layers 256,128, Adam at 0.001, l2 0.001, 40 epochs). On the digits
-over 200 seeds of split, weights and shuffling they reach 98.4 % validation accuracy on average (batch 64: 98.3 %; l2
-0.0001: 98.3 %; hidden 512 alone: 98.5 %); 7 of the 200 stay below 97 %, on validation sets that are harder than others.
-On a table of 54,000 diamond prices l2 0.001 leaves an RMSE of 600 where 0.0001 leaves 870.
-"""
 
 
 def train(
-    options: TrainOptions, messages: Console, output: Console, extras: Mapping[str, str] | None = None
+    typed: TrainOptions, messages: Console, output: Console, extras: Mapping[str, str] | None = None
 ) -> int:  # fmt: skip
     """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
-    hidden = hidden_sizes(options.hidden)
-    hidden_activations(options, len(hidden))
-    settings = settings_of(options, len(hidden))
-    check_task(options.task)
-    one_of("--dtype", options.dtype, DTYPES)
-    check_numbers(options)
-    runs.check_folder(options.out, options.force)
+    check(typed)
+    runs.check_folder(typed.out, typed.force)
 
     live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
-        loaded, wanted, folds = _load_as_asked(options)
+        loaded, wanted, folds = _load_as_asked(typed)
+    options = filled(typed, Facts.of(loaded, typed.folds or 0))
     rows = len(loaded.train)
     with option_error("--"):
         fitting.check_interval(loaded, options.interval, folds or options.folds or 0)
-    if options.batch_size is not None and options.batch_size > rows:
+    if options.batch_size > rows:
         raise OptionError(
             f"--batch-size: expected at most the {rows:,} training rows, got {options.batch_size}; "
             f"leave it out or use --batch-size {rows} for full-batch training"
         )
     try:
-        settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
+        class_weight = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
-    recipe, trainer_of = _recipe_of(options, settings)
+    blueprint, trainer_of = blueprint_of(options, class_weight)
     with option_error("--loss: "):
-        model = recipe.model(loaded)
-    trainer = trainer_of(model, rows)
-    wording.plan(messages, loaded, model, trainer)
+        model = blueprint.model(loaded)
+    with option_error("--set "):
+        trainer = trainer_of(model, rows)
+    wording.plan(messages, loaded, model, trainer, typed.recipe)
     columns.show(messages, loaded)
     _warm_up(trainer, messages, live)
     if options.explain:
@@ -96,11 +86,11 @@ def train(
             told = trainer.explain()
         messages.print(f"{told}\n", markup=False)
 
-    job = Job(options, loaded, wanted, folds, recipe, trainer_of, trainer)
+    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
     with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
         runs.write_extras(folder, extras or {})
         if options.ensemble > 1 or options.folds:
-            return ensembles.train(options, loaded, wanted, recipe, trainer_of, messages, output, live, folder)
+            return ensembles.train(options, loaded, wanted, blueprint, trainer_of, messages, output, live, folder)
         return _train(job, folder, messages, output, live)
 
 
@@ -128,31 +118,32 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
             )
             return 0
         runs.clean(folder)
-        options = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
-        trainer.n_threads = thread_count(options.threads)
+        typed = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
+        trainer.n_threads = thread_count(typed.threads)
         live = can_be_live(messages)
         with _status(messages, live, "reading the data"):
-            loaded, wanted, folds = _load_as_asked(options)
+            loaded, wanted, folds = _load_as_asked(typed)
         checkpoints.check_data(kept, loaded)
-        wording.plan(messages, loaded, trainer.model, trainer)
+        options = filled(typed, Facts.of(loaded))
+        wording.plan(messages, loaded, trainer.model, trainer, typed.recipe)
         batches = f" and {wording.plural(kept.batches, 'batch')}" if kept.batches else ""
         messages.print(f"going on after {wording.plural(kept.done, 'epoch')}{batches}\n", markup=False)
         _warm_up(trainer, messages, live)
-        settings = settings_of(options, len(hidden_sizes(options.hidden)))
-        recipe, trainer_of = _recipe_of(options, {**settings, "class_weight": trainer.class_weight})
-        job = Job(options, loaded, wanted, folds, recipe, trainer_of, trainer)
+        blueprint, trainer_of = blueprint_of(options, trainer.class_weight)
+        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
         return _train(job, folder, messages, output, live)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is ready: what was asked for, the data, and the trainer; the rest is for cross-validation."""
+    """A training that is ready: options as typed and as filled in, data, trainer; the rest is for cross-validation."""
 
-    options: TrainOptions
+    typed: TrainOptions
+    options: FilledOptions
     loaded: data.TrainingData
     wanted: data.Options
     folds: int
-    recipe: fitting.Recipe
+    blueprint: fitting.Blueprint
     trainer_of: Callable[[MLP, int], Trainer]
     trainer: Trainer
 
@@ -165,7 +156,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     def say(text: str) -> None:
         messages.print(text, markup=False)
 
-    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.options, loaded), say)
+    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.typed, loaded), say)
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
     code = 0
@@ -182,12 +173,15 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
+    temperature = None
+    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+        temperature = fitting.calibrate(model, *held_out)
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            members = Members(loaded, job.wanted, job.recipe, job.trainer_of, folds=job.folds)
+            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds)
             members.fit()
             found = members.out_of_fold()
             validation = found.metrics
@@ -196,7 +190,11 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     elif options.interval is not None and held_out is not None:
         fitting.give_interval(model, model.predict(held_out[0]), held_out[1], options.interval, options.seed)
     record = runs.training_record(loaded, trainer, validation, bool(code))
-    record |= {"cross_validation": job.folds or None, "baseline": naive if validation else {}}
+    record |= {
+        "cross_validation": job.folds or None,
+        "baseline": naive if validation else {},
+        "temperature": temperature,
+    }
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)
     messages.print()
@@ -211,23 +209,37 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
 def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
     """The data as the options say: see `_load`."""
     small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None and options.folds is None and options.ensemble == 1
+    small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
     share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
     return _load(options.data, table_options(options, check_task(options.task), share), small)
 
 
-def _recipe_of(
-    options: TrainOptions, settings: Mapping[str, Any]
-) -> tuple[fitting.Recipe, Callable[[MLP, int], Trainer]]:
-    """What makes a model for a data set, and a trainer for a model and its number of training rows."""
-    hidden = hidden_sizes(options.hidden)
-    units = hidden_activations(options, len(hidden))
-    recipe = fitting.Recipe(hidden, units, options.seed, options.dtype, loss_of(options.loss))
+def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
+    """What makes a model for a data set, and a trainer for a model and its number of training rows, of filled-in options."""
+    hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
+    settings = settings_of(options, len(hidden), more) | {"class_weight": class_weight}
+    blueprint = fitting.Blueprint(
+        hidden, hidden_activations(options, len(hidden)), options.seed, options.dtype, loss_of(options.loss),
+        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs")},
+    )  # fmt: skip
 
-    def trainer_of(model: MLP, rows: int) -> Trainer:
-        return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
+    def trainer_of(model: MLP, rows: int, dropout: float | None = None) -> Trainer:
+        own = {"batch_size": min(options.batch_size, rows), **({} if dropout is None else {"dropout": dropout})}
+        return Trainer(model, **{**settings, **own})
 
-    return recipe, trainer_of
+    return blueprint, trainer_of
+
+
+def check(typed: TrainOptions) -> None:
+    """Refuse options that cannot be, before anything is read."""
+    options = filled(typed)
+    hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
+    hidden_activations(options, len(hidden))
+    settings_of(options, len(hidden), more)
+    check_more(more)
+    check_task(options.task)
+    one_of("--dtype", options.dtype, DTYPES)
+    check_numbers(options, typed)
 
 
 def _load(

@@ -17,7 +17,8 @@ from fastdl import metrics
 from fastdl.calibration import Interval
 from fastdl.cli import runs, wording
 from fastdl.cli.options import option_error
-from fastdl.cli.train_options import TrainOptions
+from fastdl.cli.recipe import settings_in
+from fastdl.cli.train_options import FilledOptions
 from fastdl.tables import data
 from fastdl.tables.ensemble import Ensemble
 from fastdl.training import fitting
@@ -26,10 +27,10 @@ from fastdl.training.ensembles import Members, TrainerOf
 
 
 def train(
-    options: TrainOptions,
+    options: FilledOptions,
     loaded: data.TrainingData,
     wanted: data.Options,
-    recipe: fitting.Recipe,
+    blueprint: fitting.Blueprint,
     trainer_of: TrainerOf,
     messages: Console,
     output: Console,
@@ -38,7 +39,7 @@ def train(
 ) -> int:
     """Train all models, write the run into its folder, and return the exit code."""
     with option_error("--"):
-        members = Members(loaded, wanted, recipe, trainer_of, options.ensemble, options.folds or 0)
+        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0)
     count = len(members.trainers)
     messages.print(f"{_made_of(options.ensemble, members.folds)}: {wording.plural(count, 'model')}\n")
     interrupted = False
@@ -57,9 +58,11 @@ def train(
     seconds = time.perf_counter() - start
 
     found = members.out_of_fold() if members.folds and not interrupted else None
-    model = members.ensemble() if found is None else members.ensemble(found.temperature)
-    model.metadata["task"] = loaded.targets.task
     held_out = loaded.validation_pair()
+    model = members.ensemble() if found is None else members.ensemble(found.temperature)
+    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+        model = members.calibrated(*held_out)
+    model.metadata["task"] = loaded.targets.task
     y = loaded.targets.y
     if found is not None:
         validation, judged = found.metrics, y[found.rows]

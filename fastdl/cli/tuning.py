@@ -12,68 +12,56 @@ from rich.table import Table
 
 from fastdl import checks
 from fastdl.cli import commands, runs, wording
-from fastdl.cli.options import (
-    check_numbers,
-    dropout_shares,
-    hidden_activations,
-    hidden_sizes,
-    loss_of,
-    one_of,
-    option_error,
-    settings_of,
-    table_options,
-)
+from fastdl.cli.options import dropout_shares, option_error, settings_of, table_options
+from fastdl.cli.recipe import filled, settings_in
 from fastdl.cli.train_options import TuneOptions
 from fastdl.errors import InputError, OptionError
-from fastdl.model import DTYPES, MLP
+from fastdl.model import MLP
 from fastdl.tables import data
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
 from fastdl.training.display import Display
+from fastdl.training.recipes import Facts
 from fastdl.training.trainer import Trainer
 from fastdl.training.tuning import Candidate, Search, Trial, draw, with_rows_to_choose_by
 
 _SHOWN = 5
 
 
-def tune(options: TuneOptions, messages: Console, output: Console) -> int:
+def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
     """Search, train with the best settings on all training rows, and return the exit code."""
-    hidden = hidden_sizes(options.hidden)
-    settings = settings_of(options, len(hidden))
-    check_numbers(options)
+    commands.check(typed)
     with option_error():
-        trials = checks.count(options.trials, "--trials", 1, "the settings to try")
-    _check_alone(options, hidden)
-    runs.check_folder(options.out, options.force)
-    share = 0.2 if options.validation is None else options.validation
-    wanted = replace(table_options(options, check_task(options.task), share), keeps_table=True)
-    loaded = data.load_training(options.data, wanted)
+        trials = checks.count(typed.trials, "--trials", 1, "the settings to try")
+    _check_alone(typed)
+    runs.check_folder(typed.out, typed.force)
+    share = 0.2 if typed.validation is None else typed.validation
+    wanted = replace(table_options(typed, check_task(typed.task), share), keeps_table=True)
+    loaded = data.load_training(typed.data, wanted)
     if len(loaded.train) < fitting.SMALL:
         raise InputError(
             f"tune: expected at least {fitting.SMALL} training rows to choose by, got {len(loaded.train)}; use fastdl train"
         )
     part = with_rows_to_choose_by(loaded, wanted)
     with option_error():
-        settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
-        fitting.check_interval(loaded, options.interval)
-    unit = hidden_activations(options, 1)[0]
-    dtype = one_of("--dtype", options.dtype, DTYPES)
-    recipe = fitting.Recipe(hidden, unit, options.seed, dtype, loss_of(options.loss))
-    batch_size = options.batch_size or commands.BATCH_SIZE
+        class_weight = fitting.check_class_weight(loaded, typed.class_weight, "--class-weight")
+        fitting.check_interval(loaded, typed.interval)
+    options = filled(typed, Facts.of(part))
+    with option_error():
+        blueprint, plain_trainer_of = commands.blueprint_of(options, class_weight)
+    hidden = blueprint.hidden
+    units = blueprint.activation
+    blueprint = replace(blueprint, activation=units[0] if isinstance(units, list) and units else "relu")
 
     def trainer_of(model: MLP, rows: int, candidate: Candidate) -> Trainer:
-        own = {
-            "optimizer": replace(settings["optimizer"], lr=candidate.lr),
-            "dropout": candidate.dropout if candidate.hidden else 0.0,
-            "batch_size": min(batch_size, rows),
-            "early_stopping": None,
-        }
-        return Trainer(model, **{**settings, **own})
+        trainer = plain_trainer_of(model, rows, candidate.dropout if candidate.hidden else 0.0)
+        trainer.optimizer = replace(trainer.optimizer, lr=candidate.lr)
+        trainer.early_stopping = None
+        return trainer
 
-    rate = settings["optimizer"].lr
+    rate = settings_of(options, len(hidden), settings_in(options.set))["optimizer"].lr
     first = Candidate(tuple(hidden), rate, max(dropout_shares(options.dropout, len(hidden)), default=0.0))
-    with option_error("--loss: "):
-        search = Search(part, recipe, trainer_of, draw(first, trials, options.seed), options.epochs)
+    search = Search(part, blueprint, trainer_of, draw(first, trials, options.seed), options.epochs)
     messages.print(
         f"{wording.plural(trials, 'trial')} on {len(part.train):,} rows, compared on {len(part.validation):,} others; "
         f"the first is as the options say"
@@ -83,7 +71,7 @@ def tune(options: TuneOptions, messages: Console, output: Console) -> int:
     _show(messages, found)
     best = found[0].candidate
     chosen = replace(
-        options,
+        typed,
         hidden=",".join(map(str, best.hidden)) or "none",
         lr=best.lr,
         dropout=f"{best.dropout:g}",
@@ -92,7 +80,7 @@ def tune(options: TuneOptions, messages: Console, output: Console) -> int:
     return commands.train(chosen, messages, output, {runs.TRIALS: trials_csv(found)})
 
 
-def _check_alone(options: TuneOptions, hidden: Sequence[int]) -> None:
+def _check_alone(options: TuneOptions) -> None:
     """Refuse options that a search has no use for."""
     if options.folds is not None:
         raise OptionError(
@@ -100,9 +88,9 @@ def _check_alone(options: TuneOptions, hidden: Sequence[int]) -> None:
         )
     if options.time is not None:
         raise OptionError("--time: expected fastdl train with it, got fastdl tune, which draws the rows to choose by")
-    if "," in options.activation:
+    if options.activation is not None and "," in options.activation:
         raise OptionError(f"--activation: expected one name for networks of any depth, got {options.activation!r}")
-    if len(set(dropout_shares(options.dropout, len(hidden)))) > 1:
+    if options.dropout is not None and "," in options.dropout:
         raise OptionError(f"--dropout: expected one share for networks of any depth, got {options.dropout!r}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastdl import checks, schedules
 from fastdl.activations import ActivationLike
 from fastdl.errors import InputError, MissingExtraError
+from fastdl.losses import LossLike
 from fastdl.model import MLP
-from fastdl.optimizers import OPTIMIZERS, Optimizer
+from fastdl.optimizers import Optimizer
 from fastdl.tables.data import Options, TrainingData, prepare
 from fastdl.tables.dialect import Wishes
 from fastdl.tables.ensemble import Ensemble
@@ -24,8 +25,18 @@ from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
 from fastdl.tables.text import tidied
 from fastdl.training.ensembles import Members, OutOfFold
-from fastdl.training.fitting import Recipe, check_class_weight, check_interval, give_interval
+from fastdl.training.fitting import SMALL, calibrate, check_class_weight, check_interval, give_interval
 from fastdl.training.history import History
+from fastdl.training.recipes import (
+    BY_RECIPE,
+    Facts,
+    blueprint_of,
+    check_more,
+    check_recipe,
+    holds_out,
+    resolve,
+    trainer_settings,
+)
 from fastdl.training.trainer import Trainer
 
 try:
@@ -36,7 +47,6 @@ except ImportError as error:
         'the estimators need scikit-learn, which is not installed: pip install "fastdl[sklearn]"'
     ) from error
 
-BATCH_SIZE = 32
 _TARGET = "y"
 
 
@@ -45,14 +55,17 @@ class BaseTabular(BaseEstimator):
 
     Parameters
     ----------
+    recipe : "auto", "realmlp" or "plain" (see `fastdl.training.recipes`): what settings are that are None here
+    settings : more of the recipe by name, such as {"embedding": None, "scaling": "standard", "ntk": False}
     hidden : sizes of the hidden layers
     activation : a name, or one for each hidden layer
+    loss : what is minimised, as that of `fastdl.MLP`; None for the recipe's: that of the task, of smoothed labels
     optimizer : a name, or an instance such as `fastdl.Adam(lr=1e-3)`
-    lr : learning rate, where `optimizer` is a name; None for the optimizer's own
-    batch_size : rows per step; None for 32, or all if there are fewer
+    lr : learning rate, where `optimizer` is no instance; None for the recipe's, or that of another optimizer
+    batch_size : rows per step
     epochs : passes over the training rows
     l2 : penalty on the weights
-    schedule, clip_norm, dropout, early_stopping : as those of `fastdl.Trainer`
+    schedule, clip_norm, dropout, early_stopping : as those of `fastdl.Trainer`; early stopping is off with 0
     ensemble : train so many models of other seeds at once (`seed`, `seed` + 1, ...); the mean of them predicts
     cross_validation : cut the rows into so many folds, those of a `group` together, and hold each out from a model, or from
         `ensemble` models; the mean of them all predicts. Each row is then predicted by models that have not seen it: that is
@@ -60,8 +73,9 @@ class BaseTabular(BaseEstimator):
         chooses the epoch that it is predicted with, which flatters these metrics a little
     categorical, numeric, date, ignore : names of columns of which you say what they are; the others show it
     na_values : more words for missing values in columns of text
-    validation : share of the rows that is held out and measured after each epoch; None for 0.2 where `early_stopping`,
-        `group`, `time` or intervals need such rows and there are no folds, and for 0, all rows to learn from, elsewhere
+    validation : share of the rows that is held out and measured after each epoch; None for 0.2 where recipe, `early_stopping`,
+        `group`, `time` or intervals need such rows and there are no folds, and for 0, all rows to learn from, elsewhere (and
+        where there are less than 50 rows and only the recipe needs them)
     group, time : a column that says which rows belong together, or which come last: those are held out
     seed : of the split, the weights and the shuffling
     threads : how many threads work on a step, or "auto"
@@ -84,16 +98,19 @@ class BaseTabular(BaseEstimator):
     def __init__(
         self,
         *,
-        hidden: Sequence[int] = (256, 128),
-        activation: ActivationLike | Sequence[ActivationLike] = "relu",
-        optimizer: str | Optimizer = "adam",
+        recipe: str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        hidden: Sequence[int] | None = None,
+        activation: ActivationLike | Sequence[ActivationLike] | None = None,
+        loss: LossLike | None = None,
+        optimizer: str | Optimizer | None = None,
         lr: float | None = None,
         batch_size: int | None = None,
-        epochs: int = 40,
-        l2: float = 1e-3,
+        epochs: int | None = None,
+        l2: float | None = None,
         schedule: schedules.Schedule | None = None,
         clip_norm: float | None = None,
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] | None = None,
         early_stopping: int | None = None,
         ensemble: int = 1,
         cross_validation: int | None = None,
@@ -109,8 +126,11 @@ class BaseTabular(BaseEstimator):
         threads: int | str = "auto",
         dtype: str = "float32",
     ) -> None:
+        self.recipe = recipe
+        self.settings = settings
         self.hidden = hidden
         self.activation = activation
+        self.loss = loss
         self.optimizer = optimizer
         self.lr = lr
         self.batch_size = batch_size
@@ -136,6 +156,8 @@ class BaseTabular(BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, class_weight: str | None) -> None:
         size = checks.count(self.ensemble, "ensemble", 1, "the models to train")
+        check_recipe(self.recipe)
+        more = check_more(self.settings)
         folds = self._n_folds()
         loaded, options, n_rows = self._load(X, y)
         check_interval(loaded, self._interval, folds)
@@ -144,36 +166,42 @@ class BaseTabular(BaseEstimator):
         if sample_weight is not None:
             weights = checks.weights(sample_weight, n_rows, "sample_weight")[loaded.rows]
 
+        given = {name: getattr(self, name) for name in BY_RECIPE}
+        chosen = resolve(self.recipe, Facts.of(loaded, folds), given, more)
+        fitted = trainer_settings(chosen)
+
         def trainer_of(model: MLP, rows: int) -> Trainer:
+            asked = self.batch_size is not None
             return Trainer(
                 model,
-                self._optimizer(),
-                self.batch_size or min(BATCH_SIZE, rows),
-                self.epochs,
-                self.l2,
-                self.seed,
-                self.threads,
-                schedule=self.schedule,
+                batch_size=chosen["batch_size"] if asked else min(chosen["batch_size"], rows),
+                seed=self.seed,
+                n_threads=self.threads,
                 clip_norm=self.clip_norm,
-                dropout=self.dropout,
-                early_stopping=self.early_stopping,
                 class_weight=class_weight,
+                **fitted,
             )
 
-        recipe = Recipe(list(self.hidden), self.activation, self.seed, self.dtype)
-        members = Members(loaded, options, recipe, trainer_of, size, folds, weights)
+        blueprint = blueprint_of(chosen, self.seed, self.dtype)
+        members = Members(loaded, options, blueprint, trainer_of, size, folds, weights)
         found = None
         if size == 1 and not folds:
             trainer = members.trainers[0]
             inputs, targets = loaded.training_pair()
             own = None if weights is None else weights[loaded.train]
-            trainer.fit(inputs, targets, validation_data=loaded.validation_pair(), sample_weight=own)
+            held_out = loaded.validation_pair()
+            trainer.fit(inputs, targets, validation_data=held_out, sample_weight=own)
+            if chosen["calibrate"] and held_out is not None and trainer.model.output != "linear":
+                calibrate(trainer.model, *held_out)
             assert isinstance(trainer.model, TableModel)
             self.model_: TableModel | Ensemble = trainer.model
         else:
             members.fit()
+            held_out = loaded.validation_pair()
             found = members.out_of_fold() if folds else None
             self.model_ = members.ensemble(1.0 if found is None else found.temperature)
+            if chosen["calibrate"] and held_out is not None and self.model_.output != "linear":
+                self.model_ = members.calibrated(*held_out)
             self.model_.metadata["task"] = loaded.targets.task
         self.history_: History = members.history
         self._note_folds(loaded, found, n_rows)
@@ -228,8 +256,9 @@ class BaseTabular(BaseEstimator):
         if frame.height == 0:
             raise InputError("X: expected at least one row to learn from, got an empty table")
         names, frame = self._with_targets(frame, y)
-        wanting = (self.early_stopping, self.group, self.time, self._interval)
-        held_out = self.cross_validation is None and any(want is not None for want in wanting)
+        wanting = (self.early_stopping or None, self.group, self.time, self._interval)
+        of_recipe = self.early_stopping is None and holds_out(self.recipe) and frame.height >= SMALL
+        held_out = self.cross_validation is None and (of_recipe or any(want is not None for want in wanting))
         options = Options(
             target=names,
             task=self._chosen_task(names),
@@ -273,15 +302,6 @@ class BaseTabular(BaseEstimator):
         if getattr(array, "ndim", 1) == 2:
             return [to_polars(y, "y").to_series()]
         return [to_series(y, "y")]
-
-    def _optimizer(self) -> Optimizer:
-        if isinstance(self.optimizer, Optimizer):
-            return self.optimizer
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        kind: Any = OPTIMIZERS[self.optimizer]
-        made: Optimizer = kind() if self.lr is None else kind(lr=self.lr)
-        return made
 
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "model_")

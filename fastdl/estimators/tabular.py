@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fastdl.activations import ActivationLike
 from fastdl.calibration import Interval
 from fastdl.errors import InputError
 from fastdl.estimators.base_tabular import BaseTabular, both_classes
+from fastdl.losses import LossLike
 from fastdl.optimizers import Optimizer
 from fastdl.tables.model import as_array, labels_of
 
@@ -41,16 +42,19 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         self,
         *,
         class_weight: str | None = None,
-        hidden: Sequence[int] = (256, 128),
-        activation: ActivationLike | Sequence[ActivationLike] = "relu",
-        optimizer: str | Optimizer = "adam",
+        recipe: str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        hidden: Sequence[int] | None = None,
+        activation: ActivationLike | Sequence[ActivationLike] | None = None,
+        loss: LossLike | None = None,
+        optimizer: str | Optimizer | None = None,
         lr: float | None = None,
         batch_size: int | None = None,
-        epochs: int = 40,
-        l2: float = 1e-3,
+        epochs: int | None = None,
+        l2: float | None = None,
         schedule: schedules.Schedule | None = None,
         clip_norm: float | None = None,
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] | None = None,
         early_stopping: int | None = None,
         ensemble: int = 1,
         cross_validation: int | None = None,
@@ -67,10 +71,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         dtype: str = "float32",
     ) -> None:
         self.class_weight = class_weight
-        settings = {
-            name: value for name, value in locals().items() if name not in ("self", "class_weight", "__class__")
-        }
-        super().__init__(**settings)
+        given = {name: value for name, value in locals().items() if name not in ("self", "class_weight", "__class__")}
+        super().__init__(**given)
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> TabularClassifier:
         """Learn the classes y [N] of the rows of X; `sample_weight` [N] weights the rows' losses."""
@@ -115,16 +117,19 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         self,
         *,
         interval: float | None = None,
-        hidden: Sequence[int] = (256, 128),
-        activation: ActivationLike | Sequence[ActivationLike] = "relu",
-        optimizer: str | Optimizer = "adam",
+        recipe: str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        hidden: Sequence[int] | None = None,
+        activation: ActivationLike | Sequence[ActivationLike] | None = None,
+        loss: LossLike | None = None,
+        optimizer: str | Optimizer | None = None,
         lr: float | None = None,
         batch_size: int | None = None,
-        epochs: int = 40,
-        l2: float = 1e-3,
+        epochs: int | None = None,
+        l2: float | None = None,
         schedule: schedules.Schedule | None = None,
         clip_norm: float | None = None,
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] | None = None,
         early_stopping: int | None = None,
         ensemble: int = 1,
         cross_validation: int | None = None,

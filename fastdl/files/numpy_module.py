@@ -40,7 +40,7 @@ def write(path: str | os.PathLike[str], model: Portable) -> None:
 
 def source(model: Portable) -> str:
     """The text of the module."""
-    body = "\n\n\n".join([*_functions(model), _inputs(model), _OUTPUTS, *_predictions(model), *_main(model)])
+    body = "\n\n\n".join([*_functions(model), _inputs(model), _outputs(model), *_predictions(model), *_main(model)])
     sections = [_docstring(model), _imports(body), _constants(model), body, _numbers(model)]
     text = "\n".join(section.strip("\n") + "\n" + gap for section, gap in zip(sections, ("", "", "\n", "\n", "")))
     return text if model.table is None else f"{text}\n\n{_RUN}"
@@ -97,6 +97,7 @@ def _constants(model: Portable) -> str:
         lines.append(_array("CLASSES", model.classes, _class_type(model.classes)))
     if scaling is not None:
         lines += [_array("MEAN", scaling.mean.tolist()), _array("SCALE", scaling.scale.tolist())]
+        lines += [] if scaling.clip is None else [f"CLIP = {scaling.clip!r}"]
     if model.units is not None:
         lines += [_array(name, values.tolist()) for name, values in zip(("Y_MEAN", "Y_SCALE"), model.units)]
     return "\n".join(lines) + "\n"
@@ -133,6 +134,8 @@ def _literal(value: Any, indent: int) -> str:
 def _functions(model: Portable) -> list[str]:
     """The source of what the model uses of `standalone`, in the order that it has there."""
     used = {a.name for a in model.activations} | {"identity"}
+    used |= {"embedded"} if model.stage is not None else set()
+    used |= {"clipped"} if model.scaling is not None and model.scaling.clip is not None else set()
     used |= {"softmax"} if model.output == "softmax" else {"sigmoid"} if model.output == "sigmoid" else set()
     if model.table is not None:
         used |= {_call(column)[0] for column in model.table.columns}
@@ -176,6 +179,8 @@ def _call(column: Input) -> tuple[str, dict[str, Any]]:
 
 def _inputs(model: Portable) -> str:
     scaled = "((X - MEAN) / SCALE)" if model.scaling is not None else "X"
+    if model.scaling is not None and model.scaling.clip is not None:
+        scaled = f"clipped({scaled}, CLIP)"
     if model.table is None:
         return textwrap.dedent(f'''
             def inputs(X):
@@ -204,11 +209,15 @@ def _inputs(model: Portable) -> str:
 _OUTPUTS = textwrap.dedent('''
     def raw_outputs(X):
         """What the last layer gives [N, O], before it is read as probabilities, labels or numbers."""
-        a = inputs(X)
+        a = INPUTS
         for weight, bias, (activation, alpha) in zip(WEIGHTS, BIASES, ACTIVATIONS):
             a = activation(a @ weight + bias, alpha)
         return a
 ''').strip()
+
+
+def _outputs(model: Portable) -> str:
+    return _OUTPUTS.replace("INPUTS", "inputs(X)" if model.stage is None else "embedded(inputs(X), *STAGE)")
 
 
 def _predictions(model: Portable) -> list[str]:
@@ -282,20 +291,39 @@ def _numbers(model: Portable) -> str:
     units = [f"({a.name}, {a.alpha if a.spec.alpha else None})" for a in model.activations]
     lines.append(f"ACTIVATIONS = [{', '.join([*units, '(identity, None)'])}]  # one for each layer, and its alpha")
     kind = model.dtype.newbyteorder("<")
-    flat = np.concatenate([part.ravel() for pair in zip(model.weights, model.biases) for part in pair]).astype(kind)
+    parts = [part.ravel() for pair in zip(model.weights, model.biases) for part in pair]
+    stage = model.stage
+    parts += [] if stage is None else [part.ravel() for part in stage.numbers]
+    flat = np.concatenate(parts).astype(kind)
     written = base64.b64encode(flat.tobytes()).decode()
     text = "\n".join(written[i : i + WIDTH] for i in range(0, len(written), WIDTH))
+    sizes = "LAYERS" if stage is None else _literal([int(model.weights[0].shape[0]), *model.layers[1:]], 8)
+    learnt = ""
+    if stage is not None:
+        columns, others = _literal(list(stage.embedded), 11), _literal(list(stage.others), 9)
+        learnt = _STAGE.format(columns=columns, others=others, shapes=[list(part.shape) for part in stage.numbers])
     return "\n".join(lines) + textwrap.dedent('''
         # Weights [inputs, outputs] row by row and biases of each layer, one after the other, in base64.
         PARAMETERS = np.frombuffer(base64.b64decode("""
         TEXT
         """), DTYPE)
-        WEIGHTS, BIASES, at = [], [], 0
-        for n_in, n_out in zip(LAYERS, LAYERS[1:]):
+        WEIGHTS, BIASES, at, sizes = [], [], 0, SIZES
+        for n_in, n_out in zip(sizes, sizes[1:]):
             WEIGHTS.append(PARAMETERS[at : at + n_in * n_out].reshape(n_in, n_out))
             BIASES.append(PARAMETERS[at + n_in * n_out : at + (n_in + 1) * n_out])
             at += (n_in + 1) * n_out
-    ''').replace("TEXT", text)  # fmt: skip
+    ''').replace("SIZES", sizes).replace("TEXT", text) + learnt  # fmt: skip
+
+
+_STAGE = textwrap.dedent("""
+    # What is learnt before the first layer: frequencies, phases, weights and biases of embedded columns, and the scales of all.
+    EMBEDDED = {columns}
+    OTHERS = {others}
+    STAGE = [EMBEDDED, OTHERS]
+    for shape in {shapes}:
+        STAGE.append(PARAMETERS[at : at + int(np.prod(shape))].reshape(shape))
+        at += int(np.prod(shape))
+""").lstrip("\n")
 
 
 _RUN = textwrap.dedent("""

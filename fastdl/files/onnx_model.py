@@ -23,7 +23,7 @@ from fastdl._version import __version__
 from fastdl.files import onnx_columns
 from fastdl.files.atomic import atomic_write
 from fastdl.files.onnx_graph import IR_VERSIONS, ML_OPSET, Graph, activate, kind_of, onnx
-from fastdl.files.portable import Portable
+from fastdl.files.portable import Portable, Stage
 
 
 def write(path: str | os.PathLike[str], model: Portable) -> None:
@@ -107,10 +107,39 @@ def _scaled(model: Portable, graph: Graph, features: str) -> str:
         return features
     exact = graph.cast(features, np.float64)
     centred = graph.add("Sub", exact, graph.constant(model.scaling.mean, "mean"))
-    return graph.cast(graph.add("Div", centred, graph.constant(model.scaling.scale, "scale")), model.dtype)
+    scaled = graph.add("Div", centred, graph.constant(model.scaling.scale, "scale"))
+    if model.scaling.clip is not None:  # x / sqrt(1 + (x / clip)^2)
+        share = graph.add("Div", scaled, graph.constant(model.scaling.clip, "clip"))
+        squared = graph.add("Add", graph.add("Mul", share, share), graph.constant(1.0, "one"))
+        scaled = graph.add("Div", scaled, graph.add("Sqrt", squared))
+    return graph.cast(scaled, model.dtype)
+
+
+def _staged(stage: Stage, graph: Graph, value: str) -> str:
+    """What an input stage makes of the inputs: cosines behind linear maps, the inputs themselves, and scales."""
+    parts = []
+    if stage.embedded:
+        turn = graph.constant(
+            2 * np.pi * stage.numbers.frequencies.astype(np.float64), "frequencies", stage.numbers.scale.dtype
+        )
+        x = graph.add("Gather", value, graph.constant(stage.embedded, "embedded", np.int64), axis=1)
+        x = graph.add("Unsqueeze", x, graph.constant([2], "axis", np.int64))  # [N, E, 1]
+        angles = graph.add("Add", graph.add("Mul", x, turn), graph.constant(stage.numbers.phases, "phases"))
+        maps = graph.constant(stage.numbers.weights, "embedding")
+        mapped = graph.add("Einsum", graph.add("Cos", angles), maps, equation="nej,ekj->nek")
+        mapped = graph.add("Add", mapped, graph.constant(stage.numbers.biases, "embedding_bias"))
+        size = len(stage.embedded) * (stage.numbers.biases.shape[1] + 1)
+        both = graph.add("Concat", mapped, x, axis=2)
+        parts.append(graph.add("Reshape", both, graph.constant([-1, size], "shape", np.int64)))
+    if stage.others:
+        parts.append(graph.add("Gather", value, graph.constant(stage.others, "others", np.int64), axis=1))
+    value = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    return graph.add("Mul", value, graph.constant(stage.numbers.scale, "input_scale")) if stage.has_scale else value
 
 
 def _layers(model: Portable, graph: Graph, value: str) -> str:
+    if model.stage is not None:
+        value = _staged(model.stage, graph, value)
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases)):
         product = graph.add("MatMul", value, graph.constant(weight, f"weight_{i}"))
         value = graph.add("Add", product, graph.constant(bias, f"bias_{i}"))

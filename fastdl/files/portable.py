@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import network
+from fastdl import embeddings, network
 from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.losses import Loss
+from fastdl.network import StageViews
 from fastdl.scaling import Scaling
 
 
@@ -123,12 +124,31 @@ class TableInputs:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What stands before the first layer: some inputs become several numbers each, and all get a scale.
+
+    embedded, others : which inputs are embedded and which pass as they are, behind them
+    numbers : what is learnt (see `fastdl.network.StageViews`)
+    """
+
+    embedded: tuple[int, ...]
+    others: tuple[int, ...]
+    numbers: StageViews
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether there are scales."""
+        return self.numbers.scale.size > 0
+
+
+@dataclass(frozen=True)
 class Portable:
     """All of a model that its predictions depend on.
 
     description : the model's plain JSON values, as a model file holds them
     weights, biases : (in, out) and (out,) of each layer
     table : what raw columns become; None for a model of arrays
+    stage : what stands before the first layer, or None
     """
 
     description: dict[str, Any]
@@ -138,15 +158,17 @@ class Portable:
     scaling: Scaling | None
     log_link: bool
     table: TableInputs | None = None
+    stage: Stage | None = None
 
     @classmethod
     def of(cls, description: dict[str, Any], parameters: NDArray[Any], table: TableInputs | None = None) -> Portable:
         """The model of a description and its flat parameters [P]."""
-        weights, biases = network.views(description["layers"], parameters)
+        dense, stage = cut(description, parameters)
+        weights, biases = network.views(dense, parameters)
         units = tuple(Activation(entry["name"], entry["alpha"]) for entry in description["activations"])
         loss = Loss(description["loss"]["name"], _tuple(description["loss"]["parameter"]))
         scaling = Scaling.from_json(description["scaling"])
-        return cls(description, weights, biases, units, scaling, loss.is_log_link, table)
+        return cls(description, weights, biases, units, scaling, loss.is_log_link, table, stage)
 
     @property
     def layers(self) -> list[int]:
@@ -211,6 +233,18 @@ def one_hot_rows(width: int) -> NDArray[np.float64]:
     return np.eye(width + 1, width)
 
 
+def cut(description: dict[str, Any], parameters: NDArray[Any]) -> tuple[list[int], Stage | None]:
+    """(sizes of the dense layers, what stands before them) of a description and its flat parameters [P]."""
+    n_in, *others = description["layers"]
+    embedding = embeddings.from_json(description.get("embedding"))
+    stage = embeddings.stage_of(embedding, description.get("scale_inputs", False), n_in)
+    if stage is None:
+        return [n_in, *others], None
+    dense = [stage.n_outputs(n_in), *others]
+    rest = tuple(stage.order(n_in)[len(stage.embedded) :])
+    return dense, Stage(stage.embedded, rest, stage.views(parameters[network.n_parameters(dense) :]))
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -244,6 +278,11 @@ def described(
     }
     flat = [np.asarray(part, dtype).ravel() for pair in zip(weights, biases) for part in pair]
     return description | more, np.concatenate(flat)
+
+
+def is_plain(model: Portable) -> bool:
+    """Whether nothing but a standardisation stands before the first layer, which `folded` can take into it."""
+    return model.stage is None and (model.scaling is None or model.scaling.clip is None)
 
 
 def folded(model: Portable, fold_targets: bool = False) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastdl.activations import ACTIVATIONS, Activation
 from fastdl.errors import InputError, MissingExtraError
-from fastdl.files.portable import Portable, described, folded
+from fastdl.files.portable import Portable, described, folded, is_plain
 
 _OUTPUTS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "linear", "exp": "linear"}
 """Our output unit for each of scikit-learn's output activations."""
@@ -104,6 +104,11 @@ def to_sklearn(model: Portable) -> Any:
         raise InputError(
             f"to_sklearn: expected one activation for all hidden layers, of relu, tanh, sigmoid and identity, which scikit-learn "
             f"has, got {', '.join(sorted(names))}; fastdl.MLPClassifier and MLPRegressor have the others"
+        )
+    if not is_plain(model):
+        raise InputError(
+            "to_sklearn: expected a model of dense layers, got one that clips or embeds its inputs, which scikit-learn cannot; "
+            "train with recipe='plain', or export ONNX"
         )
     weights, biases = folded(model, fold_targets=True)
     settings = {

@@ -16,6 +16,20 @@ MISSING_WORDS: set[str] = set()
 MISSING_NUMBERS: set[float] = set()
 
 
+def clipped(x, limit):
+    """x / sqrt(1 + (x / limit)^2): x near 0, and never further than the limit from it."""
+    return x / np.hypot(1.0, x / limit)
+
+
+def embedded(x, columns, others, frequencies, phases, weights, biases, scale):
+    """Embedded columns as linear maps of cosines of them and they themselves, the other columns behind; all times a scale."""
+    inputs = x[:, columns][:, :, None]
+    angles = 2 * np.pi * frequencies.astype(np.float64) * inputs + phases
+    maps = np.einsum("nej,ekj->nek", np.cos(angles), weights) + biases
+    x = np.concatenate([np.concatenate([maps, inputs], axis=2).reshape(len(x), -1), x[:, others]], axis=1)
+    return (x * scale if len(scale) else x).astype(weights.dtype)
+
+
 # Activations by their names: of z [N, O], and of alpha, which few have.
 
 

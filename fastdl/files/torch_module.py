@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastdl.activations import ACTIVATIONS, Activation
 from fastdl.errors import InputError, MissingExtraError
-from fastdl.files.portable import Portable, described, folded
+from fastdl.files.portable import Portable, described, folded, is_plain
 from fastdl.losses import OUTPUTS
 from fastdl.suggest import did_you_mean
 
@@ -35,6 +36,8 @@ def torch() -> Any:
 def to_torch(model: Portable, dtype: str | None = None) -> Any:
     """An `nn.Sequential` from raw inputs [N, I] to raw outputs [N, O]: Linear, activation, Linear, ...
 
+    Where inputs are clipped or embedded a module `inputs` stands in front. The others have their numbers as names all the same.
+
     Raises
     ------
     InputError : dtype is none of ours
@@ -45,18 +48,50 @@ def to_torch(model: Portable, dtype: str | None = None) -> Any:
     if name not in ("float32", "float64"):
         raise InputError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
     kind = getattr(torch(), name)
-    modules: list[Any] = []
-    for i, (weight, bias) in enumerate(zip(*folded(model))):
+    modules: dict[str, Any] = {}
+    dense = folded(model) if is_plain(model) else (model.weights, model.biases)
+    for i, (weight, bias) in enumerate(zip(*dense)):
         linear = nn.Linear(*weight.shape, dtype=kind)
         with torch().no_grad():
             linear.weight.copy_(torch().from_numpy(np.ascontiguousarray(weight.T)))
-            linear.bias.copy_(torch().from_numpy(bias))
-        modules.append(linear)
+            linear.bias.copy_(torch().from_numpy(np.array(bias)))
+        modules[str(2 * i)] = linear
         if i < len(model.activations):
             activation = model.activations[i]
             alpha = {_ALPHAS[activation.name]: activation.alpha} if activation.name in _ALPHAS else {}
-            modules.append(getattr(nn, activation.spec.torch or "")(**alpha))
-    return nn.Sequential(*modules)
+            modules[str(2 * i + 1)] = getattr(nn, activation.spec.torch or "")(**alpha)
+    first = {} if is_plain(model) else {"inputs": _inputs(model, kind)}
+    return nn.Sequential(OrderedDict(first | modules))
+
+
+def _inputs(model: Portable, kind: Any) -> Any:
+    """A module that does what the model does in front of its first layer; frequencies and the like are its parameters."""
+    nn, scaling, stage = torch().nn, model.scaling, model.stage
+
+    class Inputs(nn.Module):  # type: ignore[name-defined]
+        """Standardisation with smooth clipping, and embeddings of numbers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            for name in () if scaling is None else ("mean", "scale"):
+                self.register_buffer(name, torch().tensor(getattr(scaling, name), dtype=kind))
+            for name, values in ({} if stage is None else stage.numbers._asdict()).items():
+                setattr(self, f"learnt_{name}", nn.Parameter(torch().tensor(values, dtype=kind)))
+
+        def forward(self, x: Any) -> Any:
+            if scaling is not None:
+                x = (x - self.mean) / self.scale
+                if scaling.clip is not None:
+                    x = x / torch().sqrt(1 + (x / scaling.clip) ** 2)
+            if stage is None:
+                return x
+            own = x[:, list(stage.embedded)].unsqueeze(2)
+            angles = 2 * np.pi * self.learnt_frequencies * own + self.learnt_phases
+            maps = torch().einsum("nej,ekj->nek", torch().cos(angles), self.learnt_weights) + self.learnt_biases
+            x = torch().cat([torch().cat([maps, own], 2).flatten(1), x[:, list(stage.others)]], 1)
+            return x * self.learnt_scale if stage.has_scale else x
+
+    return Inputs()
 
 
 def from_torch(module: Any, output: str | None = None) -> tuple[dict[str, Any], NDArray[Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, network
+from fastdl import checks, described, embeddings
 from fastdl.errors import InputError
 from fastdl.files import native
 from fastdl.losses import Loss
@@ -293,8 +293,8 @@ class Ensemble:
             place = metadata.get("preprocessor")
             if place is not None:
                 metadata["preprocessor"] = told["preprocessors"][place]
-            sizes = member["layers"]
-            stop = start + network.n_parameters(sizes)
+            embedding = embeddings.from_json(member.get("embedding"))
+            stop = start + described.count(member["layers"], embedding, member.get("scale_inputs", False))
             model = model_of({**member, "metadata": metadata}, parameters[start:stop])
             if place is not None and isinstance(model, TableModel):
                 model.preprocessor = shared[place]

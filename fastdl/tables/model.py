@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,17 @@ class TableModel(MLP):
         self.metadata["preprocessor"] = value.to_json()
         self.feature_names = value.feature_names
 
-    def standardize(self, X: Any, y: ArrayLike | None = None) -> TableModel:
+    def standardize(
+        self, X: Any, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
+    ) -> TableModel:
         """As that of `MLP`, of a table's rows too."""
         if not isinstance(X, EncodedRows):
-            super().standardize(X, y)
+            super().standardize(X, y, robust, clip)
             return self
-        scaling = X.statistics()
+        scaling = replace(X.robust_statistics() if robust else X.statistics(), clip=clip)
         if y is not None:
             of_targets = Scaling.of(np.asarray(y, dtype=np.float64).reshape(len(X), -1))
-            scaling = Scaling(scaling.mean, scaling.scale, of_targets.mean, of_targets.scale)
+            scaling = replace(scaling, y_mean=of_targets.mean, y_scale=of_targets.scale)
         self.scaling = scaling
         return self
 

@@ -16,7 +16,7 @@ from fastdl.model import MLP
 from fastdl.tables import data, split
 from fastdl.tables.data import TrainingData
 from fastdl.tables.ensemble import Ensemble
-from fastdl.training.fitting import Recipe
+from fastdl.training.fitting import Blueprint
 from fastdl.training.history import History
 from fastdl.training.many import jobs_on
 from fastdl.training.pool import FitResult, ManyProgress, Pool
@@ -60,7 +60,7 @@ class Members:
     Parameters
     ----------
     loaded, options : the data, and what they were prepared with
-    recipe : of each model; member i of the same rows has seeds that are i higher than those of the first
+    blueprint : of each model; member i of the same rows has seeds that are i higher than those of the first
     trainer_of : makes their trainers
     size : how many models there are of the same rows
     folds : how many parts the rows are cut into: each is held out from `size` models, which learn the columns anew from
@@ -72,7 +72,7 @@ class Members:
         self,
         loaded: TrainingData,
         options: data.Options,
-        recipe: Recipe,
+        blueprint: Blueprint,
         trainer_of: TrainerOf,
         size: int = 1,
         folds: int = 0,
@@ -87,7 +87,7 @@ class Members:
             trainers: list[Trainer] = []
             for i in range(size):
                 scaling = trainers[0].model.scaling if trainers else None
-                trainer = trainer_of(replace(recipe, seed=recipe.seed + i).model(part, scaling), len(part.train))
+                trainer = trainer_of(replace(blueprint, seed=blueprint.seed + i).model(part, scaling), len(part.train))
                 trainer.seed += i
                 trainers.append(trainer)
             self.parts.append(Part(part, trainers))
@@ -134,6 +134,13 @@ class Members:
     def ensemble(self, temperature: float = 1.0) -> Ensemble:
         """The models that are any good as one."""
         return Ensemble([trainer.model for trainer in self.trained], temperature)
+
+    def calibrated(self, X: Any, y: NDArray[Any]) -> Ensemble:
+        """The same, at the temperature that fits rows best which no model has learnt from."""
+        whole = self.ensemble()
+        raws, targets = whole.raw_of_each(X), whole.prepare_targets(y, len(X))
+        loss_of = calibration.careful(lambda t: _log_loss(whole.averaged(raws, t), targets), len(targets))
+        return self.ensemble(calibration.best_temperature(loss_of))
 
     def out_of_fold(self) -> OutOfFold:
         """What the models say of the rows that they have not seen, after `fit` with folds."""

@@ -16,16 +16,17 @@ from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.tables import data, split
 from fastdl.tables.data import TrainingData
-from fastdl.training.fitting import Recipe
+from fastdl.training.fitting import Blueprint
 from fastdl.training.many import jobs_on
 from fastdl.training.pool import ManyProgress, Pool
 from fastdl.training.trainer import Trainer
 
-LOWEST_RATE, HIGHEST_RATE = 1e-4, 3e-2
+RATES = 10.0
 WIDTHS = (32, 64, 128, 256, 512)
 DEEPEST = 4
 DROPOUT = (0.0, 0.0, 0.1, 0.2, 0.3)
-"""What candidates are drawn from: rates evenly by their logarithm, one width for all layers, half narrower towards the end."""
+"""What candidates are drawn from: rates from a tenth to ten times that of the first, evenly by their logarithm; one width for all
+layers, half of them narrower towards the end."""
 KEPT = 3
 """One trial in so many goes on to the next round, for so many times as many epochs."""
 ROUNDS = 3
@@ -70,7 +71,7 @@ def draw(first: Candidate, count: int, seed: int) -> list[Candidate]:
         width, depth = int(rng.choice(WIDTHS)), int(rng.integers(1, DEEPEST + 1))
         narrows = bool(rng.integers(2))
         hidden = tuple(max(WIDTHS[0], width >> i) if narrows else width for i in range(depth))
-        lr = float(np.exp(rng.uniform(math.log(LOWEST_RATE), math.log(HIGHEST_RATE))))
+        lr = first.lr * RATES ** float(rng.uniform(-1, 1))
         found.append(Candidate(hidden, float(f"{lr:.3g}"), float(rng.choice(DROPOUT))))
     return found
 
@@ -103,7 +104,7 @@ class Search:
     Parameters
     ----------
     loaded : the data; trials are compared on its validation rows
-    recipe : of each model, but for its hidden layers
+    blueprint : of each model, but for its hidden layers
     trainer_of : makes the trainer for a model, its number of training rows, and a candidate
     candidates : at least one
     epochs : of a trial that goes through all rounds
@@ -112,7 +113,7 @@ class Search:
     def __init__(
         self,
         loaded: TrainingData,
-        recipe: Recipe,
+        blueprint: Blueprint,
         trainer_of: Callable[[MLP, int, Candidate], Trainer],
         candidates: Sequence[Candidate],
         epochs: int,
@@ -123,7 +124,7 @@ class Search:
         first: MLP | None = None
         for candidate in candidates:
             hidden = list(candidate.hidden)
-            model = replace(recipe, hidden=hidden).model(loaded, None if first is None else first.scaling)
+            model = replace(blueprint, hidden=hidden).model(loaded, None if first is None else first.scaling)
             first = model if first is None else first
             self._trainers.append(trainer_of(model, len(loaded.train), candidate))
 

@@ -34,14 +34,20 @@ def random_network(seed, dtype="float32"):
     units = [names[(seed + 3 * i) % len(names)] for i in range(depth)]
     units = [Activation(name, 0.3 if Activation(name).spec.alpha else None) for name in units]
     layers = [int(n) for n in rng.integers(1, 40, depth + 1)] + [n_outputs]
-    model = fastdl.MLP(layers, units, output, seed=seed, dtype=dtype, loss=loss)
+    columns = sorted(rng.choice(layers[0], 1 + layers[0] // 2, replace=False).tolist())
+    embedding = fastdl.PBLD(3 + seed % 2, 5, 0.3, columns if seed % 5 else None) if seed % 3 == 1 else None
+    model = fastdl.MLP(
+        layers, units, output, seed=seed, dtype=dtype, loss=loss, embedding=embedding, scale_inputs=seed % 4 == 1
+    )
+    if model.scale_inputs:
+        model.input_stage.scale[:] = rng.normal(size=model.input_stage.scale.size)
     for bias in model.biases:
         bias[:] = 0.3 * rng.normal(size=bias.size)
     model.classes = classes
     X = rng.normal(size=(50, layers[0])) * rng.uniform(0.1, 3, layers[0]) + rng.normal(size=layers[0])
     if seed % 2:
         y = 1e4 * rng.normal(size=(50, n_outputs)) + 1e5 if output == "linear" and loss != "poisson" else None
-        model.standardize(X, y)
+        model.standardize(X, y, robust=seed % 3 == 0)
     return model, X.astype(dtype)
 
 

@@ -19,6 +19,7 @@ from fastdl import InputError, TabularClassifier, TabularRegressor
 from fastdl.tables import split
 
 QUICK = {"hidden": (8,), "epochs": 3, "threads": 1}
+PLAIN = {**QUICK, "recipe": "plain"}
 FAST = ["--hidden", "8", "--epochs", "3", "--threads", "1"]
 
 
@@ -118,8 +119,8 @@ def test_members_that_do_not_fit_together():
 
 def test_an_ensemble_is_the_mean_of_trainings_with_other_seeds():
     frame, y = frame_of()
-    alone = [TabularRegressor(seed=s, **QUICK).fit(frame, y).predict(frame) for s in (5, 6, 7)]
-    model = TabularRegressor(seed=5, ensemble=3, **QUICK).fit(frame, y)
+    alone = [TabularRegressor(seed=s, **PLAIN).fit(frame, y).predict(frame) for s in (5, 6, 7)]
+    model = TabularRegressor(seed=5, ensemble=3, **PLAIN).fit(frame, y)
     np.testing.assert_allclose(model.predict(frame), np.mean(alone, axis=0), rtol=1e-6)
     assert len(model.model_.members) == 3
     assert len(model.history_) == 3
@@ -130,10 +131,10 @@ def test_an_ensemble_is_the_mean_of_trainings_with_other_seeds():
 def test_out_of_fold_predictions_are_of_models_that_have_not_seen_the_row(size):
     """Each fold trained by hand on the other rows."""
     frame, y = frame_of()
-    model = TabularRegressor(cross_validation=4, ensemble=size, **QUICK).fit(frame, y)
+    model = TabularRegressor(cross_validation=4, ensemble=size, **PLAIN).fit(frame, y)
     wanted = np.empty(len(y))
     for train, held_out in split.folds(len(y), 4, 0):
-        single = TabularRegressor(ensemble=size, **QUICK).fit(frame[train], y[train])
+        single = TabularRegressor(ensemble=size, **PLAIN).fit(frame[train], y[train])
         wanted[held_out] = single.predict(frame[held_out])
     np.testing.assert_allclose(model.out_of_fold_, wanted, rtol=1e-4, atol=1e-5)
     found = model.cross_validation_
@@ -236,7 +237,8 @@ def test_folds_find_a_temperature_for_certain_models():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 3))
     y = (X[:, 0] + 2 * rng.normal(size=200) > 0).astype(int)
-    model = TabularClassifier(cross_validation=4, hidden=(64,), epochs=60, l2=0, threads=1).fit(X, y)
+    settings = {"recipe": "plain", "hidden": (64,), "epochs": 60, "l2": 0, "threads": 1}
+    model = TabularClassifier(cross_validation=4, **settings).fit(X, y)
     assert model.model_.temperature > 1.5
     untempered = fastdl.Ensemble(model.model_.members)
     assert np.abs(untempered.predict_proba(X) - 0.5).mean() > np.abs(model.model_.predict_proba(X) - 0.5).mean()
