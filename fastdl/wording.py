@@ -43,8 +43,9 @@ def metric(name: str, value: float) -> str:
 
 
 def metrics(values: Mapping[str, float]) -> str:
-    """Several metrics in one line: `accuracy 97.77 %   loss 0.08312`."""
-    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in values.items())
+    """Several metrics in one line: `accuracy 97.77 %   log loss 0.08312`; a loss of smoothed labels says less beside that."""
+    shown = {name: value for name, value in values.items() if name != "loss" or "log_loss" not in values}
+    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in shown.items())
 
 
 def naive(output: str, values: Mapping[str, float]) -> str:

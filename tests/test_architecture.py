@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -33,6 +33,7 @@ FASTDL_ROOMS = {
         "scaling",
         "initialisation",
         "datasets",
+        "embeddings",
     ],
     "checks": ["checks", "frames", "sparse"],
     "words": ["errors", "suggest", "wording", "html", "_version"],

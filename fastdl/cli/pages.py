@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastdl.files.atomic import atomic_write
 from fastdl.model import MLP
 from fastdl.report import data, page
 from fastdl.report.live import LivePage
-from fastdl.tables.model import TableModel
+from fastdl.tables.ensemble import Ensemble, reads_tables
 
 COMPARISON = "comparison.html"
 SECONDS, SHARE, MOST_SECONDS = 1.0, 0.05, 5.0
@@ -28,7 +29,7 @@ MOST_FEATURES = 1000
 
 def write(folder: Path, run: data.Finished, messages: Console) -> None:
     """Write the page of a run that has just ended, and the values that it is made of; the run is complete without them."""
-    if not run.trainer.history.loss:
+    if not run.history.loss:
         return
     try:
         with np.errstate(all="ignore"):  # what is not finite is not drawn
@@ -56,16 +57,21 @@ def live(wanted: bool, name: str, output: str, messages: Console) -> Iterator[li
         yield [shown]
 
 
-def inspection(model: MLP, path: str, out: str) -> None:
-    """Write what a model file holds as a page."""
-    body = html.pairs(wording.facts(model, path)) + model._repr_html_()
-    if isinstance(model, TableModel):
+def inspection(model: MLP | Ensemble, path: str, out: str, more: Mapping[str, str]) -> None:
+    """Write what a model file holds as a page; `more` is said besides. Of several models the layers of the first are shown."""
+    shown = model
+    if isinstance(model, Ensemble):
+        shown = copy.copy(model.members[0])
+        shown.metadata = model.metadata
+    assert isinstance(shown, MLP)
+    body = html.pairs({**wording.facts(shown, path), **more}) + shown._repr_html_()
+    if reads_tables(model):
         heads = ("column", "kind", "read as", "features")
         body += html.table(heads, [tuple(entry.values()) for entry in columns.described(model.preprocessor)], "Columns")
-    elif model.scaling is not None:
-        names = model.feature_names or [f"feature {i}" for i in range(model.layers[0])]
-        numbers = [map(wording.number, map(float, values)) for values in (model.scaling.mean, model.scaling.scale)]
-        body += html.table(("feature", "mean", "deviation"), list(zip(names, *numbers))[:MOST_FEATURES], "Features")
+    elif shown.scaling is not None:
+        names = shown.feature_names or [f"feature {i}" for i in range(shown.layers[0])]
+        numbers = [map(wording.number, map(float, values)) for values in (shown.scaling.mean, shown.scaling.scale)]
+        body += html.table(("feature", "centre", "scale"), list(zip(names, *numbers))[:MOST_FEATURES], "Features")
     with atomic_write(out) as file:
         file.write(html.document(Path(path).name, body).encode(errors="backslashreplace"))
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fastdl.described import input_stage
 from fastdl.tables import tasks
 from fastdl.wording import LABELS, duration, metric, metrics, naive, number, plural, rate
 
@@ -56,7 +57,7 @@ def print_pairs(console: Console, rows: Mapping[str, str]) -> None:
     console.print(table, soft_wrap=False)
 
 
-def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> None:
+def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer, recipe: str) -> None:
     """What is about to be trained, and on what."""
     targets = data.targets
     what = "label" if targets.task == "multilabel" else "target"
@@ -74,12 +75,15 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> 
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
     scaling = "pixels share one scale" if data.pixels else "features standardised"
+    embedded = 0 if model.input_stage is None else len(model.input_stage.frequencies)
+    inputs = f"{plural(embedded, 'number')} embedded, " if embedded else ""
     rows_text = {
         "task": f"{targets.task}, {why}",
         "rows": f"{len(data.train):,} to train, {data.n_validation:,} to validate; {scaling}",
-        "model": f"{shape(model)}, {activation}{model.output} output: "
+        "model": f"{shape(model)}, {inputs}{activation}"
+        f"{model.output} output: "
         f"{plural(model.n_parameters, 'parameter')} in {model.dtype}",
-        "training": f"{optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
+        "training": f"recipe {recipe}: {optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
         f"{plural(trainer.epochs, 'epoch')}, l2 {trainer.l2:g}, seed {trainer.seed}{_extras(trainer)}{threads}",
     }
     if data.notes:
@@ -115,6 +119,8 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
     layers.add_column("activation")
     units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    if model.input_stage is not None:
+        layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         last = i == len(model.weights) - 1
         layers.add_row(

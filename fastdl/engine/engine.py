@@ -111,7 +111,7 @@ class Engine:
         self, x: NDArray | SparseRows, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
     ) -> tuple[float, NDArray]:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient; `weight` [N] is scaled to mean 1."""
-        layers, dtype = self.architecture.layers, self.architecture.dtype
+        layers, dtype = self.architecture.dense, self.architecture.dtype
         normalised = None if weight is None else (weight / weight.mean()).astype(dtype)
         session = Session(self.architecture, self.parameters, Settings(len(x), n_threads=n_threads))
         loss, _ = session.epoch(x, y, normalised, np.arange(len(x)), np.zeros(1))

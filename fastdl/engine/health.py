@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,21 @@ import fastdl_kernels as fk
 from fastdl import html
 from fastdl.engine.session import Session
 from fastdl.engine.settings import Settings, State
+from fastdl.files.standalone import embedded
 from fastdl.network import Architecture, aligned_copy, views
 
 SATURATED, ALWAYS = 0.01, 0.95
 """A sigmoid or tanh unit is saturated where it is so near to an end of its range, of which the width is 1, on so many rows."""
 MANY, LARGE_STEP, BINS = 0.4, 0.1, 12
 """A share of dead or saturated units, and a step relative to the weights, from which on there is advice; bins of histograms."""
+
+
+class StepFactors(NamedTuple):
+    """What schedules say of a step: its learning rate, and what weight decay and the dropout rates are multiplied by."""
+
+    rate: float
+    decay: float = 1.0
+    dropout: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -125,29 +134,30 @@ def health(
     names: list[str],
     parameters: NDArray,
     rows: tuple[NDArray, NDArray],
-    step: tuple[Settings, State | None, float],
+    step: tuple[Settings, State | None, StepFactors],
     epoch: int,
 ) -> Health:
-    """Look at a network with these parameters, which stay as they are.
+    """Look at the layers of a network that have weights, with these parameters, which stay as they are.
 
     names : of the activations of hidden layers and of the output unit
     rows : prepared inputs [N, I] and targets of N rows
-    step : settings, the optimizer's state (None: at the start) and the rate of the step, which is taken on copies with the
-        first rows, as many as a batch has
+    step : settings, the optimizer's state (None: at the start) and what schedules say of the step, which is taken on copies
+        with the first rows, as many as a batch has
 
     Cost: a forward pass over the rows, a gradient and a step of one batch.
     """
     x, y = rows
-    settings, state, rate = step
+    settings, state, factors = step
     size = min(settings.batch_size, len(x))
     gradient = _gradient(architecture, parameters, x[:size], y[:size])
     changed = aligned_copy(parameters)
     session = Session(architecture, changed, settings)
     if state is not None:
         session.resume(state)
-    session.epoch(x[:size], y[:size], None, np.arange(size), np.array([rate]))
-    arrays = [views(architecture.layers, flat) for flat in (parameters, gradient, changed)]
-    found, a = [], x
+    table = session.step_table(np.array([factors.rate]), decay_factor=np.array([factors.decay]))
+    session.epoch(x[:size], y[:size], None, np.arange(size), table, dropout_factor=factors.dropout)
+    arrays = [views(architecture.dense, flat) for flat in (parameters, gradient, changed)]
+    found, a = [], _staged(architecture, parameters, x)
     for i, ((weight, bias), name) in enumerate(zip(zip(*arrays[0]), names, strict=True)):
         last = i == len(names) - 1
         code, alpha = (fk.IDENTITY, 0.0) if last else (architecture.hidden[i].code, architecture.hidden[i].alpha)
@@ -157,7 +167,19 @@ def health(
         d_weight, d_bias, new = arrays[1][0][i], arrays[1][1][i], arrays[2][0][i]
         wrong = sum(int((~np.isfinite(array)).sum()) for array in (weight, bias, d_weight, d_bias))
         found.append(_layer("output" if last else f"hidden {i + 1}", name, z, a, (weight, d_weight, new), wrong))
-    return Health(tuple(found), len(x), epoch, float(rate))
+    return Health(tuple(found), len(x), epoch, float(factors.rate))
+
+
+def _staged(architecture: Architecture, parameters: NDArray, x: NDArray) -> NDArray:
+    """What the first layer with weights reads: x, or what an input stage makes of it."""
+    stage, learnt = architecture.stage, architecture.stage_views(parameters)
+    if stage is None or learnt is None:
+        return x
+    if not stage.embedded:
+        return np.ascontiguousarray(x * learnt.scale)
+    order = stage.order(x.shape[1])
+    count = len(stage.embedded)
+    return np.ascontiguousarray(embedded(x, order[:count], order[count:], *learnt))
 
 
 def _gradient(architecture: Architecture, parameters: NDArray, x: NDArray, y: NDArray) -> NDArray:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastdl.engine.boundary import check, check_inputs
 from fastdl.engine.compile import for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
+from fastdl.engine.input_stage import embed, has_stage
 from fastdl.engine.plan import Layout
 from fastdl.engine.sparse import sparse_forward
 from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, Stored, network_of, plan_of, stored_of
@@ -109,7 +110,10 @@ def _predict_chunk(c, chunk, network, data, stored, n_rows, work, room, raw, pic
             above = pointer(raw, first * n_out)
         if layer == 0 and is_sparse:
             sparse_forward((0, rows, 0, n_out), network, stored, null(first), first, above, no_z, no_mask)
-        for job in range(0 if layer == 0 and is_sparse else n_jobs(rows, n_out, network.itemsize, 1)):
+        embeds = layer == 0 and has_stage(network)
+        if embeds:
+            embed(0, rows, network, below, above, no_z)
+        for job in range(0 if embeds or (layer == 0 and is_sparse) else n_jobs(rows, n_out, network.itemsize, 1)):
             forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, no_z, no_mask)
         below = Matrix(above, plan[STRIDE])
     if picks:

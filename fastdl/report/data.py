@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.report import classes, fields, health, importance, numbers
+from fastdl.report.answers import head_of
 from fastdl.report.values import plain, short, thin
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import EncodedRows
+from fastdl.tables.ensemble import Ensemble
+from fastdl.training.ensembles import OutOfFold
 from fastdl.training.health import HealthWatch
 from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
@@ -38,40 +41,64 @@ CONFIG, HISTORY, DATA = "config.json", "history.csv", "report.json"
 
 
 @dataclass(frozen=True)
+class Folds:
+    """A cross-validation: what its models say of rows that they have not learnt from, and the data and models of one fold."""
+
+    found: OutOfFold
+    loaded: TrainingData
+    model: Ensemble
+
+
+@dataclass(frozen=True)
 class Finished:
-    """A training that has ended: data, model, trainer, what config.json says, the command that was typed, and who watched it."""
+    """A training that has ended.
+
+    loaded, model : the data, and what has learnt from them
+    trainer, history : that of the model or of the first of several, and the curves, which are means of several
+    config, command : what config.json says, and what repeats the run
+    watch, folds : who looked after the layers, and a cross-validation, where there are such
+    """
 
     loaded: TrainingData
-    model: MLP
+    model: MLP | Ensemble
     trainer: Trainer
+    history: History
     config: Mapping[str, Any]
     command: str
     watch: HealthWatch | None = None
+    folds: Folds | None = None
 
 
 def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
     """What the page of a run shows; importance and profiles take `seconds` at most."""
-    loaded, model = run.loaded, run.model
+    loaded, folds = run.loaded, run.folds
     found: dict[str, Any] = {
         "version": VERSION,
         "name": short(loaded.name),
         "config": plain(shortened(run.config)),
         "command": run.command,
-        "history": of_history(run.trainer.history),
-        "rate": _rates(run.trainer, len(loaded.train)),
+        "history": of_history(run.history),
+        "rate": _rates(run.trainer, len(loaded.train) if folds is None else len(folds.loaded.train)),
         "targets": fields.targets_described(loaded),
     }
-    if run.watch is not None:
-        found["health"] = health.described([*run.watch.seen, run.trainer.health()])
-    X, y, places, rows_of = _rows(loaded)
-    found["rows"] = {"of": rows_of, "count": len(places), "all": _n_rows(loaded)}
-    columns = fields.fields_of(loaded)
-    found["importance"] = importance.described(model, X, y, columns, seconds)
+    if run.watch is not None and run.watch.seen:
+        found["health"] = health.described(run.watch.seen)
+    # Importance asks a model: of a cross-validation one fold's, on the rows that it has not seen.
+    asked, model = (loaded, run.model) if folds is None else (folds.loaded, folds.model)
+    X, y, places, rows_of = _rows(asked)
+    columns = fields.fields_of(asked)
+    found["importance"] = {**importance.described(model, X, y, columns, seconds), "of_a_fold": folds is not None}
+    if folds is None:
+        raw, count = model.forward(X), _n_rows(loaded)
+    else:
+        raw, X, y, places = _out_of_fold(loaded, folds)
+        columns, rows_of, count = fields.fields_of(loaded), "held-out", len(folds.found.rows)
+    found["rows"] = {"of": rows_of, "count": len(places), "all": count}
     names = [entry["name"] for entry in found["importance"]["columns"]]
     found["columns"] = fields.described(loaded, names)
     order = {name: i for i, name in enumerate(names)}
     important = sorted(columns, key=lambda field: order.get(field.name, len(order)))[:MOST_CELLS]
-    found |= _predictions(model, X, y)
+    found |= _predictions(model, raw, y)
     for section in [found.get("classes", {}), *found.get("numbers", [])]:
         for entry in [*section.get("mistakes", []), *section.get("largest", [])]:
             place = entry.pop("place")
@@ -81,6 +108,14 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
             entry["cells"] = [[field.name, _cell(loaded, field, row) or field.shown(features)] for field in important]
     found["mistaken_columns"] = [field.name for field in important]
     return found
+
+
+def _out_of_fold(loaded: TrainingData, folds: Folds) -> tuple[NDArray[Any], Any, NDArray[Any], NDArray[np.int64]]:
+    """Raw outputs for rows that were held out, their features and targets, and their places in the file."""
+    some = _some(len(folds.found.rows))
+    rows = folds.found.rows[some]
+    raw = folds.model.as_raw(folds.found.averaged[some])
+    return raw, loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows]
 
 
 def _cell(loaded: TrainingData, field: fields.Field, row: int) -> str:
@@ -113,16 +148,16 @@ def _some(count: int) -> NDArray[np.int64]:
     return thin(count, MOST_ROWS)
 
 
-def _predictions(model: MLP, X: Any, y: NDArray[Any]) -> dict[str, Any]:
-    raw = model.forward(X)
+def _predictions(model: MLP | Ensemble, raw: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
+    head = head_of(model)
     if model.output == "linear":
-        predicted = model.decode(raw).reshape(len(raw), -1).astype(np.float64)
+        predicted = head.decode(raw).reshape(len(raw), -1).astype(np.float64)
         actual = np.broadcast_to(y.reshape(len(y), -1), predicted.shape).astype(np.float64)
         names = model.target_names or []
         names = names if len(names) == predicted.shape[1] else [f"output {k}" for k in range(predicted.shape[1])]
         few = range(min(MOST_TARGETS, predicted.shape[1]))
         return {"numbers": [numbers.described(predicted[:, k], actual[:, k], short(names[k])) for k in few]}
-    chances = model.engine.probabilities(raw)
+    chances = head.engine.probabilities(raw)
     n_outputs = chances.shape[1]
     if model.output == "sigmoid" and n_outputs > 1:
         names = model.target_names or [f"label {k}" for k in range(n_outputs)]

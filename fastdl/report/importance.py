@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from fastdl import metrics
 from fastdl.model import MLP
+from fastdl.report.answers import first_of, head_of, input_sizes, raw_of
 from fastdl.report.fields import Field, raw_features, take
 from fastdl.report.values import plain, short
+from fastdl.tables.ensemble import Ensemble
 from fastdl.tables.kinds import CategoryColumn, NumberColumn
 from fastdl.tables.kinds.boolean import BooleanColumn
 
@@ -25,7 +27,7 @@ MOST_SHOWN = 30
 
 
 def permutation_importance(
-    model: MLP,
+    model: MLP | Ensemble,
     inputs: NDArray[Any],
     targets: NDArray[Any],
     fields: Sequence[Field],
@@ -58,14 +60,16 @@ def permutation_importance(
     return found
 
 
-def _badness(model: MLP, inputs: NDArray[Any], targets: NDArray[Any]) -> float:
-    raw = model.engine.forward(inputs)
+def _badness(model: MLP | Ensemble, inputs: NDArray[Any], targets: NDArray[Any]) -> float:
+    raw, head = raw_of(model, inputs), head_of(model)
     if model.output == "linear":
-        return metrics.evaluate(model, raw, targets)["rmse"]
-    return model.engine.mean_loss(raw, targets)
+        return metrics.evaluate(head, raw, targets)["rmse"]
+    return head.engine.mean_loss(raw, targets)
 
 
-def described(model: MLP, X: Any, y: NDArray[Any], fields: Sequence[Field], seconds: float) -> dict[str, Any]:
+def described(
+    model: MLP | Ensemble, X: Any, y: NDArray[Any], fields: Sequence[Field], seconds: float
+) -> dict[str, Any]:
     """Importance of all columns that there is time for, and profiles of the most important ones, as plain values.
 
     The rows are as many as let each column have its shuffles in time; the columns with the largest first weights come first.
@@ -80,7 +84,7 @@ def described(model: MLP, X: Any, y: NDArray[Any], fields: Sequence[Field], seco
     wanted = int(0.5 * seconds / max(per_row * REPEATS * len(fields), 1e-12))
     rows = rows[: max(FEWEST_ROWS, wanted)]
     inputs, targets = _prepared(model, X, y, rows)
-    sizes = np.abs(model.weights[0]).sum(axis=1)
+    sizes = input_sizes(model)
     order = sorted(fields, key=lambda field: -float(sizes[field.first : field.last].max(initial=0.0)))
     found = permutation_importance(model, inputs, targets, order, until=until)
     ranked = sorted(zip(order, found), key=lambda pair: -pair[1]["mean"])
@@ -106,13 +110,17 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _prepared(model: MLP, X: Any, y: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    inputs = model.prepare_inputs(take(X, rows))
+def _prepared(
+    model: MLP | Ensemble, X: Any, y: NDArray[Any], rows: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    inputs = first_of(model).prepare_inputs(take(X, rows))
     assert isinstance(inputs, np.ndarray)
     return inputs, model.prepare_targets(y[rows], len(rows))
 
 
-def _profiles(model: MLP, features: NDArray[np.float64], fields: Sequence[Field], until: float) -> list[dict[str, Any]]:
+def _profiles(
+    model: MLP | Ensemble, features: NDArray[np.float64], fields: Sequence[Field], until: float
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for field in fields:
         if len(found) == MOST_PROFILES or time.perf_counter() > until:
@@ -123,7 +131,7 @@ def _profiles(model: MLP, features: NDArray[np.float64], fields: Sequence[Field]
     return found
 
 
-def partial_dependence(model: MLP, features: NDArray[np.float64], field: Field) -> dict[str, Any] | None:
+def partial_dependence(model: MLP | Ensemble, features: NDArray[np.float64], field: Field) -> dict[str, Any] | None:
     """The mean answer over rows in which a column has one value, for values all over its range.
 
     features : rows [N, I] that are not standardised; a column of numbers goes through `GRID` of its quantiles, others through
@@ -160,15 +168,16 @@ def partial_dependence(model: MLP, features: NDArray[np.float64], field: Field) 
     }
 
 
-def _answers(model: MLP, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _answers(model: MLP | Ensemble, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean predictions or probabilities [K, O] of K groups of rows [K, N, I]."""
     raw = model.forward(rows.reshape(-1, rows.shape[-1]))
-    found = model.decode(raw) if model.output == "linear" else model.engine.probabilities(raw)
+    head = head_of(model)
+    found = head.decode(raw) if model.output == "linear" else head.engine.probabilities(raw)
     means: NDArray[np.float64] = found.reshape(*rows.shape[:2], -1).mean(axis=1, dtype=np.float64)
     return means
 
 
-def _answer_names(model: MLP, count: int) -> list[str]:
+def _answer_names(model: MLP | Ensemble, count: int) -> list[str]:
     if model.output == "linear" or (model.output == "sigmoid" and count > 1):
         names = model.target_names or []
         return [short(name) for name in names] if len(names) == count else [f"output {k}" for k in range(count)]

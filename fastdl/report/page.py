@@ -39,6 +39,7 @@ def of_run(data: Mapping[str, Any]) -> str:
         "command": data.get("command"),
         "health": data.get("health"),
         "health_note": health.note(data["health"]) if data.get("health") else "",
+        "curves_note": _curves_note(config),
         "classes": classes,
         "many_classes": classes is not None and len(classes["confusion"]["names"]) > 2,
         "confusion_note": _confusion_note(classes),
@@ -135,10 +136,12 @@ def _subtitle(config: Mapping[str, Any]) -> str:
     targets = ", ".join(map(str, data.get("target") or []))
     what = f"{config.get('task')}{f' of {targets}' if targets else ''}"
     layers = " → ".join(map(str, model["layers"]))
+    count = (config.get("training") or {}).get("models")
+    several = f"{plural(count, 'model')}: " if count else ""
     files = ", ".join(str(file).replace("\\", "/").rsplit("/", 1)[-1] for file in data["files"])
     return (
         f"{what}, from {plural(data['rows'], 'row')} of {plural(data['features'], 'feature')} in {short(files, 120)}; "
-        f"network {layers}, {plural(model['parameters'], 'parameter')}"
+        f"{several}network {layers}, {plural(model['parameters'], 'parameter')}{' each' if several else ''}"
     )
 
 
@@ -162,9 +165,29 @@ def _measured_on(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     training = config.get("training") or {}
     if not result.get("validation"):
         return "There are no validation rows: nothing says how good the model is on rows that it has not seen."
+    if training.get("models") and result.get("cross_validation"):
+        return (
+            f"Measured by {result['cross_validation']}-fold cross-validation: each row by the models that have not learnt from "
+            f"it{_spread(training.get('spread') or {})}."
+        )
     if result.get("cross_validation"):
         return f"Measured by {result['cross_validation']}-fold cross-validation; the model has learnt from all rows."
     return f"Measured on {plural(training.get('validation_rows', 0), 'validation row')} that the training did not see."
+
+
+def _spread(spread: Mapping[str, float]) -> str:
+    """How much metrics differ from fold to fold."""
+    shown = ", ".join(f"{LABELS.get(k, k)} {metric(k, v)}" for k, v in spread.items() if v is not None)
+    return f"; over the folds their standard deviations are {shown}" if shown else ""
+
+
+def _curves_note(config: Mapping[str, Any]) -> str:
+    """What the curves are of, where there are several models."""
+    count = (config.get("training") or {}).get("models")
+    if not count:
+        return ""
+    means = f"Curves are means over the {plural(count, 'model')}, as far as all of them trained"
+    return f"{means}; the learning rate is that of the first one."
 
 
 def _warnings(data: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
@@ -198,6 +221,8 @@ def _importance_note(importance: Mapping[str, Any] | None) -> str:
         f"How much the {importance['of']} grows when the values of a column are shuffled, mean and deviation of five shuffles of "
         f"{plural(importance['rows'], 'row')}. Columns that say the same share their importance."
     )
+    if importance.get("of_a_fold"):
+        text += " They are those of one fold, with its models: of columns as they have learnt them."
     if importance["measured"] < importance["count"]:
         text += f" There was time for {importance['measured']} of {importance['count']} columns."
     if len(importance["columns"]) < importance["measured"]:
@@ -223,6 +248,7 @@ _HIDDEN = (
     "validation_rows",
     "baseline",
     "cross_validation",
+    "spread",
 )
 
 
@@ -247,7 +273,7 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _words(value: Any) -> str:
-    if value is None or value == [] or value is False:
+    if value is None or value is False or value in ([], {}):
         return "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{'' if k == 'name' else f'{k} '}{_words(v)}" for k, v in value.items())

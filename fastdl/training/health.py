@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from fastdl.engine import Session, Settings
 from fastdl.errors import InputError
 from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.rows import TrainingRows
 
 if TYPE_CHECKING:
     from fastdl.engine.health import Health
@@ -25,34 +27,41 @@ FIRST = 0.001
 """Seconds that a look is expected to take before there was any."""
 
 
-def sample(inputs: NDArray | SparseRows, targets: NDArray) -> tuple[NDArray, NDArray] | None:
-    """Copies of some rows, evenly; None of sparse ones."""
-    if isinstance(inputs, SparseRows):
-        return None
-    count = min(len(inputs), MOST_ROWS, max(1, MOST_NUMBERS // inputs.shape[1]))
-    some = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
-    return np.ascontiguousarray(inputs[some]), np.ascontiguousarray(targets[some])
+class LookedAt(NamedTuple):
+    """Some rows of a training, copied, to look at how the layers answer to them.
+
+    inputs [n, I], targets : as the model takes them
+    span : the first step of the training and the one past its last, for schedules
+    """
+
+    inputs: NDArray
+    targets: NDArray
+    span: tuple[int, int]
+
+    @classmethod
+    def of(cls, data: TrainingRows, span: tuple[int, int]) -> LookedAt | None:
+        """Rows of a training, evenly; None of sparse ones."""
+        if isinstance(data.inputs, SparseRows):
+            return None
+        count = min(len(data), MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))
+        some = data.places(np.linspace(0, len(data) - 1, count).astype(np.int64))
+        return cls(np.ascontiguousarray(data.inputs[some]), np.ascontiguousarray(data.targets[some]), span)
 
 
 def of_trainer(
-    trainer: Any,
-    given: tuple[Any, Any] | None,
-    kept: tuple[Any, NDArray] | None,
-    span: tuple[int, int] | None,
-    settings: Settings,
-    session: Session | None,
+    trainer: Any, given: tuple[Any, Any] | None, kept: LookedAt | None, settings: Settings, session: Session | None
 ) -> Health:
     """The health of a trainer's model: see `Trainer.health`.
 
-    given, kept : rows as a user gave them, or else prepared ones of the last `fit`
-    span, settings, session : steps of the last `fit`, and what steps are now. Kept rows and the optimizer's state are the
-        session's, as long as it is for the model and the optimizer that the trainer has
+    given, kept : rows as a user gave them, or else those of the last `fit`
+    settings, session : what steps are now. Kept rows and the optimizer's state are the session's, as long as it is for the
+        model and the optimizer that the trainer has
     """
-    from fastdl.engine.health import health
+    from fastdl.engine.health import StepFactors, health
 
     model = trainer.model
     mine = session if session is not None and session.parameters is model.parameters else None
-    rows = kept if mine is not None else None
+    rows: tuple[Any, NDArray] | None = None if mine is None or kept is None else (kept.inputs, kept.targets)
     if given is not None:
         inputs = model.prepare_inputs(given[0])
         rows = inputs, model.prepare_targets([] if given[1] is None else given[1], len(inputs))
@@ -64,9 +73,18 @@ def of_trainer(
     same = mine is not None and type(mine.settings.optimizer) is type(settings.optimizer)
     state = mine.state if mine is not None and same else None
     names = [*(a.name for a in model.activations), model.output]
+    span = None if kept is None else kept.span
     coming = trainer.steps_done if span is None else min(trainer.steps_done, span[1] - 1)
-    rate = trainer.rate_factor * float(trainer.schedule.rates(trainer.optimizer.lr, coming, 1, span)[0])
-    step = replace(settings, n_threads=1), state, rate
+
+    def now(schedule: Any, value: float) -> float:
+        return value if schedule is None else float(schedule.rates(value, coming, 1, span)[0])
+
+    numbers = StepFactors(
+        trainer.rate_factor * now(trainer.schedule, trainer.optimizer.lr),
+        now(trainer.decay_schedule, 1.0),
+        now(trainer.dropout_schedule, 1.0),
+    )
+    step = replace(settings, n_threads=1), state, numbers
     return health(model.architecture, names, model.parameters, rows, step, trainer.epochs_done)
 
 
@@ -106,3 +124,9 @@ class HealthWatch(Callback):
             return
         self._cost = time.perf_counter() - start
         self._spent += self._cost
+
+    def look(self, trainer: Any) -> None:
+        """Look once more at the end of a training, if it has come to the end of an epoch."""
+        if trainer.history.loss:
+            with contextlib.suppress(InputError):
+                self.seen.append(trainer.health())
