@@ -88,6 +88,78 @@ def test_the_step_is_the_trainings_own(data):
         assert layer.update_norm == pytest.approx(np.linalg.norm(new - old), rel=1e-9)
 
 
+def test_behind_an_input_stage(data, rng):
+    """What the first layer reads is made of the embeddings, the other inputs and the scales."""
+    X, y = data
+    model = fastdl.MLP(
+        [4, 9, 1], "relu", "sigmoid", dtype="float64", embedding=fastdl.PBLD(columns=[2, 0]), scale_inputs=True
+    )
+    stage = model.input_stage
+    stage.scale[:] = rng.normal(size=stage.scale.shape)
+    parts = []
+    for e, i in enumerate([2, 0]):
+        waves = np.cos(2 * np.pi * np.outer(X[:, i], stage.frequencies[e]) + stage.phases[e])
+        parts += [waves @ stage.weights[e].T + stage.biases[e], X[:, [i]]]
+    read = np.concatenate([*parts, X[:, [1, 3]]], axis=1) * stage.scale
+    z = read @ model.weights[0] + model.biases[0]
+    d = (sigmoid(np.maximum(z, 0) @ model.weights[1] + model.biases[1]) - y[:, None]) / len(y)
+    gradient = read.T @ ((d @ model.weights[1].T) * (z > 0))
+    layer = fastdl.Trainer(model, fastdl.SGD(0.3), batch_size=90, n_threads=1).health(X, y).layers[0]
+    np.testing.assert_allclose((layer.mean, layer.deviation), (z.mean(), z.std()), rtol=1e-9)
+    np.testing.assert_allclose(layer.gradient_norm, np.linalg.norm(gradient), rtol=1e-8)
+    assert layer.dead == (z <= 0).all(axis=0).mean()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_step_of_a_recipe_is_the_trainings_own(data, dropout):
+    """With embeddings, rates by groups, the NTK parametrisation, and weight decay and dropout by schedules."""
+    X, y = data
+    model = fastdl.MLP([4, 8, 6, 1], "selu", "sigmoid", dtype="float64", embedding=fastdl.PBLD(), scale_inputs=True)
+    schedules = {f"{name}schedule": fastdl.schedules.Cosine() for name in ("", "decay_", "dropout_")}
+    settings = {"ntk": True, "group_rates": {"biases": 0.1, "embedding": 0.2}, "dropout": dropout, **schedules}
+    trainer = fastdl.Trainer(
+        model, fastdl.AdamW(lr=0.01, weight_decay=0.5), batch_size=90, epochs=5, n_threads=1, **settings
+    )
+    said, before = [], []
+
+    class Looks(fastdl.Callback):
+        def on_epoch_end(self, result):
+            said.append(self.trainer.health())
+            before.append([weight.copy() for weight in model.weights])
+
+    trainer.callbacks = [Looks()]
+    trainer.fit(X, y)
+    for look, old, new in zip(said, before, before[1:]):
+        for layer, a, b in zip(look.layers, old, new, strict=True):
+            assert layer.update_norm == pytest.approx(np.linalg.norm(b - a), rel=1e-7)
+
+
+def test_a_last_look_is_at_more_rows(data, monkeypatch):
+    """As many as the time that is left is for: with a clock of our own, 0.2 s of which a look at 512 rows takes 0.01."""
+    from fastdl.tables import data as tables
+
+    now = [0.0]
+    monkeypatch.setattr(watching.time, "perf_counter", lambda: now[0])
+    loaded = tables.load_training(["digits"])
+    seen = []
+
+    class Trainer:
+        history, model = fastdl.History([0.1]), fastdl.MLP([64, 8, 10])
+
+        def health(self, X=None, y=None):
+            now[0] += 0.01
+            seen.append(None if X is None else len(X))
+            return "looked"
+
+    for rows, seconds in ((len(loaded.train), 10.0), (1024, 1.5)):
+        watch, seen[:] = fastdl.HealthWatch(), []
+        watch.on_train_begin(1, 10)
+        watch.trainer = Trainer()
+        watch.on_epoch_end(fastdl.EpochResult(1, 1, 0.1, None, seconds=seconds))
+        watch.look(watch.trainer, loaded)
+        assert seen == [None, rows]
+
+
 def test_advice(data):
     X, y = data
     model = fastdl.MLP([4, 10, 1], "relu", "sigmoid")

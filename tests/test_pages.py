@@ -4,66 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from paging import FAST, Reader, people, read
 
 import fastdl
 from fastdl.cli import pages, runs
 from fastdl.cli.train_options import TrainOptions
 from fastdl.report import classes, data, fields, importance, page, values
-
-FAST = ["--hidden", "8", "--epochs", "2", "--threads", "1"]
-
-
-class Reader(HTMLParser):
-    """What a browser makes of a page: its tags with attributes, its scripts, and its text outside of them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.scripts, self.text, self._inside = [], [], [], None
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._inside = tag if tag in ("script", "style") else self._inside
-
-    def handle_endtag(self, tag):
-        self._inside = None
-
-    def handle_data(self, text):
-        if self._inside == "script":
-            self.scripts.append(text)
-        elif self._inside is None:
-            self.text.append(text)
-
-
-def read(path):
-    """The page, its text, and its charts."""
-    text = Path(path).read_text(encoding="utf-8")
-    reader = Reader(text)
-    return text, reader, json.loads(reader.scripts[0])
-
-
-def people(n=300, seed=0):
-    rng = np.random.default_rng(seed)
-    height = rng.normal(170, 10, n)
-    town = rng.choice(["Ulm", "Rom", "Bonn"], n)
-    return pl.DataFrame(
-        {
-            "id": np.arange(1, n + 1),
-            "height": [None if i % 11 == 0 else round(h, 1) for i, h in enumerate(height)],
-            "town": town,
-            "member": rng.choice(["yes", "no"], n),
-            "since": [f"20{10 + i % 9}-0{1 + i % 9}-1{i % 10}" for i in range(n)],
-            "tall": ["tall" if h > 170 else "small" for h in height],
-            "weight": height - 100 + 5 * (town == "Rom"),
-        }
-    )
 
 
 def test_a_classification(run):
@@ -141,9 +92,9 @@ def test_several_labels_and_arrays(run, rng):
     assert len(drawn["importance"]["names"]) == importance.MOST_SHOWN
 
 
-def test_few_rows_are_said_to_be_seen(run):
+def test_rows_that_the_model_has_seen_are_said_to_be(run):
     people(30).drop("weight").write_csv("people.csv")
-    assert run("train", "people.csv", "--target", "tall", *FAST, "--out", "r").code == 0
+    assert run("train", "people.csv", "--target", "tall", *FAST, "--validation", 0, "--out", "r").code == 0
     assert "of the training rows, which the model has seen" in "".join(read("r/report.html")[1].text)
 
 
@@ -314,6 +265,6 @@ def test_inspect_as_a_page(run):
     assert (result.code, result.out) == (0, "")
     reader = Reader(Path("model.html").read_text(encoding="utf-8"))
     shown = "".join(reader.text)
-    for words in (HOSTILE[1], "binary", "counts the rows from 1", "adam, lr 0.001", "height"):
+    for words in (HOSTILE[1], "binary", "counts the rows from 1", "adam, lr 0.02", "height"):
         assert words in shown
     assert "img" not in {tag for tag, _ in reader.tags}

@@ -112,6 +112,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         trainer = kept.trainer
         if epochs is not None and epochs < max(1, kept.done):
             raise OptionError(f"--epochs: expected at least the {kept.done} epochs that are done, got {epochs}")
+        extended = epochs is not None and epochs != trainer.epochs
         trainer.epochs = trainer.epochs if epochs is None else epochs
         if (kept.stopped or kept.done >= trainer.epochs) and runs.is_written(folder):
             why = (
@@ -134,13 +135,14 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         messages.print(f"going on after {wording.plural(kept.done, 'epoch')}{batches}\n", markup=False)
         _warm_up(trainer, messages, live, options.health)
         blueprint, trainer_of = blueprint_of(options, trainer.class_weight)
-        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, extended)
         return _train(job, folder, messages, output, live)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is ready: options as typed and as filled in, data, trainer; the rest is for cross-validation."""
+    """A training that is ready: options as typed and as filled in, data, trainer, and whether the schedule was another one at
+    its beginning; the rest is for cross-validation."""
 
     typed: TrainOptions
     options: FilledOptions
@@ -150,6 +152,7 @@ class Job:
     blueprint: fitting.Blueprint
     trainer_of: Callable[[MLP, int], Trainer]
     trainer: Trainer
+    extended: bool = False
 
 
 def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
@@ -179,7 +182,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
     if watch is not None:
-        watch.look(trainer)
+        watch.look(trainer, loaded)
     if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
@@ -213,7 +216,9 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     _draw(folder, loaded.name, trainer.history, validation, messages)
     if options.report:
         with _status(messages, live, "making the page of the run"):
-            run = Finished(loaded, model, trainer, trainer.history, config, job.typed.command(), watch, folds)
+            run = Finished(
+                loaded, model, trainer, trainer.history, config, job.typed.command(), watch, folds, not job.extended
+            )
             pages.write(folder, run, messages)
     if watch is not None and watch.seen:
         messages.print(f"\n{watch.seen[-1]}\n", markup=False)

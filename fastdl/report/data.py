@@ -57,6 +57,7 @@ class Finished:
     trainer, history : that of the model or of the first of several, and the curves, which are means of several
     config, command : what config.json says, and what repeats the run
     watch, folds : who looked after the layers, and a cross-validation, where there are such
+    one_schedule : whether the learning rates of all epochs follow from the settings as they are now
     """
 
     loaded: TrainingData
@@ -67,6 +68,7 @@ class Finished:
     command: str
     watch: HealthWatch | None = None
     folds: Folds | None = None
+    one_schedule: bool = True
 
 
 def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
         "config": plain(shortened(run.config)),
         "command": run.command,
         "history": of_history(run.history),
-        "rate": _rates(run.trainer, len(loaded.train) if folds is None else len(folds.loaded.train)),
+        "rate": _rates(run.trainer, len((loaded if folds is None else folds.loaded).train)) if run.one_schedule else {},
         "targets": fields.targets_described(loaded),
     }
     if run.watch is not None and run.watch.seen:

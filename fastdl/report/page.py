@@ -146,15 +146,15 @@ def _subtitle(config: Mapping[str, Any]) -> str:
 
 
 def _cards(result: Mapping[str, Any]) -> list[dict[str, str]]:
-    baseline = result.get("baseline") or {}
+    baseline, measured = result.get("baseline") or {}, result.get("validation") or {}
     cards = [
         {
             "name": LABELS.get(name, name),
             "value": metric(name, value),
             "baseline": "" if baseline.get(name) is None else metric(name, baseline[name]),
         }
-        for name, value in (result.get("validation") or {}).items()
-        if value is not None
+        for name, value in measured.items()
+        if value is not None and not (name == "loss" and "log_loss" in measured)  # of smoothed labels: it says less
     ]
     if "seconds" in result:
         cards.append({"name": "time", "value": duration(result["seconds"]), "baseline": ""})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastdl.engine import Session, Settings
 from fastdl.errors import InputError
 from fastdl.sparse import SparseRows
+from fastdl.tables.data import TrainingData
 from fastdl.training.callbacks import Callback, EpochResult
 from fastdl.training.rows import TrainingRows
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_NUMBERS = 512, 1 << 20
 """Of the rows of a training so many are kept to be looked at, evenly, and fewer where they are wide: 4 MB in float32 at most."""
+LAST_ROWS, LAST_NUMBERS = 20_000, 1 << 23
+"""The same of the look at the end of a training; here the widest layer counts."""
 SHARE = 0.02
 """Of the time of the epochs that looking after them may take."""
 FIRST = 0.001
@@ -43,8 +46,7 @@ class LookedAt(NamedTuple):
         """Rows of a training, evenly; None of sparse ones."""
         if isinstance(data.inputs, SparseRows):
             return None
-        count = min(len(data), MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))
-        some = data.places(np.linspace(0, len(data) - 1, count).astype(np.int64))
+        some = data.places(_evenly(len(data), min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))))
         return cls(np.ascontiguousarray(data.inputs[some]), np.ascontiguousarray(data.targets[some]), span)
 
 
@@ -125,8 +127,22 @@ class HealthWatch(Callback):
         self._cost = time.perf_counter() - start
         self._spent += self._cost
 
-    def look(self, trainer: Any) -> None:
-        """Look once more at the end of a training, if it has come to the end of an epoch."""
-        if trainer.history.loss:
-            with contextlib.suppress(InputError):
-                self.seen.append(trainer.health())
+    def look(self, trainer: Any, loaded: TrainingData) -> None:
+        """Look once more at the end of a training, if it has come to the end of an epoch: at more rows, for the time that is
+        left of the 2 %."""
+        if not trainer.history.loss:
+            return
+        left = SHARE * self._trained - self._spent
+        wanted = int(MOST_ROWS * min(1e6, left / self._cost)) if self._cost > FIRST else MOST_ROWS
+        widest = max(trainer.model.architecture.layers)
+        count = max(
+            min(wanted, LAST_ROWS, LAST_NUMBERS // widest), min(MOST_ROWS, MOST_NUMBERS // loaded.n_features), 1
+        )
+        rows = loaded.train[_evenly(len(loaded.train), count)]
+        with contextlib.suppress(InputError):
+            self.seen.append(trainer.health(loaded.inputs(rows), loaded.targets.y[rows]))
+
+
+def _evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of 0 .. count - 1."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
