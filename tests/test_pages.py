@@ -265,6 +265,6 @@ def test_inspect_as_a_page(run):
     assert (result.code, result.out) == (0, "")
     reader = Reader(Path("model.html").read_text(encoding="utf-8"))
     shown = "".join(reader.text)
-    for words in (HOSTILE[1], "binary", "counts the rows from 1", "adam, lr 0.02", "height"):
+    for words in (HOSTILE[1], "binary", "counts the rows from 1", "2 of 2 epochs", "height"):
         assert words in shown
     assert "img" not in {tag for tag, _ in reader.tags}

@@ -11,7 +11,7 @@ from paging import FAST, people, read
 
 import fastdl
 from fastdl.cli import commands, progress
-from fastdl.report import answers
+from fastdl.report import answers, data
 from fastdl.training.ensembles import Members
 
 SHORT = ["--epochs", "2", "--threads", "1"]
@@ -162,6 +162,30 @@ def test_a_resumed_run(run, monkeypatch):
     assert run("resume", "r", "--epochs", 6).code == 0
     assert kept_of()["rate"] == {}  # the first epochs had another schedule
     assert "--epochs 6" in words_of()
+
+
+def test_how_it_runs_on_this_machine(run):
+    assert run("train", "digits", *FAST, "--explain", "--out", "r").code == 0
+    assert [name for name, _ in kept_of()["machine"]] == ["threads", "tiles", "step", "time"]
+    assert "How it runs on this machine" in words_of()
+    assert "columns of float32" in words_of()
+
+
+def test_slow_models_are_asked_about_fewer_rows(monkeypatch):
+    """With a clock of our own, by which a row takes 0.2 ms: in 2 s there is time for 10,000."""
+    now = [0.0]
+
+    class Slow(fastdl.MLP):
+        def forward(self, X):
+            now[0] += len(X) * 2e-4
+            return super().forward(X)
+
+    monkeypatch.setattr(data.time, "perf_counter", lambda: now[0])
+    model, X = Slow([2, 3]), np.zeros((50_000, 2), np.float32)
+    assert data._most_rows(model, X, 50_000) == pytest.approx(10_000, abs=1)
+    assert data._most_rows(model, X, 1999) == 1999
+    monkeypatch.setattr(data, "SECONDS", 0.0)
+    assert data._most_rows(model, X, 50_000) == data.FEWEST_ROWS
 
 
 def test_a_tuned_run_repeats_its_training(run):

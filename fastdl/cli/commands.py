@@ -82,12 +82,13 @@ def train(
     wording.plan(messages, loaded, model, trainer, typed.recipe)
     columns.show(messages, loaded)
     _warm_up(trainer, messages, live, options.health)
+    told = ""
     if options.explain:
         with _status(messages, live, "measuring"):
-            told = trainer.explain()
+            told = str(trainer.explain())
         messages.print(f"{told}\n", markup=False)
 
-    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, told=told)
     with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
         runs.write_extras(folder, extras or {})
         if options.ensemble > 1 or options.folds:
@@ -141,8 +142,12 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is ready: options as typed and as filled in, data, trainer, and whether the schedule was another one at
-    its beginning; the rest is for cross-validation."""
+    """A training that is ready: options as typed and as filled in, data, and trainer.
+
+    wanted, folds, blueprint, trainer_of : for cross-validation
+    extended : the schedule was another one at the beginning
+    told : what `--explain` has said
+    """
 
     typed: TrainOptions
     options: FilledOptions
@@ -153,6 +158,7 @@ class Job:
     trainer_of: Callable[[MLP, int], Trainer]
     trainer: Trainer
     extended: bool = False
+    told: str = ""
 
 
 def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
@@ -216,9 +222,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     _draw(folder, loaded.name, trainer.history, validation, messages)
     if options.report:
         with _status(messages, live, "making the page of the run"):
-            run = Finished(
-                loaded, model, trainer, trainer.history, config, job.typed.command(), watch, folds, not job.extended
-            )
+            more = {"watch": watch, "folds": folds, "one_schedule": not job.extended, "told": job.told}
+            run = Finished(loaded, model, trainer, trainer.history, config, job.typed.command(), **more)
             pages.write(folder, run, messages)
     if watch is not None and watch.seen:
         messages.print(f"\n{watch.seen[-1]}\n", markup=False)

@@ -22,8 +22,8 @@ from fastdl.report.live import LivePage
 from fastdl.tables.ensemble import Ensemble, reads_tables
 
 COMPARISON = "comparison.html"
-SECONDS, SHARE, MOST_SECONDS = 1.0, 0.05, 5.0
-"""Importance and partial dependence take a second at most, or 5 % of the training, but never more than five."""
+SECONDS, SHARE, MOST_SECONDS = 1.0, 0.05, 3.0
+"""Importance and partial dependence take a second at most, or 5 % of the training, but never more than three."""
 MOST_FEATURES = 1000
 
 

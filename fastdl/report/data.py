@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,11 @@ from fastdl.training.history import History
 from fastdl.training.trainer import Trainer
 
 VERSION = 1
-MOST_ROWS = 100_000
-"""Rows that predictions are looked at on; of more, so many evenly."""
+MOST_ROWS, FEWEST_ROWS, SECONDS = 100_000, 2_000, 2.0
+"""Rows that predictions are looked at on; of more, so many evenly, and of slow networks as many as take about so long.
+
+With 500 embedded columns and three layers of 256 two busy cores predict 5,000 to 10,000 rows a second.
+"""
 MOST_CELLS = 6
 """Columns that are shown of a row with a mistake."""
 MOST_TARGETS = 4
@@ -58,6 +62,7 @@ class Finished:
     config, command : what config.json says, and what repeats the run
     watch, folds : who looked after the layers, and a cross-validation, where there are such
     one_schedule : whether the learning rates of all epochs follow from the settings as they are now
+    told : what a measurement of the training's speed has said
     """
 
     loaded: TrainingData
@@ -69,6 +74,7 @@ class Finished:
     watch: HealthWatch | None = None
     folds: Folds | None = None
     one_schedule: bool = True
+    told: str = ""
 
 
 def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
@@ -82,12 +88,13 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
         "history": of_history(run.history),
         "rate": _rates(run.trainer, len((loaded if folds is None else folds.loaded).train)) if run.one_schedule else {},
         "targets": fields.targets_described(loaded),
+        "machine": [line.split(maxsplit=1) for line in run.told.splitlines()],
     }
     if run.watch is not None and run.watch.seen:
         found["health"] = health.described(run.watch.seen)
     # Importance asks a model: of a cross-validation one fold's, on the rows that it has not seen.
     asked, model = (loaded, run.model) if folds is None else (folds.loaded, folds.model)
-    X, y, places, rows_of = _rows(asked)
+    X, y, places, rows_of = _rows(asked, model)
     columns = fields.fields_of(asked)
     found["importance"] = {**importance.described(model, X, y, columns, seconds), "of_a_fold": folds is not None}
     if folds is None:
@@ -114,7 +121,7 @@ def collect(run: Finished, seconds: float = 1.0) -> dict[str, Any]:
 
 def _out_of_fold(loaded: TrainingData, folds: Folds) -> tuple[NDArray[Any], Any, NDArray[Any], NDArray[np.int64]]:
     """Raw outputs for rows that were held out, their features and targets, and their places in the file."""
-    some = _some(len(folds.found.rows))
+    some = thin(len(folds.found.rows), MOST_ROWS)
     rows = folds.found.rows[some]
     raw = folds.model.as_raw(folds.found.averaged[some])
     return raw, loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows]
@@ -133,21 +140,29 @@ def _n_rows(loaded: TrainingData) -> int:
     return loaded.n_validation or len(loaded.train)
 
 
-def _rows(loaded: TrainingData) -> tuple[Any, NDArray[Any], NDArray[np.int64], str]:
+def _rows(loaded: TrainingData, model: MLP | Ensemble) -> tuple[Any, NDArray[Any], NDArray[np.int64], str]:
     """Features and targets of rows to look at, the rows' places in their file, and what rows they are."""
     if loaded.held_out is not None:
         X, y = loaded.held_out
         places = X.index if isinstance(X, EncodedRows) else np.arange(len(y))
-        some, which = _some(len(y)), "validation"
+        some, which = thin(len(y), _most_rows(model, X, len(y))), "validation"
         return fields.take(X, some), y[some], places[some], which
     which = "validation" if len(loaded.validation) else "training"
     rows = loaded.validation if len(loaded.validation) else loaded.train
-    rows = rows[_some(len(rows))]
+    rows = rows[thin(len(rows), _most_rows(model, loaded.inputs(rows[: FEWEST_ROWS // 4]), len(rows)))]
     return loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows], which
 
 
-def _some(count: int) -> NDArray[np.int64]:
-    return thin(count, MOST_ROWS)
+def _most_rows(model: MLP | Ensemble, X: Any, count: int) -> int:
+    """How many of `count` rows there is time to predict, as the first ones of X show."""
+    if count <= FEWEST_ROWS:
+        return count
+    some = fields.take(X, np.arange(FEWEST_ROWS // 4))
+    model.forward(some)  # the first call of all may have something to load
+    start = time.perf_counter()
+    model.forward(some)
+    per_row = (time.perf_counter() - start) / len(some)
+    return max(FEWEST_ROWS, min(MOST_ROWS, int(SECONDS / per_row)))
 
 
 def _predictions(model: MLP | Ensemble, raw: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:

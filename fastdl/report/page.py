@@ -52,6 +52,7 @@ def of_run(data: Mapping[str, Any]) -> str:
         "columns": data.get("columns"),
         "data_note": _data_note(config, data.get("columns") or {}),
         "targets": data.get("targets") or [],
+        "machine": data.get("machine") or [],
         "settings": _settings(config),
     }
     return render(values, charts.of_run(data))
