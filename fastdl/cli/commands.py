@@ -222,8 +222,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     _draw(folder, loaded.name, trainer.history, validation, messages)
     if options.report:
         with _status(messages, live, "making the page of the run"):
-            more = {"watch": watch, "folds": folds, "one_schedule": not job.extended, "told": job.told}
-            run = Finished(loaded, model, trainer, trainer.history, config, job.typed.command(), **more)
+            run = Finished(loaded, model, trainer, trainer.history, config, job.typed.command())
+            run = replace(run, watch=watch, folds=folds, one_schedule=not job.extended, told=job.told)
             pages.write(folder, run, messages)
     if watch is not None and watch.seen:
         messages.print(f"\n{watch.seen[-1]}\n", markup=False)

@@ -46,7 +46,10 @@ class LookedAt(NamedTuple):
         """Rows of a training, evenly; None of sparse ones."""
         if isinstance(data.inputs, SparseRows):
             return None
-        some = data.places(_evenly(len(data), min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))))
+        most = min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))
+        if len(data) <= most and data.rows is None:  # 3 µs; a fit of 60 rows takes 800
+            return cls(data.inputs.copy(), data.targets.copy(), span)
+        some = data.places(_evenly(len(data), most))
         return cls(np.ascontiguousarray(data.inputs[some]), np.ascontiguousarray(data.targets[some]), span)
 
 
