@@ -86,6 +86,7 @@ def test_an_ensemble(run):
     assert "Curves are means over the 3 models" in shown
     assert "3 models: network" in shown
     assert "--ensemble 3" in shown
+    assert "3 models, temperature 1" in ensemble._repr_html_()
 
 
 @pytest.mark.parametrize("name", ["tall", "weight"])
