@@ -56,7 +56,9 @@ class StepNumbers:
         if self._decay is not None:
             numbers = session.step_table(numbers, decay_factor=self._decay.rates(1.0, first, n, span))
         if self._dropout is None:
-            if isinstance(self._schedule, Constant) and self._decay is None:  # making them takes longer than tiny epochs
+            if (
+                isinstance(self._schedule, Constant) and self._decay is None
+            ):  # making them takes longer than tiny epochs
                 self._known_factor, self._known = rate_factor, session.step_table(numbers)
                 return self._known, 1.0
             return numbers, 1.0
