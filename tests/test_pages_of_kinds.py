@@ -35,7 +35,7 @@ def table(name="tall", rows=300):
 
 def test_a_run_of_the_default_recipe(run):
     """Some inputs are embedded, so the first layer has more of them than there are features."""
-    frame = table()
+    frame = table(rows=1300)
     result = run("train", "people.csv", "--target", "tall", *SHORT, "--health", "--out", "r")
     assert (result.code, "not made" in result.err) == (0, False), result.err
     model, kept = fastdl.load("r"), kept_of()
