@@ -15,10 +15,11 @@ from rich.markup import escape
 
 from fastdl import metrics
 from fastdl.calibration import Interval
-from fastdl.cli import runs, wording
+from fastdl.cli import pages, runs, wording
 from fastdl.cli.options import option_error
 from fastdl.cli.recipe import settings_in
 from fastdl.cli.train_options import FilledOptions
+from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
 from fastdl.tables.ensemble import Ensemble
 from fastdl.training import fitting
@@ -36,8 +37,9 @@ def train(
     output: Console,
     live: bool,
     folder: Path,
+    command: str,
 ) -> int:
-    """Train all models, write the run into its folder, and return the exit code."""
+    """Train all models, write the run into its folder, and return the exit code; `command` is what was typed."""
     with option_error("--"):
         members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0)
     count = len(members.trainers)
@@ -87,6 +89,9 @@ def train(
     config = runs.configuration(loaded, first.model, first, record, asdict(options), seconds)
     messages.print()
     runs.write(folder, model, members.history, config)
+    if options.report:
+        folds = None if found is None else Folds(found, *members.a_fold())
+        pages.write(folder, Finished(loaded, model, first, members.history, config, command, folds=folds), messages)
     facts = {}
     if validation:
         spread = {} if found is None else found.spread

@@ -142,6 +142,13 @@ class Members:
         loss_of = calibration.careful(lambda t: _log_loss(whole.averaged(raws, t), targets), len(targets))
         return self.ensemble(calibration.best_temperature(loss_of))
 
+    def a_fold(self) -> tuple[TrainingData, Ensemble]:
+        """The data and the models of one fold, for what only a model itself can be asked."""
+        good = {id(trainer) for trainer in self.trained}
+        of_parts = [(p.loaded, [t.model for t in p.trainers if id(t) in good]) for p in self.parts]
+        loaded, models = next((loaded, models) for loaded, models in of_parts if models)
+        return loaded, Ensemble(models)
+
     def out_of_fold(self) -> OutOfFold:
         """What the models say of the rows that they have not seen, after `fit` with folds."""
         good = {id(trainer) for trainer in self.trained}
