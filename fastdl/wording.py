@@ -42,10 +42,14 @@ def metric(name: str, value: float) -> str:
     return f"{value:.4f}" if name in ("r2", "auc", "f1") or ("loss" in name and abs(value) < 1000) else number(value)
 
 
+def shown(values: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that people see: a loss of smoothed labels says less beside the log loss."""
+    return {name: value for name, value in values.items() if name != "loss" or "log_loss" not in values}
+
+
 def metrics(values: Mapping[str, float]) -> str:
-    """Several metrics in one line: `accuracy 97.77 %   log loss 0.08312`; a loss of smoothed labels says less beside that."""
-    shown = {name: value for name, value in values.items() if name != "loss" or "log_loss" not in values}
-    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in shown.items())
+    """Several metrics in one line: `accuracy 97.77 %   log loss 0.08312`."""
+    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in shown(values).items())
 
 
 def naive(output: str, values: Mapping[str, float]) -> str:

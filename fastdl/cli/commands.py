@@ -328,13 +328,18 @@ def export(model_path: str, out: str, messages: Console) -> None:
 def _warm_up(trainer: Trainer, messages: Console, live: bool, health: bool) -> None:
     """Have the kernels compiled or loaded, by training a tiny model of the same kind, before the clock runs."""
     model = trainer.model
-    n_out = 2
-    tiny = MLP([1, 1, n_out], output=model.output, dtype=model.dtype.name)
+    n_out = model.layers[-1] if isinstance(model.loss.parameter, tuple) else 2
+    embedding = None if model.embedding is None else replace(model.embedding, columns=None)
+    tiny = MLP(
+        [1, *(1 for _ in model.activations), n_out], model.activations, model.output, dtype=model.dtype.name,
+        loss=model.loss, embedding=embedding, scale_inputs=model.scale_inputs,
+    )  # fmt: skip
     X = np.linspace(-1, 1, 4)[:, None]
     y: NDArray[Any] = np.array([0, 1, 0, 1]) if model.output == "softmax" else np.eye(4)[:, :n_out]
     start = time.perf_counter()
     with _status(messages, live, "preparing the kernels: compiled once on a machine, then kept"):
         short = Trainer(tiny, replace(trainer.optimizer, lr=1e-3), 2, 1, trainer.l2, 0, trainer.n_threads)
+        short.dropout, short.clip_norm = trainer.dropout, trainer.clip_norm
         short.fit(X, y, validation_data=(X, y))
         if health:
             short.health()

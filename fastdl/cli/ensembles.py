@@ -117,7 +117,7 @@ def _folds(count: int) -> str:
 def with_spread(values: Mapping[str, float], spread: Mapping[str, float]) -> str:
     """Several metrics in one line: `accuracy 97.77 % ± 0.52 %   log loss 0.0831 ± 0.0101`."""
     texts = []
-    for name, value in values.items():
+    for name, value in wording.shown(values).items():
         text = f"{wording.LABELS.get(name, name)} {wording.metric(name, value)}"
         texts.append(f"{text} ± {wording.metric(name, spread[name])}" if name in spread else text)
     return "   ".join(texts)

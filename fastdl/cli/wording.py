@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fastdl.described import input_stage
 from fastdl.tables import tasks
-from fastdl.wording import LABELS, duration, metric, metrics, naive, number, plural, rate
+from fastdl.wording import LABELS, duration, metric, metrics, naive, number, plural, rate, shown
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -33,6 +33,7 @@ __all__ = [
     "plural",
     "print_pairs",
     "rate",
+    "shown",
     "shape",
 ]
 
@@ -161,7 +162,7 @@ def _outputs(model: MLP) -> str:
     names = ", ".join(model.target_names or [])
     of = f" of {names}" if names else ""
     if model.classes is not None:
-        shown = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
+        names = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
         return f"{plural(len(model.classes), 'class')}{of}: {shown}"
     if model.output == "softmax":
         return f"{plural(model.layers[-1], 'class')}{of}: 0 to {model.layers[-1] - 1}"
