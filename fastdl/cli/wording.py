@@ -33,8 +33,8 @@ __all__ = [
     "plural",
     "print_pairs",
     "rate",
-    "shown",
     "shape",
+    "shown",
 ]
 
 
