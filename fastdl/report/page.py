@@ -173,7 +173,9 @@ def _measured_on(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         )
     if result.get("cross_validation"):
         return f"Measured by {result['cross_validation']}-fold cross-validation; the model has learnt from all rows."
-    return f"Measured on {plural(training.get('validation_rows', 0), 'validation row')} that the training did not see."
+    chosen = "; the best epoch was chosen by them, which flatters a little" if training.get("best_epoch") else ""
+    rows = plural(training.get("validation_rows", 0), "validation row")
+    return f"Measured on {rows} that the model has not learnt from{chosen}."
 
 
 def _spread(spread: Mapping[str, float]) -> str:
