@@ -162,8 +162,8 @@ def _outputs(model: MLP) -> str:
     names = ", ".join(model.target_names or [])
     of = f" of {names}" if names else ""
     if model.classes is not None:
-        names = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
-        return f"{plural(len(model.classes), 'class')}{of}: {shown}"
+        listed = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
+        return f"{plural(len(model.classes), 'class')}{of}: {listed}"
     if model.output == "softmax":
         return f"{plural(model.layers[-1], 'class')}{of}: 0 to {model.layers[-1] - 1}"
     what = "target" if model.output == "linear" else "label"
