@@ -193,7 +193,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
     temperature, folds = None, None
-    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+    if held_out is not None and settings_in(options.set)["calibrate"]:
         temperature = fitting.calibrate(model, *held_out)
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}

@@ -62,7 +62,7 @@ def train(
     found = members.out_of_fold() if members.folds and not interrupted else None
     held_out = loaded.validation_pair()
     model = members.ensemble() if found is None else members.ensemble(found.temperature)
-    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+    if held_out is not None and settings_in(options.set)["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
     y = loaded.targets.y

@@ -136,8 +136,10 @@ class Members:
         return Ensemble([trainer.model for trainer in self.trained], temperature)
 
     def calibrated(self, X: Any, y: NDArray[Any]) -> Ensemble:
-        """The same, at the temperature that fits rows best which no model has learnt from."""
+        """The same, at the temperature that fits rows best which no model has learnt from, if it tells classes."""
         whole = self.ensemble()
+        if whole.output == "linear":
+            return whole
         raws, targets = whole.raw_of_each(X), whole.prepare_targets(y, len(X))
         loss_of = calibration.careful(lambda t: _log_loss(whole.averaged(raws, t), targets), len(targets))
         return self.ensemble(calibration.best_temperature(loss_of))

@@ -123,8 +123,11 @@ def _varies(column: NDArray[Any], rows: NDArray[np.int64]) -> bool:
     return False
 
 
-def calibrate(model: MLP, X: Any, y: NDArray) -> float:
-    """Divide the last layer by the temperature that fits rows best which the model has not learnt from, and return it."""
+def calibrate(model: MLP, X: Any, y: NDArray) -> float | None:
+    """Divide the last layer by the temperature that fits rows best which the model has not learnt from, and return it; None for
+    numbers, which have none."""
+    if model.output == "linear":
+        return None
     targets, raw = model.prepare_targets(y, len(X)), model.forward(X).astype(np.float64)
     loss_of = calibration.careful(lambda t: calibration.log_loss(raw / t, targets), len(raw))
     found = calibration.best_temperature(loss_of)
