@@ -63,7 +63,7 @@ class MLP(Exports):
     input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
-    precision : of predictions of 32 rows or more, "float32" or "bf16" (see `fastdl.precision.check`): set it at will, it is not saved
+    precision : of predictions of 32 rows or more, "float32" or "bf16" (see `fastdl.precision.check`); settable, and not saved
     metadata : what travels with the model file besides: a dictionary of plain JSON values
 
     Raises
@@ -157,8 +157,7 @@ class MLP(Exports):
             raise InputError(f"{name}: expected a model to keep what it is made of, got a new value; {mend}")
         if name == "precision":
             value = precision.check(value, self.dtype)
-            if "engine" in vars(self):
-                self.engine.arithmetic = precision.arithmetic_of(value)
+            self.engine.arithmetic = precision.arithmetic_of(value)
         if name in _LISTS and value is not None:
             value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
         object.__setattr__(self, name, value)
@@ -397,6 +396,5 @@ class MLP(Exports):
 
     def __repr__(self) -> str:
         names = [a.name for a in self.activations]
-        shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
-        activation = f", activation={shown}" if names else ""
+        activation = f", activation={names[0] if len(set(names)) == 1 else names!r}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

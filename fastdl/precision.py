@@ -18,8 +18,8 @@ def check(value: str, dtype: np.dtype) -> str:
     """The precision, if a model of this dtype can have it.
 
     "float32" : products in the model's dtype
-    "bf16" : in large layers both operands are rounded to bfloat16; sums, parameters, activations, losses and the optimizer stay in
-        float32. On a processor without an instruction for it, products are in float32, and a warning says so
+    "bf16" : in large layers both operands are rounded to bfloat16; sums, parameters, activations, losses and the optimizer stay
+        in float32. On a processor without an instruction for it, products are in float32, and a warning says so
     "bf16-strict" : the same, and an InputError on such a processor
     "bf16-emulated" : the same arithmetic on any processor, slower than float32: to try what it does to a model
 

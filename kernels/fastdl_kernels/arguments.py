@@ -174,7 +174,8 @@ class Rules:
         if arithmetic not in (FLOAT32, BF16, BF16_EMULATED) or (arithmetic == BF16 and not HAS_BF16):
             return (
                 f"{self.kernel}: expected arithmetic to be FLOAT32 ({FLOAT32}), BF16 ({BF16}) or BF16_EMULATED "
-                f"({BF16_EMULATED}), got {arithmetic}" + (", which this processor has not" if arithmetic == BF16 else "")
+                f"({BF16_EMULATED}), got {arithmetic}"
+                + (", which this processor has not" if arithmetic == BF16 else "")
             )
         if arithmetic != FLOAT32 and given[self.outputs[0]].dtype != np.float32:
             return f"{self.kernel}: expected float32 arrays for bf16, got {given[self.outputs[0]].dtype}"

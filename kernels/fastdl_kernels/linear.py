@@ -86,7 +86,9 @@ def linear_forward(x, weight, bias, activation, alpha, out, arithmetic=FLOAT32):
     if not is_activation(activation, alpha):
         raise ValueError("linear_forward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     if not is_arithmetic(arithmetic, out.itemsize):
-        raise ValueError("linear_forward: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32")
+        raise ValueError(
+            "linear_forward: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32"
+        )
     prepare_products(arithmetic, out)
     if activation > LAST_IN_REGISTERS:
         make_ready(activation, out)
@@ -119,7 +121,9 @@ def linear_forward_keep(x, weight, bias, activation, alpha, z, out, arithmetic=F
     if not is_activation(activation, alpha):
         raise ValueError("linear_forward_keep: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     if not is_arithmetic(arithmetic, out.itemsize):
-        raise ValueError("linear_forward_keep: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32")
+        raise ValueError(
+            "linear_forward_keep: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32"
+        )
     prepare_products(arithmetic, out)
     make_ready(activation, out)
     _forward(x, weight, bias, activation, alpha, arithmetic, pointer(z, 0), out)
@@ -219,7 +223,9 @@ def linear_backward(x, weight, out, d_out, activation, alpha, d_x, d_weight, d_b
     if not is_activation(activation, alpha):
         raise ValueError("linear_backward: expected activation to be a code of ACTIVATIONS, and alpha in its range")
     if not is_arithmetic(arithmetic, out.itemsize):
-        raise ValueError("linear_backward: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32")
+        raise ValueError(
+            "linear_backward: expected an arithmetic that this processor has, and float32 arrays unless it is FLOAT32"
+        )
     prepare_products(arithmetic, out)
     alpha_ = out.dtype.type(alpha)
     parts = n_threads() if n_rows * n_in * n_out > SERIAL_WORK // 2 else 1

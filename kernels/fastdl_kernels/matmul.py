@@ -222,8 +222,8 @@ def _product_of(arithmetic, block, depth, a, b, c):
                 elif transposes:
                     source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
-                    arithmetic, rows, steps, (a_tile, row, step), (panel, panel_step), (pointer(z, i * c.stride + j), c.stride, columns, adds),
-                    bias, (activation, alpha),
+                    arithmetic, rows, steps, (a_tile, row, step), (panel, panel_step),
+                    (pointer(z, i * c.stride + j), c.stride, columns, adds), bias, (activation, alpha),
                     (pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY),
                     (every, source, b.stride, k if copies else width, target),
                 )  # fmt: skip

@@ -71,7 +71,9 @@ def is_paired(typingctx, arithmetic):
 @jit
 def is_arithmetic(arithmetic, itemsize):
     """Whether this processor has the arithmetic, for numbers of so many bytes."""
-    return arithmetic == FLOAT32 or (itemsize == 4 and (arithmetic == BF16_EMULATED or (arithmetic == BF16 and HAS_BF16)))
+    return arithmetic == FLOAT32 or (
+        itemsize == 4 and (arithmetic == BF16_EMULATED or (arithmetic == BF16 and HAS_BF16))
+    )
 
 
 def bf16_bits(x: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -115,7 +115,9 @@ def tile(typingctx, arithmetic, n_rows, depth, a, b, out, bias, activation, belo
         with builder.if_else(builder.icmp_signed("==", args[2], whole(1))) as (then, otherwise):
             for branch, layout in ((then, ADJACENT), (otherwise, APART)):
                 with branch:
-                    builder.call(tile_function(builder.module, element, MR, NV, steps=steps, layout=layout, **kind), args)
+                    builder.call(
+                        tile_function(builder.module, element, MR, NV, steps=steps, layout=layout, **kind), args
+                    )
 
     def codegen(context, builder, sig, args):
         _, n_rows, depth, a, b, out, bias, *groups = args

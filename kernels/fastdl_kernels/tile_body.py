@@ -19,7 +19,6 @@ from fastdl_kernels.activations import (
 )
 from fastdl_kernels.host import host
 from fastdl_kernels.simd.vector import (
-    call_llvm,
     constant,
     emit_prefetch,
     first_mask,
