@@ -10,6 +10,7 @@ from fastdl.errors import InputError
 from fastdl.suggest import did_you_mean
 from fastdl_kernels.serial import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 
+LACKING = "this processor has no bf16 instructions (AVX-512 BF16): products stay in float32"
 PRECISIONS = ("float32", "bf16", "bf16-strict", "bf16-emulated")
 """What a precision may be: see `check`."""
 
@@ -35,12 +36,19 @@ def check(value: str, dtype: np.dtype) -> str:
             "precision: expected a processor with bf16 instructions (AVX-512 BF16) for 'bf16-strict', and this one has none; "
             "use 'float32', or 'bf16' for whichever there is"
         )
-    if value == "bf16" and not HAS_BF16:
-        warnings.warn(
-            "precision: this processor has no bf16 instructions (AVX-512 BF16), so that products stay in float32",
-            stacklevel=2,
-        )
+    for note in notes(value):
+        warnings.warn(f"precision: {note}", stacklevel=2)
     return value
+
+
+def notes(value: str) -> list[str]:
+    """What is to be said of the precision on this processor: one sentence, or none."""
+    return [LACKING] if value == "bf16" and not HAS_BF16 else []
+
+
+def here(value: str, dtype: np.dtype) -> str:
+    """What the precision comes to on this processor: "float32" for "bf16" without instructions for it, without a warning."""
+    return "float32" if notes(value) and dtype == np.float32 else check(value, dtype)
 
 
 def arithmetic_of(precision: str) -> int:

@@ -140,7 +140,7 @@ def test_a_processor_without_it():
         return
     with pytest.raises(fastdl.InputError, match="precision: expected a processor with bf16 instructions"):
         fastdl.Trainer(model, precision="bf16-strict")
-    with pytest.warns(UserWarning, match=r"this processor has no bf16 instructions .* products stay in float32"):
+    with pytest.warns(UserWarning, match=r"this processor has no bf16 instructions .*: products stay in float32"):
         trainer = fastdl.Trainer(model, batch_size=48, epochs=1, precision="bf16")
     trainer.fit(X, y)  # a second warning would be an error
     trainer.fit(X, y)
