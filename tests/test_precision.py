@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from test_bf16 import rounded
 
 import fastdl
-from fastdl import precision
+from fastdl import cli, precision
 from fastdl_kernels.precision import HAS_BF16
 
 EMULATED = "bf16-emulated"
@@ -169,3 +170,37 @@ def test_every_precision_is_described():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert all(f'"{value}"' in precision.check.__doc__ for value in precision.PRECISIONS)
+
+
+def test_the_command_line(tmp_path, capsys):
+    def train(*options):
+        words = [
+            "train",
+            "digits",
+            "--recipe",
+            "plain",
+            "--hidden",
+            "64",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / "r",
+            "--force",
+        ]
+        code = cli.main([str(word) for word in (*words, "--no-report", *options)])
+        return code, capsys.readouterr()
+
+    code, printed = train("--precision", EMULATED)
+    assert code == 0
+    assert "bf16-emulated" in printed.err
+    assert json.loads((tmp_path / "r" / "config.json").read_text())["training"]["precision"] == EMULATED
+    rounded_loss = (tmp_path / "r" / "history.csv").read_text()
+    code, printed = train("--precision", "bf16")
+    assert code == 0
+    assert (precision.LACKING in printed.err) != HAS_BF16
+    assert (tmp_path / "r" / "history.csv").read_text() != rounded_loss or HAS_BF16
+    code, printed = train("--precision", "half")
+    assert (code, printed.err) == (
+        2,
+        "fastdl: --precision: expected one of float32, bf16, bf16-strict, bf16-emulated, got 'half'\n",
+    )
