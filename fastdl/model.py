@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, frames, initialisation, network, sparse
+from fastdl import checks, frames, initialisation, network, sparse, stored
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.engine import Engine
 from fastdl.errors import InputError
@@ -20,6 +20,7 @@ from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
@@ -119,7 +120,7 @@ class MLP:
             self.parameters[:] = values
         self.weights, self.biases = self.views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
-        self.engine = Engine(self.architecture, self.parameters[:], checks.finite)
+        self.engine = Engine(self.architecture, self.parameters[:], stored.refuse)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -185,8 +186,11 @@ class MLP:
                 f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
                 f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
             )
-        rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
-        if len(rows) == 0:
+        rows = stored.parts_of(X, self.layers[0])
+        if rows is None:
+            rows = [checks.table(frames.in_order(X, self.feature_names), self.layers[0], keep_half=True)]
+        stored.check_finite(rows)
+        if sum(map(len, rows)) == 0:
             raise InputError("X: expected at least one row to take the statistics of, got an empty array")
         if y is not None:
             if self.output != "linear":
@@ -195,23 +199,28 @@ class MLP:
                 raise InputError(
                     "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
                 )
-            y = self._numbers(y, len(rows), "y")
+            y = self._numbers(stored.targets_of(X, y), sum(map(len, rows)), "y")
         self.scaling = Scaling.of(rows, y)
         self.note_names(X)
         return self
 
     def note_names(self, X: ArrayLike) -> None:
         """Remember the names of a frame's columns, unless the model has names already."""
-        if self.feature_names is None and not isinstance(X, np.ndarray):
+        if self.feature_names is None and not isinstance(X, (np.ndarray, list, tuple)):
             self.feature_names = frames.names_of(X)
 
-    def prepare_inputs(self, X: Any, name: str = "X") -> NDArray[np.floating] | SparseRows:
-        """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
+    def prepare_inputs(self, X: Any, name: str = "X") -> Inputs:
+        """X checked, as the engine takes it; what is not small stays where it is, and is standardised when it is read."""
         rows, name = self._inputs(X, name)
-        return rows if isinstance(rows, SparseRows) else checks.finite(rows, name)
+        if isinstance(rows, StoredRows):
+            self.engine.check_finite(rows, name)
+        elif not isinstance(rows, SparseRows):
+            checks.finite(rows, name)
+        return rows
 
-    def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating] | SparseRows, str]:
+    def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
+        parts = None
         if type(X) is not np.ndarray:
             if sparse.is_sparse(X):
                 if self.scaling is not None:
@@ -220,15 +229,32 @@ class MLP:
                         f"{type(X).__name__} dense; use {name}.toarray(), or a model without standardize"
                     )
                 return sparse.rows_of(X, self.layers[0], self.dtype, name), name
-            X = frames.in_order(X, self.feature_names, name)
-        rows = checks.table(X, self.layers[0], name)
-        if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
-            return rows, name
+            parts = stored.parts_of(X, self.layers[0], name)
+            X = X if parts else frames.in_order(X, self.feature_names, name)
+        if parts is None:
+            rows = checks.table(X, self.layers[0], name, keep_half=True)
+            if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
+                return rows, name
+            parts = [rows]
+        where_they_are = self._stored(parts)
+        if where_they_are is not None:
+            return where_they_are, name
+        rows = parts[0] if len(parts) == 1 else np.concatenate([part.astype(np.float64) for part in parts])
         checks.finite(rows, name)
         if self.scaling is not None:
             rows = self.scaling.inputs(rows, self.dtype)
         with np.errstate(over="ignore"):
             return np.require(rows, self.dtype, _PLAIN), f"{name} as {self.dtype}"
+
+    def _stored(self, parts: list[NDArray]) -> StoredRows | None:
+        """Inputs that are converted and scaled when they are read; None if they are so small that a copy does no harm."""
+        size = sum(map(len, parts)) * self.layers[0] * self.dtype.itemsize
+        if size <= stored.CONVERTED_BYTES or not all(map(stored.is_readable, parts)):
+            return None
+        scaling = self.scaling
+        if scaling is None:
+            return StoredRows(parts, self.dtype)
+        return StoredRows(parts, self.dtype, scaling.mean, scaling.scale)
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
         """y checked and as the loss takes it: int64 [N] for softmax (one-hot rows too), else [N, O] in the model's dtype."""
@@ -298,7 +324,7 @@ class MLP:
         inputs = self.prepare_inputs(X)
         if len(inputs) == 0:
             raise InputError("X: expected at least one row, got an empty array")
-        targets = self.prepare_targets(y, len(inputs))
+        targets = self.prepare_targets(stored.targets_of(X, y), len(inputs))
         weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
         return self.engine.loss_and_gradient(inputs, targets, weight, l2)
 

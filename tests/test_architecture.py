@@ -33,7 +33,7 @@ FASTDL_ROOMS = {
         "initialisation",
         "datasets",
     ],
-    "checks": ["checks", "frames", "sparse"],
+    "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "_version"],
 }
 KERNEL_ROOMS = {

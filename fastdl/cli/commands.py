@@ -150,7 +150,7 @@ def _load(
 
 def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
     """All metrics of a model on X and y, and the mean loss."""
-    targets = model.prepare_targets(y, len(X))
+    targets = model.prepare_targets(y, len(y))  # X may be a list of arrays
     raw = model.forward(X)
     return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
 

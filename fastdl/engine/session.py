@@ -23,11 +23,13 @@ from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
 from fastdl.engine.plan import Layout
 from fastdl.engine.settings import HYPER, Settings, State, kind
+from fastdl.engine.source import arguments_of, for_source, no_source
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture, aligned_zeros
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 from fastdl_kernels.serial import STOP, usable_cores
 
 # Multiply-adds of a step that may take more than 20 ms.
@@ -61,6 +63,8 @@ class Session:
         self._sparse: SparseWorkspace | None = None
         self._stored = 0  # numbers of a row of sparse inputs, about; 0: dense
         self._no_sparse = no_sparse(architecture.dtype)
+        self._no_source = no_source()
+        self._whole: tuple[StoredRows, NDArray] | None = None  # a batch of all rows, converted
         with for_training(architecture):
             self._layout = Layout(architecture)
             self._build(settings)
@@ -179,7 +183,7 @@ class Session:
 
     def epoch(
         self,
-        x: NDArray | SparseRows,
+        x: Inputs,
         y: NDArray,
         weight: NDArray | None,
         order: NDArray[np.int64],
@@ -198,11 +202,12 @@ class Session:
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         whole = len(order) == len(x) <= batch_size
+        x, source = self._take_stored(x, whole)
         sparse = self._take_sparse(x, table, len(order), whole)
-        data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
+        data = x if isinstance(x, np.ndarray) else np.zeros((len(x), 0), dtype), labels, targets, weights
         order = np.arange(len(x)) if whole and sparse is not None else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
-        data_and_order = batch_size, order, *data
+        data_and_order = batch_size, order, *data, source
         self.prepare()
         train_batches, result, state, tuner, batch = (
             self._train_batches,
@@ -249,8 +254,25 @@ class Session:
         self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
         return float(result[structs.LOSS_SUM]) / len(order), -1
 
+    def _take_stored(self, x: Inputs, whole: bool) -> tuple[Inputs, tuple[Any, ...]]:
+        """What is left to say of x, and what says where rows are that are converted as they are read.
+
+        A batch of all rows is converted once, to a place that it keeps.
+        """
+        if not isinstance(x, StoredRows):
+            self._whole = None
+            return x, self._no_source
+        if whole:
+            if self._whole is None or self._whole[0] is not x:
+                self._whole = None
+                self._whole = x, x.array()
+            return self._whole[1], self._no_source
+        self._whole = None
+        for_source(x)
+        return x, arguments_of(x)
+
     def _take_sparse(
-        self, x: NDArray | SparseRows, table: NDArray, n_rows: int, whole: bool
+        self, x: Inputs, table: NDArray, n_rows: int, whole: bool
     ) -> SparseWorkspace | None:  # fmt: skip
         """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs."""
         stored = x.numbers_per_row if isinstance(x, SparseRows) else 0
@@ -325,7 +347,7 @@ class Session:
         dtype = self.architecture.dtype
         data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
         table = np.zeros((0, structs.STEP_COLUMNS))
-        return self._arguments((1, NO_LABELS, *data), tuple(a[None] for a in data), table, 0, 0)
+        return self._arguments((1, NO_LABELS, *data, self._no_source), tuple(a[None] for a in data), table, 0, 0)
 
     def _check_labels(self, labels: NDArray) -> None:
         bad = first_bad_label(labels, self.architecture.layers[-1])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from numba.core import types
 
 from fastdl_kernels.serial import TILE_ROWS, jit
-from fastdl_kernels.simd import pointer
+from fastdl_kernels.simd import null, pointer
 
 # Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
 # outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
@@ -143,11 +143,24 @@ class Sparse(NamedTuple):
     zeros: Any
 
 
+class Source(NamedTuple):
+    """Dense rows that are converted, and scaled, as they are read: see `source`. No parts: there is nothing of this.
+
+    parts [n_parts, PART_COLUMNS] : where they lie. shift, scale [columns] : x becomes (x - shift) / scale; null: x stays x
+    """
+
+    parts: Any
+    n_parts: Any
+    shift: Any
+    scale: Any
+
+
 class Batches(NamedTuple):
     """The batches of an epoch: `size` rows of the `data` each, in the order that `order` [n_rows] says.
 
     Steps read them in one of `n_places` places, by turns. A batch that is all of the data is read where it is: then
-    there is one place, which is the data, and nothing to gather. Inputs that are `sparse` are never gathered.
+    there is one place, which is the data, and nothing to gather. Inputs that are `sparse` are never gathered. Those of a
+    `source` are no part of the data, and are gathered from there.
     """
 
     size: Any
@@ -157,6 +170,7 @@ class Batches(NamedTuple):
     places: Rows
     n_places: Any
     sparse: Sparse
+    source: Source
 
 
 class Update(NamedTuple):
@@ -232,6 +246,7 @@ BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
+SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS), Source)
 
 
 def _named(kind: type, *members: types.Type) -> types.Type:
@@ -260,7 +275,8 @@ def rows_type(element: types.Type) -> types.Type:
 
 def batches_type(element: types.Type) -> types.Type:
     """`Batches`."""
-    return _named(Batches, I64, INTS, I64, rows_type(element), rows_type(element), I64, sparse_type(element))
+    rows = rows_type(element)
+    return _named(Batches, I64, INTS, I64, rows, rows, I64, sparse_type(element), SOURCE)
 
 
 def stored_type(element: types.Type) -> types.Type:
@@ -333,6 +349,17 @@ def sparse_of(arrays):
         by_column_of(by_column[0], by_column[1], by_column[2], by_column[3], by_column[4]), by_column[1].shape[1],
         by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]),
         pointer(counts, 0), pointer(done, 0), pointer(rates, 0), pointer(zeros, 0),
+    )  # fmt: skip
+
+
+@jit
+def source_of(arrays):
+    """`Source` of its arrays (parts, shift, scale); without scaling the last two are empty."""
+    parts, shift, scale = arrays
+    nothing = null(1.0)
+    return Source(
+        pointer(parts, 0), parts.shape[0], pointer(shift, 0) if shift.size else nothing,
+        pointer(scale, 0) if scale.size else nothing,
     )  # fmt: skip
 
 

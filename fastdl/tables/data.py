@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastdl.errors import InputError, OptionError
 from fastdl.model import MLP
+from fastdl.stored import picked
 from fastdl.suggest import did_you_mean
 from fastdl.tables import targets, tasks
 from fastdl.tables.arrays import ArrayData
@@ -25,7 +26,7 @@ from fastdl.tables.names import Names, Options, check_columns, names_in
 from fastdl.tables.preprocessor import Outcomes, Preprocessor
 from fastdl.tables.recognise import Choices
 from fastdl.tables.sources import open_data
-from fastdl.tables.split import check_share, split, split_by_group, split_by_time
+from fastdl.tables.split import check_share, split, split_arrays, split_by_group, split_by_time
 from fastdl.tables.table import Table
 from fastdl.tables.tasks import Targets
 from fastdl.tables.text import as_text, listed, option
@@ -40,7 +41,6 @@ __all__ = [
     "prepare",
     "split",
 ]
-
 
 MOST_KEPT = 10_000
 """Rows up to which a table is kept beside its features, for columns to be learnt again in cross-validation."""
@@ -96,7 +96,9 @@ class TrainingData:
 
     def inputs(self, rows: NDArray[np.int64]) -> Any:
         """The features of some rows, as the model takes them."""
-        return self.features.rows(self.rows[rows]) if isinstance(self.features, Encoded) else self.features[rows]
+        return (
+            self.features.rows(self.rows[rows]) if isinstance(self.features, Encoded) else picked(self.features, rows)
+        )
 
     def training_pair(self) -> tuple[Any, NDArray[Any]]:
         """Features and targets to train on."""
@@ -157,9 +159,9 @@ def load_training(
         found = tasks.of_labels(source.targets())
     else:
         found = tasks.resolve(source.targets(), options.task)
-    train, held_out = split(len(source), options.validation, options.seed, found.labels)
+    train, held_out, notes = split_arrays(source.X, options.validation, options.seed, found.labels)
     rows = np.arange(len(source))
-    return TrainingData(name, source.files, source.X, rows, found, train, held_out, pixels=source.pixels)
+    return TrainingData(name, source.files, source.X, rows, found, train, held_out, pixels=source.pixels, notes=notes)
 
 
 def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:

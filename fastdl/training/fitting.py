@@ -14,6 +14,7 @@ from fastdl.activations import ActivationLike
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
+from fastdl.stored import is_list_of_arrays
 from fastdl.tables import data, split
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded
@@ -67,8 +68,12 @@ def _standardize(model: MLP, X: Any, y: NDArray, pixels: bool) -> None:
     """
     model.standardize(X, y if model.output == "linear" and not model.loss.is_log_link else None)
     if pixels and model.scaling is not None:
-        deviation = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64)))) or 1.0
-        model.scaling = replace(model.scaling, scale=np.full(X.shape[1], deviation))
+        if is_list_of_arrays(X):  # of a file larger than memory: scales of 1 may be those of columns that never vary
+            spread = np.where(model.scaling.scale == 1, 0, model.scaling.scale)
+            deviation = float(np.sqrt(np.mean(spread**2))) or 1.0
+        else:
+            deviation = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64)))) or 1.0
+        model.scaling = replace(model.scaling, scale=np.full(model.layers[0], deviation))
 
 
 def check_class_weight(loaded: TrainingData, name: str | None, option: str = "class_weight") -> str | None:

@@ -43,6 +43,10 @@ class Rollback:
         else:
             self._since.append(epoch)
 
+    def keep(self) -> None:
+        """The epoch that has just ended is good, and cannot be trained again."""
+        self._snapshot()
+
     def back(self) -> None:
         """Go back to the state after the last good epoch."""
         self._session.restore()

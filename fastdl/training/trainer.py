@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,19 +20,20 @@ from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 from fastdl.training.callbacks import EpochResult, Hooks
+from fastdl.training.chunks import Chunks, check_schedule
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.history import History
+from fastdl.training.read_ahead import blocks_of, reading_ahead
 from fastdl.training.rollback import Rollback
+from fastdl.training.rows import Rows, rows_of
 from fastdl.training.settings import SETTINGS, Settings
 from fastdl.training.shuffling import MANY_ROWS, Orders
 from fastdl.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
-
-# Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
-LARGE_TARGETS = 1000.0
 
 
 class Trainer(Settings):
@@ -104,16 +104,20 @@ class Trainer(Settings):
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
-        validation_data: tuple[ArrayLike, ...] | None = None,
+        X: Any,
+        y: Any = None,
+        validation_data: tuple[Any, ...] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train for `epochs` passes over the rows of X [N, I] and y, and return the history of these epochs.
 
-        X is an array, nested lists, a data frame, or a sparse matrix of SciPy, which is never made dense; parameters and the
+        X is an array of any number type, read where it lies (a `numpy.memmap` too), a list of such arrays, whose rows follow
+        each other, nested lists, a data frame, or a sparse matrix of SciPy, which is never made dense; parameters and the
         optimizer's state are. While an epoch on sparse rows is under way, weights of columns that its last batches did not
         have may be some steps behind: they are up to date when it ends.
+
+        Without y, X is an iterable of chunks (X, y) or (X, y, weights), gone through once for each epoch, or a function that
+        gives one: see `Chunks`. Weights are relative to the mean of their chunk.
 
         y holds class labels 0 .. O-1 as [N], or one-hot rows [N, O], for softmax; labels [N] or [N, O] for sigmoid;
         targets [N] or [N, O] for linear output. `sample_weight` [N] weights the rows' losses relative to their mean
@@ -131,17 +135,15 @@ class Trainer(Settings):
         self.check_again()
         model = self.model
         model.check_writable()
-        inputs = model.prepare_inputs(X)
-        n_rows = len(inputs)
-        if n_rows == 0:
-            raise InputError("X: expected at least one row to learn from, got an empty array")
-        targets = model.prepare_targets(y, n_rows)
-        weight = self._row_weights(sample_weight, targets, n_rows)
-        if self.batch_size > n_rows:
-            raise InputError(
-                f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
-                f"pass batch_size={n_rows} for full-batch training"
-            )
+        if y is None:
+            data: Rows | Chunks = Chunks(X, self, sample_weight)
+        else:
+            data = rows_of(model, self.class_weight, X, y, sample_weight)
+            if self.batch_size > len(data.inputs):
+                raise InputError(
+                    f"batch_size: expected at most the {len(data.inputs)} rows of X, got {self.batch_size}; "
+                    f"pass batch_size={len(data.inputs)} for full-batch training"
+                )
         validation = None if validation_data is None else Validation(model, validation_data, self.metrics)
         stopping = self.early_stopping
         if stopping is not None and stopping.monitor != "loss" and validation is None:
@@ -149,25 +151,55 @@ class Trainer(Settings):
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
-        self._warn_of_large_targets(targets)
-        model.note_names(X)
-
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
-        session.prepare(isinstance(inputs, SparseRows))
+        session.prepare(isinstance(data, Rows) and isinstance(data.inputs, SparseRows))
         if validation is not None:
             model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
         self.history = History()
         self._stopped = False
         try:
-            hooks.call("on_train_begin", self.epochs, n_rows)
-            self._run(session, inputs, targets, weight, validation, hooks)
+            hooks.call("on_train_begin", self.epochs, len(data.inputs) if isinstance(data, Rows) else 0)
+            self._run(session, data, validation, hooks)
             hooks.call("on_train_end")
         finally:
             hooks.close()
         return self.history
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Learn from these rows once, in batches in random order, and return their mean loss; go on with the next ones.
+
+        X, y and weights are as in `fit`, but no chunks; there may be fewer rows than a batch has. Schedules go on from call to
+        call; callbacks, early stopping and `history` take no part.
+
+        Raises
+        ------
+        InputError : as `fit`
+        DivergedError : parameters, optimizer state and counters are those of before the call
+        """
+        self.check_again()
+        self.model.check_writable()
+        check_schedule(self.schedule)
+        rows = rows_of(self.model, self.class_weight, X, y, sample_weight)
+        session = self._current_session()
+        session.snapshot()
+        order = np.random.default_rng((self.seed, 0, self.steps_done)).permutation(len(rows.inputs))
+        try:
+            loss, bad_batch = session.epoch(*rows, order, self._rates(-(-len(order) // self.batch_size)))
+            if bad_batch >= 0 or not checks.all_finite(self.model.parameters):
+                told = (
+                    f"the loss became {loss} in batch {bad_batch + 1}"
+                    if bad_batch >= 0
+                    else "parameters became infinite"
+                )
+                raise _diverged(told, 1, self.optimizer.lr)
+        except BaseException as error:
+            if isinstance(error, DivergedError) or not checks.all_finite(self.model.parameters):
+                session.restore()
+            raise
+        return loss
 
     @property
     def steps_done(self) -> int:
@@ -199,25 +231,28 @@ class Trainer(Settings):
     def _run(
         self,
         session: Session,
-        inputs: NDArray | SparseRows,
-        targets: NDArray,
-        weight: NDArray | None,
+        data: Rows | Chunks,
         validation: Validation | None,
         hooks: Hooks,
     ) -> None:
         """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
         model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
-        n_rows = len(inputs)
+        n_rows = len(data.inputs) if isinstance(data, Rows) else 0
         n_batches = -(-n_rows // session.settings.batch_size)
         span = self.steps_done, self.steps_done + epochs * n_batches
         rollback = Rollback(session, hooks.may_change_model)
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
-            rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
-            progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(session, n_rows, self.epochs_done, epoch < epochs)
+            progress: Callable[[int], None] = functools.partial(hooks.call, "on_progress", epoch)
             try:
-                loss, bad_batch = session.epoch(inputs, targets, weight, order, rates, progress)
+                if isinstance(data, Chunks):
+                    loss, bad_batch = data.epoch(session, (self.seed, self.epochs_done), self._rates, progress)
+                    n_rows = data.rows
+                else:
+                    rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
+                    order = self._order(session, data.inputs, self.epochs_done, epoch < epochs)
+                    progress = reading_ahead(data.inputs, order, progress)
+                    loss, bad_batch = session.epoch(*data, order, rates, progress)
                 seconds = time.perf_counter() - start
                 if bad_batch >= 0:
                     raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
@@ -236,11 +271,11 @@ class Trainer(Settings):
                 if not checks.all_finite(model.parameters):
                     self._go_back(rollback)
                 raise
-            if epoch < epochs:
-                order_again = functools.partial(self._order, session, n_rows, self.epochs_done)
-                rollback.good(
-                    functools.partial(_train_again, session, (inputs, targets, weight), order_again, rates), seconds
-                )
+            if epoch < epochs and isinstance(data, Chunks):
+                rollback.keep()
+            elif epoch < epochs and isinstance(data, Rows):
+                order_again = functools.partial(self._order, session, data.inputs, self.epochs_done)
+                rollback.good(functools.partial(_train_again, session, data, order_again, rates), seconds)
             self.epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
@@ -255,53 +290,26 @@ class Trainer(Settings):
             self.epochs_done -= rollback.missing
             self.history.forget(rollback.missing)
 
-    def _order(self, session: Session, n_rows: int, epoch: int, more: bool = False) -> NDArray[np.int64]:
+    def _order(self, session: Session, inputs: Inputs, epoch: int, more: bool = False) -> NDArray[np.int64]:
         """The order of the rows in the epoch that `epoch` others came before; with `more` to come, a core that is left draws
 
         the next one meanwhile. A batch of all rows is read as it stands.
         """
+        n_rows = len(inputs)
         if session.settings.batch_size >= n_rows:
             return np.arange(n_rows)
-        order = self._orders.take(epoch, n_rows)
+        blocks = blocks_of(inputs)
+        order = self._orders.take(epoch, n_rows, blocks)
         if more and n_rows >= MANY_ROWS and session.leaves_a_core:
-            self._orders.draw_next(epoch + 1, n_rows)
+            self._orders.draw_next(epoch + 1, n_rows, blocks)
         return order
 
     # --- what a training needs besides the rows ---
 
-    def _row_weights(self, sample_weight: ArrayLike | None, targets: NDArray, n_rows: int) -> NDArray | None:
-        """Weights of mean 1, those of the classes folded in; None where all are the same."""
-        weight = None if sample_weight is None else checks.weights(sample_weight, n_rows)
-        if self.class_weight is not None:
-            labels = targets.reshape(-1)
-            if self.model.output == "sigmoid" and not np.isin(labels, (0, 1)).all():
-                raise InputError("class_weight: expected labels 0 and 1, got shares between them; use sample_weight")
-            labels = labels.astype(np.int64)
-            n_classes = max(2, self.model.layers[-1])
-            if isinstance(self.class_weight, dict):
-                by_class = np.array([self.class_weight.get(k, 1.0) for k in range(n_classes)])
-            else:
-                by_class = 1.0 / np.maximum(1, np.bincount(labels, minlength=n_classes))
-            weight = by_class[labels] * (1.0 if weight is None else weight)
-            weight = checks.weights(weight, n_rows, "class_weight")
-        return None if weight is None else (weight / weight.mean()).astype(self.model.dtype)
-
-    def _warn_of_large_targets(self, targets: NDArray) -> None:
-        scaling = self.model.scaling
-        if (
-            self.model.output != "linear"
-            or self.model.loss.is_log_link
-            or (scaling is not None and scaling.y_mean is not None)
-        ):
-            return
-        middle = float(np.median(np.abs(targets[:: max(1, len(targets) // 1000)])))
-        if middle > LARGE_TARGETS:
-            warnings.warn(
-                f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
-                f"model.standardize(X, y) makes the training find them",
-                UserWarning,
-                stacklevel=3,
-            )
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The learning rates of the next steps, where the end of the training is not known."""
+        rates: NDArray[np.float64] = self.rate_factor * self.schedule.rates(self.optimizer.lr, self.steps_done, count)
+        return rates
 
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""
@@ -370,7 +378,7 @@ class Kept(NamedTuple):
 
 
 def _train_again(
-    session: Session, data: tuple[Any, Any, Any], order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
+    session: Session, data: Rows, order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
 ) -> None:  # fmt: skip
     """An epoch that was good, from the state before it."""
     session.epoch(*data, order(), rates)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import checks, metrics
+from fastdl import checks, metrics, stored
 from fastdl.errors import InputError
 from fastdl.model import MLP
 
@@ -32,12 +32,13 @@ class Validation:
         self.inputs = model.prepare_inputs(data[0], "validation X")
         if len(self.inputs) == 0:
             raise InputError("validation X: expected at least one row, got an empty array")
-        self.targets = model.prepare_targets(data[1], len(self.inputs), "validation y")
+        y = stored.targets_of(data[0], data[1], "validation y")
+        self.targets = model.prepare_targets(y, len(self.inputs), "validation y")
         self.weight: NDArray | None = None
         if len(data) == 3 and data[2] is not None:
             weight = checks.weights(data[2], len(self.inputs), "validation weights")
             self.weight = (weight / weight.mean()).astype(model.dtype)
-        self._y = np.asarray(data[1])
+        self._y = np.asarray(y)
 
     def assess(self, n_threads: int | str) -> tuple[float, dict[str, float]]:
         """(mean loss, metrics) of the model as it is now; both weighted where there are weights."""
