@@ -5,6 +5,7 @@ The engine converts and scales a row when it needs it (`fastdl.engine.source`); 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from mmap import mmap
 from typing import Any, TypeAlias, Union
@@ -96,6 +97,11 @@ class StoredRows:
             for first, block in blocks(self.parts):
                 out[first : first + len(block)] = self._scaled(block)
         return out
+
+    @functools.cached_property
+    def whole(self) -> NDArray[np.floating]:
+        """`array`, made once: for batches of all rows, which have a place for them anyway."""
+        return self.array()
 
     def _scaled(self, block: NDArray) -> NDArray[np.float64]:
         numbers = block.astype(np.float64, copy=False)

@@ -175,3 +175,21 @@ def test_a_partial_fit_that_diverges_is_undone(chunks):
         trainer.partial_fit(X * np.float32(1e30), y)
     np.testing.assert_array_equal(trainer.model.parameters, before)
     assert trainer.steps_done == steps
+
+
+def test_chunks_may_be_sparse_or_frames(chunks):
+    sparse = pytest.importorskip("scipy.sparse")
+    pandas = pytest.importorskip("pandas")
+    names = list("abcde")
+    plain, of_frames, of_sparse = trainer_of(epochs=2), trainer_of(epochs=2), trainer_of(epochs=2)
+    plain.fit(chunks)
+    frames = [pandas.DataFrame(X, columns=names) for X, _ in chunks]
+    turned = [frame[names[::-1]] if i else frame for i, frame in enumerate(frames)]  # columns go by their names
+    of_frames.fit([(frame, y) for frame, (_, y) in zip(turned, chunks)])
+    np.testing.assert_array_equal(of_frames.model.parameters, plain.model.parameters)
+    assert of_frames.model.feature_names == names
+    of_sparse.fit([(sparse.csr_array(X), y) for X, y in chunks])
+    np.testing.assert_allclose(of_sparse.model.parameters, plain.model.parameters, rtol=1e-4, atol=1e-6)
+    of_sparse.partial_fit(sparse.csr_array(chunks[0][0]), chunks[0][1])
+    plain.partial_fit(*chunks[0])
+    np.testing.assert_allclose(of_sparse.model.parameters, plain.model.parameters, rtol=1e-4, atol=1e-6)

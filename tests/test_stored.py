@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -157,6 +159,29 @@ def compiled_reader():
         restore_mode(mode)
 
     return read_in_order
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_booleans_of_any_byte_are_0_or_1(step):
+    """Views of other memory may hold bytes that are neither; to NumPy they are true."""
+    X = np.array([[0, 1, 2, 255, 128, 0, 7]], np.uint8).view(bool)[:, ::step]
+    np.testing.assert_array_equal(read(StoredRows([X], "float32")), X.astype(np.float32))
+
+
+def test_numbers_of_the_other_byte_order_are_converted(rng, read_in_place):
+    X, y = numbers(rng, "float32"), rng.integers(0, 3, ROWS)
+    assert_same(train(X.astype(X.dtype.newbyteorder()), y), train(X, y))
+
+
+def test_a_training_keeps_no_data(rng, read_in_place):
+    """Nor the copy of a batch of all rows, once it has ended."""
+    X, y = numbers(rng, "uint8"), rng.integers(0, 3, ROWS)
+    trainer = fastdl.Trainer(make_model(LAYERS, "tanh", "softmax", "float32"), batch_size=ROWS, epochs=2)
+    trainer.fit(X, y)
+    data = weakref.ref(X)
+    del X
+    gc.collect()
+    assert data() is None
 
 
 def test_several_arrays_are_one_after_the_other(rng):

@@ -64,7 +64,6 @@ class Session:
         self._stored = 0  # numbers of a row of sparse inputs, about; 0: dense
         self._no_sparse = no_sparse(architecture.dtype)
         self._no_source = no_source()
-        self._whole: tuple[StoredRows, NDArray] | None = None  # a batch of all rows, converted
         with for_training(architecture):
             self._layout = Layout(architecture)
             self._build(settings)
@@ -257,17 +256,12 @@ class Session:
     def _take_stored(self, x: Inputs, whole: bool) -> tuple[Inputs, tuple[Any, ...]]:
         """What is left to say of x, and what says where rows are that are converted as they are read.
 
-        A batch of all rows is converted once, to a place that it keeps.
+        A batch of all rows is converted once.
         """
         if not isinstance(x, StoredRows):
-            self._whole = None
             return x, self._no_source
         if whole:
-            if self._whole is None or self._whole[0] is not x:
-                self._whole = None
-                self._whole = x, x.array()
-            return self._whole[1], self._no_source
-        self._whole = None
+            return x.whole, self._no_source
         for_source(x)
         return x, arguments_of(x)
 

@@ -43,6 +43,12 @@ def _number(memory, offset, like):
 
 
 @jit
+def _truth(memory, offset, like):
+    """A boolean, which is any byte but 0, as float64."""
+    return 1.0 if number_in(memory, offset, like) else 0.0
+
+
+@jit
 def _half(memory, offset, like):
     """A float16, of which `like` (uint16) has the bits, as float64; exact."""
     bits = np.int64(number_in(memory, offset, like))
@@ -84,7 +90,8 @@ def _reader(name: str, distance: Any) -> tuple[Any, types.Type]:
 
     One body serves all: what it calls `_value` and `_distance` differs.
     """
-    names = {**globals(), "_value": _half if name == "float16" else _number, "_distance": distance}
+    value = {"bool": _truth, "float16": _half}.get(name, _number)
+    names = {**globals(), "_value": value, "_distance": distance}
     function = FunctionType(_read.__code__, names, f"read_{name}{distance.py_func.__name__}")
     function.__qualname__ = function.__name__  # the cache tells functions apart by it
     like = _LIKE.get(name) or from_dtype(np.dtype(name))

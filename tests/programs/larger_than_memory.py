@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import fastdl
+from fastdl.training import read_ahead
 
 COLUMNS = 250
 
@@ -24,6 +25,7 @@ def own_memory():
 
 
 def main(folder, megabytes, limit, copy):
+    read_ahead.MAPPED_BYTES = 10**8  # shuffled by blocks, and read ahead
     rows, rng = megabytes * 10**6 // (4 * COLUMNS), np.random.default_rng(0)
     file = np.lib.format.open_memmap(Path(folder) / "X.npy", "w+", np.float32, (rows, COLUMNS))
     for start in range(0, rows, 10_000):
