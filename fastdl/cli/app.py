@@ -143,15 +143,21 @@ def predict(
         list[str] | None,
         typer.Option(help="The columns to write, such as prediction; the others are left out.", metavar="NAMES"),
     ] = None,
+    na_values: train_options.NaValues = [],  # noqa: B006 (typer copies it)
+    header: train_options.Header = None,
+    separator: train_options.Separator = None,
+    decimal: train_options.Decimal = None,
+    encoding: train_options.Encoding = None,
 ) -> None:
     """Write predictions for a data set as CSV, with probabilities where there are classes or labels.
 
     The columns of a table are found by their names; others, such as the target, are not looked at. Missing values and new
     categories are taken as in training, and counted on stderr.
     """
-    from fastdl.cli import prediction
+    from fastdl.cli import options, prediction
 
-    prediction.predict(model, data, out, id or [], only or [], _messages())
+    wishes = options.wishes_of(header, separator, decimal, encoding, na_values)
+    prediction.predict(model, data, out, id or [], only or [], _messages(), wishes)
 
 
 @app.command()
@@ -162,11 +168,17 @@ def evaluate(
         list[str] | None,
         typer.Option(help="The target's column, if it is called otherwise than in training.", metavar="NAME"),
     ] = None,
+    na_values: train_options.NaValues = [],  # noqa: B006 (typer copies it)
+    header: train_options.Header = None,
+    separator: train_options.Separator = None,
+    decimal: train_options.Decimal = None,
+    encoding: train_options.Encoding = None,
 ) -> None:
     """Print the metrics and the loss of a model on a data set with known targets, and those of the naive answer."""
-    from fastdl.cli import prediction
+    from fastdl.cli import options, prediction
 
-    prediction.evaluate(model, data, target or [], _output(), _messages())
+    wishes = options.wishes_of(header, separator, decimal, encoding, na_values)
+    prediction.evaluate(model, data, target or [], _output(), _messages(), wishes)
 
 
 @app.command()

@@ -51,15 +51,12 @@ def check_numbers(options: TrainOptions) -> None:
         raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
 
 
-def wishes_of(options: TrainOptions) -> Wishes:
+def wishes_of(
+    header: bool | None, separator: str | None, decimal: str | None, encoding: str | None, na_values: Sequence[str]
+) -> Wishes:
     """How the user says that the files are written."""
-    return Wishes(
-        options.header,
-        separator_of(options.separator),
-        options.decimal,
-        options.encoding,
-        tuple(value for text in options.na_values for value in ([text] if text == "," else text.split(","))),
-    )
+    words = tuple(value for text in na_values for value in ([text] if text == "," else text.split(",")))
+    return Wishes(header, separator_of(separator), decimal, encoding, words)
 
 
 def table_options(options: TrainOptions, task: str | None, validation: float) -> data.Options:
@@ -76,7 +73,7 @@ def table_options(options: TrainOptions, task: str | None, validation: float) ->
         validation=validation,
         validation_data=options.validation_data,
         seed=options.seed,
-        wishes=wishes_of(options),
+        wishes=wishes_of(options.header, options.separator, options.decimal, options.encoding, options.na_values),
     )
 
 

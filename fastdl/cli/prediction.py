@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from fastdl.files.atomic import atomic_write
 from fastdl.model import MLP
 from fastdl.suggest import did_you_mean
 from fastdl.tables import data, sources
+from fastdl.tables.dialect import Wishes
 from fastdl.tables.kinds import Findings
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
@@ -35,11 +38,13 @@ def predict(
     ids: Sequence[str],
     only: Sequence[str],
     messages: Console,
+    wishes: Wishes | None = None,
 ) -> None:
     """Write predictions, and probabilities where the model gives them, to `out` or stdout, part by part.
 
     ids : columns of the table that are copied in front
     only : the columns of predictions to write, if not all
+    wishes : how the files are written, as far as that is not to be found out
 
     A row whose cells could not be told apart gets an empty prediction and is named.
     """
@@ -47,7 +52,8 @@ def predict(
     findings = Findings()
     bad: list[str] = []
     with _writer(out) as write:
-        for part in sources.parts(files, data.wishes_of(model), as_text=[*data.texts_of(model), *_pieces(ids)]):
+        as_text = [*data.texts_of(model), *_pieces(ids)]
+        for part in sources.parts(files, data.wishes_of(model, wishes), as_text):
             write(_predicted(model, part, ids, only, findings))
             if isinstance(part, Table):
                 bad += [f"{part.where(row)}: {reason}" for row, reason in part.bad.items()]
@@ -98,13 +104,29 @@ def _writer(out: str | None) -> Iterator[Any]:
         yield _csv_writer(sys.stdout)
         return
     if Path(out).suffix.lower() in (".parquet", ".pq"):
-        frames: list[Any] = []
-        with atomic_write(out) as file:
-            yield frames.append
-            polars().concat(frames, how="vertical_relaxed").write_parquet(file)
+        with atomic_write(out) as file, _parquet_writer(Path(out).absolute().parent, file) as write:
+            yield write
         return
     with atomic_write(out) as file:
         yield _csv_writer(file)
+
+
+@contextlib.contextmanager
+def _parquet_writer(folder: Path, file: IO[bytes]) -> Iterator[Any]:
+    """The frames go to files of their own in the folder, and in the end from these, a piece at a time, into one."""
+    with tempfile.TemporaryDirectory(prefix=".fastdl-", dir=folder) as name:
+        parts: list[Path] = []
+
+        def write(frame: pl.DataFrame) -> None:
+            parts.append(Path(name, f"{len(parts)}.parquet"))
+            frame.write_parquet(parts[-1])
+
+        yield write
+        whole = Path(name, "whole.parquet")
+        lazy = [polars().scan_parquet(part) for part in parts]
+        polars().concat(lazy, how="vertical_relaxed").sink_parquet(whole)
+        with whole.open("rb") as source:
+            shutil.copyfileobj(source, file)
 
 
 def _csv_writer(file: IO[Any]) -> Any:
@@ -147,10 +169,17 @@ def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
     return said | {f"p_{c}": chances[:, i] for i, c in enumerate(classes)}
 
 
-def evaluate(model_path: str, files: Sequence[str], target: Sequence[str], output: Console, messages: Console) -> None:
+def evaluate(
+    model_path: str,
+    files: Sequence[str],
+    target: Sequence[str],
+    output: Console,
+    messages: Console,
+    wishes: Wishes | None = None,
+) -> None:
     """Print loss and metrics of a model on a data set, beside those of the naive answer."""
     model = commands.load(model_path)
-    X, y, notes = data.load_labelled(files, model, target)
+    X, y, notes = data.load_labelled(files, model, target, wishes)
     for note in notes:
         messages.print(f"note: {escape(note)}")
     values = commands.assess(model, X, y)

@@ -28,6 +28,25 @@ def _option(panel: str, help: str, metavar: str, *names: str, **settings: Any) -
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, **settings)
 
 
+# How files are written: for whatever command reads them.
+NaValues = Annotated[
+    list[str],
+    _option(DATA, "More words for missing values, besides empty cells, NA, NaN, null, None, ?, - and .", "WORDS"),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first line names the columns; found out if left out.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+Separator = Annotated[str | None, _option(DATA, "Between cells: a character, tab or space.", "CHAR")]
+Decimal = Annotated[str | None, _option(DATA, "Before the fraction of a number: . or ,", "CHAR")]
+Encoding = Annotated[str | None, _option(DATA, "Of text files: utf-8, cp1252, utf-16.", "NAME")]
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What was typed; None is "not given"."""
@@ -46,22 +65,11 @@ class TrainOptions:
         default_factory=list
     )
     ignore: Annotated[list[str], _option(DATA, "Columns to leave out.", "NAMES")] = field(default_factory=list)
-    na_values: Annotated[
-        list[str],
-        _option(DATA, "More words for missing values, besides empty cells, NA, NaN, null, None, ?, - and .", "WORDS"),
-    ] = field(default_factory=list)
-    header: Annotated[
-        bool | None,
-        typer.Option(
-            "--header/--no-header",
-            help="Whether the first line names the columns; found out if left out.",
-            rich_help_panel=DATA,
-            show_default=False,
-        ),
-    ] = None
-    separator: Annotated[str | None, _option(DATA, "Between cells: a character, tab or space.", "CHAR")] = None
-    decimal: Annotated[str | None, _option(DATA, "Before the fraction of a number: . or ,", "CHAR")] = None
-    encoding: Annotated[str | None, _option(DATA, "Of text files: utf-8, cp1252, utf-16.", "NAME")] = None
+    na_values: NaValues = field(default_factory=list)
+    header: Header = None
+    separator: Separator = None
+    decimal: Decimal = None
+    encoding: Encoding = None
     task: Annotated[
         str | None,
         _option(DATA, "regression, binary, multiclass or multilabel; inferred from the target if left out.", "TASK"),

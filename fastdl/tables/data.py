@@ -229,7 +229,7 @@ def load_labelled(
     files: Sequence[str], model: MLP, target: Names | None = None, wishes: Wishes | None = None
 ) -> tuple[Any, NDArray[Any], list[str]]:
     """Features, targets, and notes, of a file as `model` takes them; `target` names other columns than in training."""
-    source = open_data(files, wishes=wishes or wishes_of(model), as_text=texts_of(model))
+    source = open_data(files, wishes=wishes_of(model, wishes), as_text=texts_of(model))
     if isinstance(source, ArrayData):
         if target:
             raise OptionError(f"--target: expected a table, whose columns have names, got {' '.join(files)}")
@@ -297,9 +297,11 @@ def features_of(
     return fitted.encode(source.frame, findings, source.label).rows().matrix()
 
 
-def wishes_of(model: MLP) -> Wishes:
-    """How files for a model are read: with the words for missing values that it learnt with."""
-    return Wishes(na_values=model.preprocessor.na_values) if isinstance(model, TableModel) else Wishes()
+def wishes_of(model: MLP, wishes: Wishes | None = None) -> Wishes:
+    """How files for a model are read: as `wishes` say, with the words for missing values that it learnt with besides."""
+    learnt = model.preprocessor.na_values if isinstance(model, TableModel) else ()
+    wishes = wishes or Wishes()
+    return replace(wishes, na_values=(*learnt, *(word for word in wishes.na_values if word not in learnt)))
 
 
 def texts_of(model: MLP) -> list[str]:

@@ -17,6 +17,8 @@ BLOCK = 1024
 """Rows that are encoded at a time: a float64 block of 100 features is 0.8 MB and stays in the cache."""
 SHARE = 1 << 16
 """Rows that a thread takes at a time."""
+SUMMED = 1 << 14
+"""Numbers of a feature that are added at a time: 0.1 MB."""
 
 
 class OneHot(NamedTuple):
@@ -137,48 +139,22 @@ class EncodedRows:
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
         """Mean, deviation, least and largest value of each feature; sums go from row to row."""
-        width = self.encoded.width
-        ones, total, squares = np.ones(width), np.zeros(width), np.zeros(width)
-        low, high = np.full(width, np.inf), np.full(width, -np.inf)
-        # The first row holds the sums so far. NumPy adds the rows of a matrix one after the other, but not the numbers of a
-        # single column: there are always two.
-        memory = np.zeros((BLOCK + 1, max(2, width)))
-
-        def added(sums: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-            memory[0, :width] = sums
-            result: NDArray[np.float64] = np.add.reduce(memory[: 1 + rows], axis=0)[:width]
-            return result
-
+        n = len(self)
+        found: list[NDArray[np.float64]] = []
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(self), BLOCK):
-                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
-                block[:] = 0
-                self._fill(block, start, ones, None)
-                np.minimum(low, block.min(axis=0), out=low)
-                np.maximum(high, block.max(axis=0), out=high)
-                total = added(total, len(block))
-            mean = total / len(self)
-            on, off = (1 - mean) * (1 - mean), (0 - mean) * (0 - mean)
-            for start in range(0, len(self), BLOCK):
-                block = memory[1 : 1 + min(BLOCK, len(self) - start), :width]
-                block[:] = off
-                self._fill(block, start, on, (mean, ones))
-                for column in self._numbers:
-                    block[:, column] *= block[:, column]
-                squares = added(squares, len(block))
-            return mean, np.sqrt(squares / len(self)), low, high
-
-    @property
-    def _numbers(self) -> list[int]:
-        """The features that are none of a one-hot group."""
-        at, found = 0, []
-        for part in self.encoded.parts:
-            if isinstance(part, OneHot):
-                at += part.width
-            else:
-                found.append(at)
-                at += 1
-        return found
+            for part in self.encoded.parts:
+                if isinstance(part, OneHot):
+                    codes = part.codes[self.index].astype(np.intp)
+                    counts = np.bincount(codes, minlength=part.width)[: part.width]
+                    mean = counts / n
+                    squares = _sum_of_one_hot(codes, (1 - mean) * (1 - mean), (0 - mean) * (0 - mean))
+                    found.append(np.array([mean, np.sqrt(squares / n), counts == n, counts > 0], dtype=np.float64))
+                else:
+                    values = part[self.index]
+                    middle = _sum(values) / n
+                    square = _sum(values, middle)
+                    found.append(np.array([[middle], [np.sqrt(square / n)], [values.min()], [values.max()]]))
+        return tuple(np.concatenate(found, axis=1))
 
     def _columns(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
         """Some of the features [N, len(wanted)]."""
@@ -186,6 +162,34 @@ class EncodedRows:
         for i in range(0, len(self), BLOCK):
             out[i : i + BLOCK] = EncodedRows(self.encoded, self.index[i : i + BLOCK]).matrix()[:, wanted]
         return out
+
+
+def _sum(values: NDArray[Any], middle: np.float64 | None = None) -> np.float64:
+    """The sum of the values, or of their squared distances from `middle`, one after the other in float64, as NumPy adds the
+    rows of a matrix."""
+    memory = np.zeros(SUMMED + 1)  # the first number is the sum so far
+    for start in range(0, len(values), SUMMED):
+        part = values[start : start + SUMMED]
+        memory[1 : 1 + len(part)] = part if middle is None else np.square(part - middle)
+        memory[0] = np.add.accumulate(memory[: 1 + len(part)])[-1]
+    return memory[0]
+
+
+def _sum_of_one_hot(
+    codes: NDArray[np.intp], on: NDArray[np.float64], off: NDArray[np.float64]
+) -> NDArray[np.float64]:  # fmt: skip
+    """For each feature k, the sum of on[k] where the code is k and off[k] elsewhere, one after the other as `_sum` adds."""
+    width = len(on)
+    # The first row is the sum so far. NumPy adds the rows of a matrix one after the other, but not the numbers of a single
+    # column: there are always two. What has no feature of its own goes into a column more.
+    memory = np.zeros((BLOCK + 1, max(2, width) + 1))
+    places, more = np.arange(1, BLOCK + 1), np.append(on, 0.0)
+    for start in range(0, len(codes), BLOCK):
+        block = np.minimum(codes[start : start + BLOCK], width)
+        memory[1:, :width] = off
+        memory[places[: len(block)], np.where(block < width, block, -1)] = more[block]
+        memory[0] = np.add.reduce(memory[: 1 + len(block)], axis=0)
+    return memory[0, :width].copy()
 
 
 def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

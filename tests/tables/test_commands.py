@@ -112,6 +112,21 @@ def test_predictions_come_in_parts(run, trained, monkeypatch, tmp_path):
     assert Path("p.csv").read_text() == whole
 
 
+def test_how_the_files_of_a_model_are_written_can_be_said(run, trained):
+    """Where it cannot be found out: the same predictions and metrics as of the plain file."""
+    frame = people(40, seed=1)
+    frame.write_csv("plain.csv")
+    names = frame.columns
+    lines = ["|".join("absent" if cell is None else str(cell) for cell in row) for row in frame.rows()]
+    Path("odd.csv").write_bytes("\n".join(["|".join(names), *lines, ""]).encode("utf-16"))
+    how = ["--separator", "|", "--encoding", "utf-16", "--na-values", "absent", "--header"]
+    assert run("predict", "r", "odd.csv", *how) == run("predict", "r", "plain.csv")
+    assert run("evaluate", "r", "odd.csv", *how) == run("evaluate", "r", "plain.csv")
+    code, _, err = run("predict", "r", "odd.csv", "--separator", "ab")
+    assert code == 2
+    assert "--separator: expected one character" in err
+
+
 def test_a_column_that_turns_to_text_late(monkeypatch, write):
     """The first blocks hold numbers only: they are read again as text, leading zeros and all."""
     monkeypatch.setattr(csv_file, "BLOCK_BYTES", 300)
