@@ -179,7 +179,8 @@ class MLP:
     def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
-        `predict` returns regression targets in the units of y. Returns the model itself.
+        X is an array, which is gone through block by block, a list of arrays, whose rows follow each other, or a frame. `predict`
+        returns regression targets in the units of y. Returns the model itself.
         """
         if sparse.is_sparse(X):
             raise InputError(

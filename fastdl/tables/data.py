@@ -155,10 +155,8 @@ def load_training(
             raise OptionError(f"--{which}: expected a table, whose columns have names, got {' '.join(files)}")
     if options.validation_data:
         raise OptionError(f"--validation-data: expected a table to train on, got {' '.join(files)}")
-    if options.task is None and source.labels:
-        found = tasks.of_labels(source.targets())
-    else:
-        found = tasks.resolve(source.targets(), options.task)
+    labels = options.task is None and source.labels
+    found = tasks.of_labels(source.targets()) if labels else tasks.resolve(source.targets(), options.task)
     train, held_out, notes = split_arrays(source.X, options.validation, options.seed, found.labels)
     rows = np.arange(len(source))
     return TrainingData(name, source.files, source.X, rows, found, train, held_out, pixels=source.pixels, notes=notes)
