@@ -14,36 +14,52 @@ if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
+    from fastdl.embeddings import PBLD
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
+    from fastdl.importing import from_sklearn, from_torch
     from fastdl.losses import CrossEntropy, Huber, Quantile
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
-    from fastdl.tables.model import TableModel, load
+    from fastdl.tables.ensemble import Ensemble
+    from fastdl.tables.loading import load
+    from fastdl.tables.model import TableModel
+    from fastdl.training.averaging import AverageParameters
     from fastdl.training.callbacks import Callback, EpochResult
+    from fastdl.training.checkpoint import Checkpoint
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
     from fastdl.training.history import History
+    from fastdl.training.many import fit_many
+    from fastdl.training.pool import FitResult, ManyProgress
+    from fastdl.training.trackers import MLflow, TensorBoard
     from fastdl.training.trainer import Trainer
 
 __all__ = [
     "ELU",
     "MLP",
+    "PBLD",
     "SGD",
     "Adam",
     "AdamW",
+    "AverageParameters",
     "Callback",
+    "Checkpoint",
     "CrossEntropy",
     "DivergedError",
     "EarlyStopping",
+    "Ensemble",
     "EpochResult",
+    "FitResult",
     "History",
     "Huber",
     "InputError",
     "LeakyReLU",
     "MLPClassifier",
     "MLPRegressor",
+    "MLflow",
+    "ManyProgress",
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
@@ -54,7 +70,11 @@ __all__ = [
     "TableModel",
     "TabularClassifier",
     "TabularRegressor",
+    "TensorBoard",
     "Trainer",
+    "fit_many",
+    "from_sklearn",
+    "from_torch",
     "load",
     "load_digits",
     "schedules",
@@ -63,18 +83,27 @@ __all__ = [
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
     "fastdl.activations": ["ELU", "LeakyReLU"],
+    "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
+    "fastdl.embeddings": ["PBLD"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],
+    "fastdl.importing": ["from_sklearn", "from_torch"],
     "fastdl.losses": ["CrossEntropy", "Huber", "Quantile"],
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
-    "fastdl.tables.model": ["TableModel", "load"],
+    "fastdl.tables.ensemble": ["Ensemble"],
+    "fastdl.tables.loading": ["load"],
+    "fastdl.tables.model": ["TableModel"],
+    "fastdl.training.checkpoint": ["Checkpoint"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.many": ["fit_many"],
+    "fastdl.training.pool": ["FitResult", "ManyProgress"],
+    "fastdl.training.trackers": ["MLflow", "TensorBoard"],
     "fastdl.training.trainer": ["Trainer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, frames, initialisation, network, sparse, stored
+from fastdl import checks, described, embeddings, frames, initialisation, inputs, network, sparse, stored
 from fastdl.activations import Activation, ActivationLike, resolve
+from fastdl.embeddings import PBLD
 from fastdl.engine import Engine
 from fastdl.errors import InputError
+from fastdl.exporting import Exports
 from fastdl.files import native
+from fastdl.inputs import PLAIN
 from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
-from fastdl.network import Architecture, Unit
+from fastdl.network import Architecture, StageViews, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
 from fastdl.stored import Inputs, StoredRows
@@ -26,16 +29,13 @@ from fastdl.suggest import did_you_mean
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
 """The name of a model file in the folder of a run."""
-# Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
-_PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
-
-
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
-_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "weights", "biases")
+_VIEWS = ("weights", "biases", "input_stage")
+_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "embedding", "scale_inputs", *_VIEWS)
 _LISTS = ("feature_names", "target_names", "classes")
 
 
-class MLP:
+class MLP(Exports):
     """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
 
     Parameters
@@ -51,11 +51,14 @@ class MLP:
     loss : what the outputs are trained for: None is the default of the output unit; or a name ("absolute_error", "poisson", ...)
         or an instance such as `fastdl.Huber(1.0)`, `fastdl.Quantile(0.9)`, `fastdl.CrossEntropy(label_smoothing=0.1)`. With
         "poisson" raw outputs are log rates, targets counts of 0 or more, and `predict` gives rates
+    embedding : `fastdl.PBLD()` embeds the inputs before the first layer, which then has more of them
+    scale_inputs : multiply each input of the first layer by a learnt scale, which starts as 1
 
     Attributes
     ----------
-    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ...
+    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ..., and what the input stage learns
     weights, biases : tuples of views of it, (in, out) and (out,)
+    input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
     metadata : what travels with the model file besides: a dictionary of plain JSON values
@@ -68,6 +71,9 @@ class MLP:
     parameters: NDArray[Any]
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
+    input_stage: StageViews | None
+    embedding: PBLD | None = None
+    scale_inputs: bool = False
     engine: Engine
 
     def __init__(
@@ -79,6 +85,8 @@ class MLP:
         dtype: str = "float32",
         init: str | float = "auto",
         loss: LossLike | None = None,
+        embedding: PBLD | None = None,
+        scale_inputs: bool = False,
     ) -> None:
         if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
             raise InputError(
@@ -100,6 +108,8 @@ class MLP:
         self.output = output
         self.loss: Loss = resolve_loss(loss, output, self.layers[-1])
         self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
+        embeddings.stage_of(embedding, scale_inputs, self.layers[0])
+        self.embedding, self.scale_inputs = embedding, bool(scale_inputs)
         self.scaling: Scaling | None = None
         self.feature_names: list[str] | None = None
         self.target_names: list[str] | None = None
@@ -107,20 +117,25 @@ class MLP:
         self.metadata: dict[str, Any] = {}
 
         self._allocate()
-        pairs = list(zip(self.layers[:-1], self.layers[1:]))
         rng = np.random.default_rng(self.seed)
         usual = [*(a.init for a in self.activations), "glorot"]
-        for weight, (fan_in, fan_out), scheme in zip(self.weights, pairs, usual):
-            initialisation.fill(weight, rng, initialisation.deviation(init, fan_in, fan_out, scheme))
+        for weight, scheme in zip(self.weights, usual):
+            initialisation.fill(weight, rng, initialisation.deviation(init, len(weight), weight.shape[1], scheme))
+        if self.input_stage is not None:
+            self.input_stage.scale[:] = 1
+            if embedding is not None:
+                embedding.fill(self.input_stage, rng)
 
     def _allocate(self, values: NDArray | None = None) -> None:
         """The flat buffer, in memory of the model's own, with `values` or zeros; its views, and the engine on it."""
-        self.__dict__["parameters"] = network.aligned_zeros(network.n_parameters(self.layers), self.dtype)
+        architecture = self.architecture
+        self.__dict__["parameters"] = network.aligned_zeros(architecture.n_parameters, self.dtype)
         if values is not None:
             self.parameters[:] = values
         self.weights, self.biases = self.views(self.parameters)
+        self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
-        self.engine = Engine(self.architecture, self.parameters[:], stored.refuse)
+        self.engine = Engine(architecture, self.parameters[:], stored.refuse)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -133,11 +148,7 @@ class MLP:
             self.parameters[:] = array  # the buffer stays: weights, biases and the engine are views of it
             return
         if name in _FIXED and "engine" in vars(self):
-            mend = (
-                f"assign to its elements: model.{name}[0][:] = ..."
-                if name in ("weights", "biases")
-                else "make a new MLP"
-            )
+            mend = f"assign to its elements: model.{name}[0][:] = ..." if name in _VIEWS[:2] else "make a new MLP"
             raise InputError(f"{name}: expected a model to keep what it is made of, got a new value; {mend}")
         if name in _LISTS and value is not None:
             value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
@@ -147,16 +158,19 @@ class MLP:
     def architecture(self) -> Architecture:
         """What the engine must know of the model besides its parameters."""
         units = tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations)
-        return Architecture(self.layers, units, self.loss.term(self.layers[-1]), self.dtype)
+        n_in, *others = self.layers
+        stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in)
+        layers = self.layers if stage is None else (n_in, stage.n_outputs(n_in), *others)
+        return Architecture(layers, units, self.loss.term(others[-1]), self.dtype, stage)
 
     @property
     def n_parameters(self) -> int:
         """How many numbers the model learns."""
-        return network.n_parameters(self.layers)
+        return self.parameters.size
 
     def views(self, flat: NDArray) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
         """Weights (in, out) and biases (out,) of each layer as views of a buffer laid out like `parameters`."""
-        return network.views(self.layers, flat)
+        return network.views(self.architecture.dense, flat)
 
     def check_writable(self) -> None:
         """Raise InputError if the parameters cannot be trained in place."""
@@ -168,7 +182,7 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: views and compiled plans are made anew."""
-        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases", "engine")}
+        return {name: value for name, value in vars(self).items() if name not in (*_VIEWS, "engine")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Parameters are copied into memory of the model's own: what comes may be a file, or another's buffer."""
@@ -176,11 +190,15 @@ class MLP:
         vars(self).update({name: value for name, value in state.items() if name != "parameters"})
         self._allocate(parameters)
 
-    def standardize(self, X: ArrayLike, y: ArrayLike | None = None) -> MLP:
+    def standardize(
+        self, X: ArrayLike, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
+    ) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
         X is an array, which is gone through block by block, a list of arrays, whose rows follow each other, or a frame. `predict`
-        returns regression targets in the units of y. Returns the model itself.
+        returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled by the
+        distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly nearer
+        than that (see `fastdl.scaling.Scaling`). Returns the model itself.
         """
         if sparse.is_sparse(X):
             raise InputError(
@@ -201,7 +219,8 @@ class MLP:
                     "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
                 )
             y = self._numbers(stored.targets_of(X, y), sum(map(len, rows)), "y")
-        self.scaling = Scaling.of(rows, y)
+        clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
+        self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
         self.note_names(X)
         return self
 
@@ -221,53 +240,21 @@ class MLP:
 
     def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
-        parts = None
-        if type(X) is not np.ndarray:
-            if sparse.is_sparse(X):
-                if self.scaling is not None:
-                    raise InputError(
-                        f"{name}: expected a dense array, since this model standardises its inputs, which would make a sparse "
-                        f"{type(X).__name__} dense; use {name}.toarray(), or a model without standardize"
-                    )
-                return sparse.rows_of(X, self.layers[0], self.dtype, name), name
-            parts = stored.parts_of(X, self.layers[0], name)
-            X = X if parts else frames.in_order(X, self.feature_names, name)
-        if parts is None:
-            rows = checks.table(X, self.layers[0], name, keep_half=True)
-            if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
-                return rows, name
-            parts = [rows]
-        where_they_are = self._stored(parts)
-        if where_they_are is not None:
-            return where_they_are, name
-        rows = parts[0] if len(parts) == 1 else np.concatenate([part.astype(np.float64) for part in parts])
-        checks.finite(rows, name)
-        if self.scaling is not None:
-            rows = self.scaling.inputs(rows, self.dtype)
-        with np.errstate(over="ignore"):
-            return np.require(rows, self.dtype, _PLAIN), f"{name} as {self.dtype}"
-
-    def _stored(self, parts: list[NDArray]) -> StoredRows | None:
-        """Inputs that are converted and scaled when they are read; None if they are so small that a copy does no harm."""
-        size = sum(map(len, parts)) * self.layers[0] * self.dtype.itemsize
-        if size <= stored.CONVERTED_BYTES or not all(map(stored.is_readable, parts)):
-            return None
-        scaling = self.scaling
-        if scaling is None:
-            return StoredRows(parts, self.dtype)
-        return StoredRows(parts, self.dtype, scaling.mean, scaling.scale)
+        staged = self.embedding is not None or self.scale_inputs
+        form = inputs.Form(self.layers[0], self.dtype, self.scaling, self.feature_names, staged)
+        return inputs.taken(X, form, name)
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
         """y checked and as the loss takes it: int64 [N] for softmax (one-hot rows too), else [N, O] in the model's dtype."""
         if self.output == "softmax":
-            return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, _PLAIN)
+            return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, PLAIN)
         array = self._numbers(y, n_rows, name)
         if self.loss.is_log_link and (array < 0).any():
             raise InputError(f"{name}: expected counts of 0 or more with loss='poisson', got {array.min():g}")
         if self.scaling is not None:
             array = self.scaling.targets(array, self.dtype)
         with np.errstate(over="ignore"):
-            array = np.require(array, self.dtype, _PLAIN)
+            array = np.require(array, self.dtype, PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")
 
     def _numbers(self, y: ArrayLike, n_rows: int, name: str) -> NDArray[Any]:
@@ -280,8 +267,8 @@ class MLP:
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
-        inputs, name = self._inputs(X)
-        return self.engine.forward(inputs, name=name)
+        rows, name = self._inputs(X)
+        return self.engine.forward(rows, name=name)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
@@ -322,12 +309,12 @@ class MLP:
         With `sample_weight` w the mean is Σ w loss / Σ w.
         """
         l2 = checks.number(l2, "l2", 0, "the weight of the L2 penalty")
-        inputs = self.prepare_inputs(X)
-        if len(inputs) == 0:
+        rows = self.prepare_inputs(X)
+        if len(rows) == 0:
             raise InputError("X: expected at least one row, got an empty array")
-        targets = self.prepare_targets(stored.targets_of(X, y), len(inputs))
-        weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
-        return self.engine.loss_and_gradient(inputs, targets, weight, l2)
+        targets = self.prepare_targets(stored.targets_of(X, y), len(rows))
+        weight = None if sample_weight is None else checks.weights(sample_weight, len(rows))
+        return self.engine.loss_and_gradient(rows, targets, weight, l2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""
@@ -347,11 +334,20 @@ class MLP:
             "target_names": self.target_names,
             "classes": self.classes,
             "metadata": self.metadata,
+            **({"embedding": self.embedding.to_json()} if self.embedding is not None else {}),
+            **({"scale_inputs": True} if self.scale_inputs else {}),
         }
 
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
+        layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
+        embedding = embeddings.from_json(description.get("embedding"))
+        scale_inputs = description.get("scale_inputs", False)
+        if (
+            len(layers) < 2 or described.count(layers, embedding, scale_inputs) != parameters.size
+        ):  # before memory is taken
+            raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
         units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         told = description.get("loss")  # version 1 has none: each output unit had one
         loss = None
@@ -359,7 +355,8 @@ class MLP:
             number = told["parameter"]
             loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
         model = cls(
-            description["layers"], units, description["output"], description["seed"], description["dtype"], loss=loss
+            layers, units, description["output"], description["seed"], description["dtype"], loss=loss,
+            embedding=embedding, scale_inputs=scale_inputs,
         )  # fmt: skip
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(
@@ -368,6 +365,7 @@ class MLP:
             )
         model.parameters[:] = parameters
         model.scaling = Scaling.from_json(description["scaling"])
+        described.check(model.layers, model.scaling, description)
         model.feature_names = description["feature_names"]
         model.target_names = description["target_names"]
         model.classes = description["classes"]
@@ -379,20 +377,3 @@ class MLP:
         shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
         activation = f", activation={shown}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"
-
-
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
-
-    Raises
-    ------
-    ModelFileError : the file is missing, of another kind, truncated or altered
-    """
-    path = Path(path)
-    if (path / MODEL_FILE).is_file():
-        path /= MODEL_FILE
-    description, parameters = native.read(path)
-    try:
-        return MLP._of_description(description, parameters)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise native.unusable(path, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ class Optimizer:
     code: ClassVar[int]
     states: ClassVar[tuple[str, ...]]
     """Names of the flat buffers that an update keeps: of the same names, one optimizer can go on with another's."""
+    scale_free: ClassVar[bool] = False
+    """Whether a gradient times a number gives the same update, but for eps."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -99,6 +102,7 @@ class RMSProp(Optimizer):
     name = "rmsprop"
     code = 2
     states = ("mean_square",)
+    scale_free = True
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Adam(Optimizer):
     name = "adam"
     code = 3
     states = ("m", "v")
+    scale_free = True
 
 
 @dataclass(frozen=True)
@@ -128,3 +133,18 @@ class AdamW(Adam):
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, Momentum, RMSProp, Adam, AdamW)}
 """Registry: tests, benchmarks and the command line iterate over it."""
+
+
+def optimizer_of(values: Mapping[str, Any]) -> Optimizer:
+    """The optimizer of a name and hyper-parameters, as a run's record has them.
+
+    Raises
+    ------
+    InputError : there is no such optimizer, or a number is out of its limits
+    """
+    numbers = {name: value for name, value in values.items() if name != "name"}
+    kind: Any = OPTIMIZERS.get(str(values.get("name")))
+    if kind is None or set(numbers) != {field.name for field in fields(kind)}:
+        raise InputError(f"optimizer: expected one of {', '.join(OPTIMIZERS)} with all its numbers, got {values!r}")
+    optimizer: Optimizer = kind(**numbers)
+    return optimizer

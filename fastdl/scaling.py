@@ -1,27 +1,33 @@
-"""Standardisation that a model carries: features to mean 0 and deviation 1, targets of a regression likewise."""
+"""Standardisation that a model carries: features to mean 0 and deviation 1, targets of a regression likewise.
+
+`Scaling.robust` centres by medians and scales by quartiles instead; `clip` moves what lies far out smoothly nearer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl.stored import is_list_of_arrays
+from fastdl.stored import clipped, is_list_of_arrays
 
 
 @dataclass(frozen=True)
 class Scaling:
     """x' = (x - mean) / scale per feature; y' = (y - y_mean) / y_scale per target, where a regression has targets.
 
-    A feature that never varies, but for rounding, keeps scale 1, so that it becomes 0 and not NaN or noise.
+    A feature that never varies, but for rounding, keeps scale 1, so that it becomes 0 and not NaN or noise. With `clip`
+    features then become x' / sqrt(1 + (x' / clip)^2), which is x' near 0 and never further than `clip` from it.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     y_mean: NDArray[np.float64] | None = None
     y_scale: NDArray[np.float64] | None = None
+    clip: float | None = None
 
     @classmethod
     def of(cls, X: ArrayLike | Sequence[NDArray], y: ArrayLike | None = None) -> Scaling:
@@ -32,20 +38,53 @@ class Scaling:
         targets = np.asarray(y, dtype=np.float64)
         return cls(mean, scale, *_statistics(targets.reshape(len(targets), -1)))
 
-    def to_json(self) -> dict[str, list[float] | None]:
+    @classmethod
+    def robust(cls, X: ArrayLike | Sequence[NDArray], y: ArrayLike | None = None) -> Scaling:
+        """Median and distance of the quartiles of each feature of the rows X [N, I], and mean and deviation of the targets.
+
+        X may be a list of arrays, whose rows follow each other. Some columns at a time are in memory.
+
+        Where the quartiles are the same, as of a feature that is nearly always 0, half the distance of the extremes is the
+        scale (Holzmüller, Grinsztajn and Steinwart, 2024).
+        """
+        parts: list[NDArray] = list(X) if is_list_of_arrays(X) else [np.asarray(X)]  # type: ignore[arg-type]
+        n_rows, width = sum(map(len, parts)), parts[0].shape[1]
+        count = max(1, _COLUMNS_BLOCK // max(1, n_rows))
+        middles = [
+            robust_statistics(column)
+            for first in range(0, width, count)
+            for column in np.concatenate([part[:, first : first + count].T for part in parts], axis=1, dtype=np.float64)
+        ]
+        mean, scale = np.array(middles).reshape(-1, 2).T
+        if y is None:
+            return cls(mean, scale)
+        of_targets = cls.of(np.asarray(y, dtype=np.float64).reshape(n_rows, -1))
+        return cls(mean, scale, of_targets.mean, of_targets.scale)
+
+    def to_json(self) -> dict[str, Any]:
         """The statistics as plain values."""
-        return {name: None if values is None else values.tolist() for name, values in vars(self).items()}
+        values = {name: None if v is None else v.tolist() for name, v in vars(self).items() if name != "clip"}
+        return values if self.clip is None else {**values, "clip": self.clip}
 
     @classmethod
-    def from_json(cls, values: dict[str, list[float] | None] | None) -> Scaling | None:
+    def from_json(cls, values: dict[str, Any] | None) -> Scaling | None:
         """What `to_json` gave, or None for None."""
         if values is None:
             return None
-        return cls(**{name: None if v is None else np.array(v, dtype=np.float64) for name, v in values.items()})  # type: ignore[arg-type]
+        clip = values.get("clip")
+        arrays = {name: v for name, v in values.items() if name != "clip"}
+        return cls(
+            **{name: None if v is None else np.array(v, dtype=np.float64) for name, v in arrays.items()},  # type: ignore[arg-type]
+            clip=None if clip is None else float(clip),
+        )
 
     def inputs(self, X: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
-        """X standardised in float64, then rounded to `dtype`."""
-        return ((X - self.mean) / self.scale).astype(dtype)
+        """X standardised (and clipped) in float64, then rounded to `dtype`."""
+        return self.clipped((X - self.mean) / self.scale).astype(dtype)
+
+    def clipped(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """x' / sqrt(1 + (x' / clip)^2) of standardised features, or x' itself where nothing is clipped."""
+        return clipped(x, self.clip)
 
     def targets(self, y: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
         """y [N, O] standardised, where this scaling has target statistics."""
@@ -60,6 +99,30 @@ class Scaling:
         return y * self.y_scale + self.y_mean
 
 
+def robust_statistics(values: NDArray[Any]) -> tuple[float, float]:
+    """The median of numbers [N] and the distance of their quartiles, or what stands for it (see `Scaling.robust`)."""
+    low, first, median, third, high = np.quantile(np.asarray(values, np.float64), [0, 0.25, 0.5, 0.75, 1])
+    with np.errstate(over="ignore"):
+        scale = third - first if third > first else (high - low) / 2
+    if not (np.isfinite(scale) and scale > _ROUNDING * np.spacing(max(abs(low), abs(high)))):
+        scale = 1.0 if np.isfinite(scale) else high / 2 - low / 2
+    return float(median), float(scale)
+
+
+def robust_statistics_of_ones(count: int, n_rows: int) -> tuple[float, float]:
+    """The same of a column that is 1 in `count` of `n_rows` rows and 0 in the others."""
+
+    def at(share: float) -> float:
+        place = share * (n_rows - 1)
+        low, zeros = int(place), n_rows - count
+        below, above = float(low >= zeros), float(min(low + 1, n_rows - 1) >= zeros)
+        return below + (above - below) * (place - low)
+
+    low, first, median, third, high = (at(share) for share in (0, 0.25, 0.5, 0.75, 1))
+    scale = third - first if third > first else (high - low) / 2
+    return median, scale if scale > 0 else 1.0
+
+
 # A column whose values are no further apart than this many units in the last place of the largest is constant: they differ by
 # rounding only.
 _ROUNDING = 4
@@ -70,6 +133,9 @@ _FAR = 1e6
 
 # Numbers of a block of rows, or of columns, that statistics are taken of at a time: 8 MB as float64.
 _BLOCK = 1 << 20
+# The same for medians and quartiles, for which all rows of a column have to be there: 64 MB. Each block of columns reads all of
+# the data once, if its rows are in one piece each.
+_COLUMNS_BLOCK = 1 << 23
 
 
 def _statistics(values: ArrayLike | Sequence[NDArray]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -38,13 +38,14 @@ _SAFE = 1e38
 
 
 class StoredRows:
-    """Rows [N, I] that the engine reads as (x - shift) / scale, in float64, rounded to `dtype`.
+    """Rows [N, I] that the engine reads as (x - shift) / scale, smoothly clipped, in float64, rounded to `dtype`.
 
     Parameters
     ----------
     parts : arrays [n, I] of dtypes in NUMBER_TYPES, one after the other
     dtype : of the network
     shift, scale : [I], or None: x stays x
+    clip : what x' = (x - shift) / scale is brought nearer than: x' / sqrt(1 + (x' / clip)^2), or None
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class StoredRows:
         dtype: np.dtype,
         shift: NDArray[np.float64] | None = None,
         scale: NDArray[np.float64] | None = None,
+        clip: float | None = None,
     ) -> None:
         self.parts = [part for part in parts if len(part)] or list(parts[:1])
         self.dtype = np.dtype(dtype)
         self.shift = None if shift is None else np.require(shift, np.float64, ["C", "A", "W"])
         self.scale = None if scale is None else np.require(scale, np.float64, ["C", "A", "W"])
+        self.clip = clip
         starts = np.cumsum([0, *(len(part) for part in self.parts)])
         self.shape = int(starts[-1]), int(self.parts[0].shape[1])
         self.parts_table = np.array(
@@ -88,15 +91,35 @@ class StoredRows:
             part[max(0, start - first) : max(0, stop - first)]
             for first, part in zip(self.parts_table[:, 0], self.parts)
         ]
-        return StoredRows(inside, self.dtype, self.shift, self.scale)
+        return StoredRows(inside, self.dtype, self.shift, self.scale, self.clip)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Some rows, in this order, in memory of their own, as the engine would read them."""
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        numbers = np.searchsorted(self.parts_table[:, FIRST_ROW], rows, side="right") - 1
+        count = max(1, _BLOCK // max(1, self.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for number in np.unique(numbers).tolist():
+                places, first = np.flatnonzero(numbers == number), self.parts_table[number, FIRST_ROW]
+                for start in range(0, len(places), count):
+                    some = places[start : start + count]
+                    out[some] = self._scaled(self.parts[number][rows[some] - first])
+        return out
 
     def array(self) -> NDArray[np.floating]:
         """All rows in memory of their own, as the engine would read them."""
-        out = np.empty(self.shape, self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for first, block in blocks(self.parts):
-                out[first : first + len(block)] = self._scaled(block)
+        out, first = np.empty(self.shape, self.dtype), 0
+        for block in self.blocks():
+            out[first : first + len(block)] = block
+            first += len(block)
         return out
+
+    def blocks(self) -> Iterator[NDArray[np.floating]]:
+        """The same, some rows at a time."""
+        for _, block in blocks(self.parts):
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows = self._scaled(block).astype(self.dtype)
+            yield rows
 
     @functools.cached_property
     def whole(self) -> NDArray[np.floating]:
@@ -105,7 +128,9 @@ class StoredRows:
 
     def _scaled(self, block: NDArray) -> NDArray[np.float64]:
         numbers = block.astype(np.float64, copy=False)
-        return numbers if self.shift is None or self.scale is None else (numbers - self.shift) / self.scale
+        if self.shift is None or self.scale is None:
+            return numbers
+        return clipped((numbers - self.shift) / self.scale, self.clip)
 
     @property
     def may_be_infinite(self) -> bool:
@@ -120,9 +145,15 @@ class StoredRows:
     def refuse(self, name: str) -> None:
         """Raise InputError about the first number that is not finite, as it is or else as the engine reads it."""
         check_finite(self.parts, name)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for first, block in blocks(self.parts):
-                checks.finite(self._scaled(block).astype(self.dtype), f"{name} as {self.dtype}", first)
+        first = 0
+        for block in self.blocks():
+            checks.finite(block, f"{name} as {self.dtype}", first)
+            first += len(block)
+
+
+def clipped(x: NDArray[Any], clip: float | None) -> NDArray[Any]:
+    """x / sqrt(1 + (x / clip)^2), which is never further from 0 than `clip`; None: x itself."""
+    return x if clip is None else x / np.hypot(1.0, x / clip)
 
 
 def _kind_of(part: NDArray) -> int:

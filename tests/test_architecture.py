@@ -20,7 +20,7 @@ FASTDL_ROOMS = {
     "cli": ["cli", "cli.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -32,6 +32,7 @@ FASTDL_ROOMS = {
         "scaling",
         "initialisation",
         "datasets",
+        "embeddings",
     ],
     "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "_version"],

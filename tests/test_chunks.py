@@ -129,7 +129,9 @@ def test_what_chunks_cannot_say_is_refused(chunks):
         ([(X, y), (X,)], {}, "got 1 things as chunk 1"),
         (iter(chunks), {}, "gone through 2 times, once for each epoch, got a list_iterator"),
         (chunks, {"class_weight": "balanced"}, "class_weight: expected a dictionary"),
-        (chunks, {"schedule": schedules.Warmup(3, schedules.Cosine())}, r"schedule: expected Cosine\(steps=...\)"),
+        (chunks, {"schedule": schedules.Warmup(3, schedules.Cosine())}, r"schedule: .* such as Cosine\(steps=...\)"),
+        (chunks, {"decay_schedule": schedules.FlatCosine()}, "decay_schedule: expected one that does not depend on"),
+        (chunks, {"dropout_schedule": schedules.CosLog4()}, "dropout_schedule: expected one that does not depend on"),
         ([(X[:0], y[:0])], {}, "expected at least one row"),
     ):
         trainer = trainer_of(epochs=2, **settings)
@@ -142,6 +144,69 @@ def test_what_chunks_cannot_say_is_refused(chunks):
     with pytest.raises(OSError, match="the disk is gone"):
         trainer_of(epochs=1).fit(failing)
     trainer_of(epochs=2, schedule=schedules.Warmup(3, schedules.Cosine(10))).fit(chunks)
+
+
+def test_schedules_of_decay_and_dropout_count_the_steps_of_chunks(chunks):
+    """A batch each: the steps of `fit` on all rows of a chunk, with a dropout factor for each epoch."""
+    X, y = chunks[0]
+    settings = {
+        "epochs": 3,
+        "dropout": 0.5,
+        "schedule": schedules.Exponential(2),
+        "decay_schedule": schedules.Step(1, 0.5),
+        "dropout_schedule": schedules.Step(2, 0.1),
+    }
+    whole, split = trainer_of(len(X), **settings), trainer_of(len(X), **settings)
+    for trainer in (whole, split):
+        trainer.optimizer = fastdl.AdamW(0.01, weight_decay=0.3)
+    whole.fit(X, y)
+    split.fit([(X, y)])
+    np.testing.assert_array_equal(split.model.parameters, whole.model.parameters)
+    for schedule in ("decay_schedule", "dropout_schedule"):
+        other = trainer_of(len(X), **{**settings, schedule: None})
+        other.optimizer = whole.optimizer
+        other.fit([(X, y)])
+        assert (other.model.parameters != whole.model.parameters).any()
+    rising = trainer_of(len(X), **{**settings, "dropout_schedule": schedules.Step(2, 3.0)})
+    with pytest.raises(InputError, match=r"expected dropout rates below 1, got 1\.5"):
+        rising.fit([(X, y)])
+    assert rising.steps_done == 2
+    with pytest.raises(InputError, match=r"expected dropout rates below 1, got 1\.5"):
+        rising.partial_fit(X, y)
+
+
+def test_checkpoints_of_chunks_are_between_fits_only(chunks, tmp_path):
+    path = tmp_path / "c.fastdl"
+    trainer = trainer_of(epochs=2, callbacks=[fastdl.Checkpoint(path)])
+    with pytest.raises(InputError, match="save_checkpoint: expected a training on X and y, got one on chunks"):
+        trainer.fit(chunks)
+    assert not path.exists()
+    trainer.callbacks = []
+    trainer.fit(chunks)
+    trainer.save_checkpoint(path)
+    again = fastdl.Trainer.from_checkpoint(path)
+    for each in (trainer, again):
+        each.fit(chunks)
+        each.partial_fit(*chunks[0])
+    np.testing.assert_array_equal(again.model.parameters, trainer.model.parameters)
+
+
+def test_a_training_from_a_checkpoint_is_finished_before_others_begin(chunks, tmp_path):
+    path, (X, y) = tmp_path / "c.fastdl", chunks[0]
+
+    class Save(fastdl.Callback):
+        def on_epoch_end(self, result):
+            if result.epoch == 1:
+                self.trainer.save_checkpoint(path)
+
+    trainer_of(4, epochs=3, callbacks=[Save()]).fit(X, y)
+    trainer = fastdl.Trainer.from_checkpoint(path, callbacks=[])
+    with pytest.raises(InputError, match="partial_fit: expected no training under way, got one from a checkpoint"):
+        trainer.partial_fit(X, y)
+    with pytest.raises(InputError, match="data: expected X and y, with which this training began, got chunks"):
+        trainer.fit(chunks)
+    assert len(trainer.fit(X, y)) == 3
+    trainer.partial_fit(X, y)
 
 
 def test_an_epoch_that_diverges_is_undone(chunks):

@@ -92,7 +92,8 @@ def test_the_same_run_gives_the_same_model(run):
 
 
 def test_history_and_configuration(run):
-    run("train", "digits", "--hidden", "8,6", "--activation", "leaky-relu,tanh", "--leaky-alpha", 0.2, "--epochs", 3,
+    run("train", "digits", "--recipe", "plain",
+        "--hidden", "8,6", "--activation", "leaky-relu,tanh", "--leaky-alpha", 0.2, "--epochs", 3,
         "--optimizer", "momentum", "--lr", 0.05, "--batch-size", 100, "--l2", 0.01, "--validation", 0.25, "--seed", 7,
         "--threads", 1, "--dtype", "float64", "--out", "r")  # fmt: skip
     history = rows(Path("r/history.csv").read_text())
@@ -148,7 +149,8 @@ def test_no_validation_and_no_hidden_layer(run):
 
 
 def test_features_and_targets_are_standardised_with_the_training_rows(run, flowers):
-    run("train", flowers, "--target", "height", "--ignore", "species", "--categorical", "colour", *FAST, "--out", "r")
+    options = ["--target", "height", "--ignore", "species", "--categorical", "colour", "--set", "scaling=standard"]
+    run("train", flowers, *options, *FAST, "--out", "r")
     from fastdl.tables import data
 
     loaded = data.load_training([flowers], target="height", ignore="species", categorical="colour")
@@ -204,10 +206,11 @@ def test_classes_from_train_to_predict(run, flowers, write):
         "multiclass",
         "colour=red",
         "iris, poppy, rose",
-        "4 × 256",
-        "30 of 30 epochs",
+        "10 × 256",
+        "PBLD, scaled",
+        " of 30 epochs",
         "flowers.csv",
-        "adam",
+        "adamw",
     ):
         assert words in shown
     assert f"{model.n_parameters:,}" in shown

@@ -66,13 +66,13 @@ def table(write):
         (["--hidden", "64,x"], ["--hidden", "none", "got '64,x'"]),
         (["--hidden", "64,-1"], ["--hidden", "got '64,-1'"]),
         (["--activation", "rleu"], ["--activation", "leaky_relu", "did you mean 'relu'?"]),
-        (["--activation", "relu,tanh,relu"], ["--activation", "2 hidden layers", "got 3"]),
+        (["--activation", "relu,tanh"], ["--activation", "3 hidden layers", "got 2"]),
         (["--leaky-alpha", "0.1"], ["--leaky-alpha", "--activation leaky_relu"]),
         (["--activation", "leaky_relu", "--leaky-alpha", "2"], ["--leaky-alpha", "[0, 1)", "got 2"]),
         (["--optimizer", "adm"], ["--optimizer", "rmsprop", "did you mean 'adam'?"]),
-        (["--weight-decay", "0.1"], ["--weight-decay", "--optimizer adamw", "got 'adam'"]),
+        (["--optimizer", "adam", "--weight-decay", "0.1"], ["--weight-decay", "--optimizer adamw", "got 'adam'"]),
         (["--optimizer", "adamw", "--weight-decay", "-1"], ["--weight-decay", "0 or more", "got -1"]),
-        (["--nesterov"], ["--nesterov", "--optimizer momentum", "got 'adam'"]),
+        (["--nesterov"], ["--nesterov", "--optimizer momentum", "got 'adamw'"]),
         (["--schedule", "cosin"], ["--schedule", "exponential", "did you mean 'cosine'?"]),
         (["--schedule", "step"], ["--schedule", "step:1000,0.5", "got 'step'"]),
         (["--schedule", "step:10,x"], ["--schedule", "got 'step:10,x'"]),
@@ -84,9 +84,23 @@ def table(write):
         (["--clip-norm", "nan"], ["--clip-norm", "got nan"]),
         (["--dropout", "half"], ["--dropout", "0.2,0.5", "got 'half'"]),
         (["--dropout", "1"], ["--dropout", "[0, 1)", "got '1'"]),
-        (["--dropout", "0.1,0.2,0.3"], ["--dropout", "2 hidden layers", "got '0.1,0.2,0.3'"]),
+        (["--dropout", "0.1,0.2"], ["--dropout", "3 hidden layers", "got '0.1,0.2'"]),
         (["--hidden", "none", "--dropout", "0.1"], ["--dropout", "hidden layers"]),
-        (["--early-stopping", "0"], ["--early-stopping", "at least 1", "got 0"]),
+        (["--early-stopping", "-1"], ["--early-stopping", "at least 0", "got -1"]),
+        (["--recipe", "real"], ["--recipe", "auto, realmlp, plain", "got 'real'"]),
+        (["--set", "embedding"], ["--set", "NAME=VALUE", "got 'embedding'"]),
+        (["--set", "embeding=pbld"], ["--set", "did you mean 'embedding'?"]),
+        (["--set", "embedding=plr"], ["--set", "pbld or none", "got 'plr'"]),
+        (["--set", "scaling=3"], ["--set", "standard or robust", "got 3"]),
+        (["--set", "ntk=1"], ["--set", "true or false", "got 1"]),
+        (["--set", "clip=0"], ["--set clip", "above 0", "got 0"]),
+        (["--set", "init=lecum"], ["init", "lecun", "got 'lecum'"]),
+        (["--set", "beta2=2"], ["beta2", "got 2"]),
+        (["--optimizer", "sgd", "--set", "beta2=0.9"], ["--set", "beta2", "got sgd"]),
+        (["--set", "decay_schedule=cosin"], ["--set decay_schedule", "did you mean 'cosine'?"]),
+        (["--set", "group_rates=bias:0.1"], ["group_rates", "'biases'"]),
+        (["--set", "group_rates=biases"], ["--set group_rates", "biases:0.1"]),
+        (["--set", "decay_schedule=0.5"], ["decay_schedule", "0.5"]),
         (["--early-stopping", "3", "--validation", "0"], ["--early-stopping", "--validation 0"]),
         (["--dtype", "float16"], ["--dtype", "float32, float64", "got 'float16'"]),
         (["--task", "regresion"], ["--task", "multilabel", "did you mean 'regression'?"]),
@@ -199,14 +213,30 @@ def test_out_that_is_no_folder(fails, write):
     fails(2, ["train", "digits", *FAST, "--out", "file/run"], "--out", "file")
 
 
-def test_a_failed_write_leaves_no_folder(fails, monkeypatch):
-    """The disk is full when the model is saved."""
+def test_a_failed_write_loses_nothing(capsys, monkeypatch, tmp_path):
+    """The disk is full when the model is saved: the checkpoint is there."""
 
     def full(*_):
         raise fastdl.InputError("disk full")
 
-    monkeypatch.setattr(fastdl.MLP, "save", full)
-    fails(1, ["train", "digits", *FAST], "disk full")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(fastdl.MLP, "save", full)
+        assert cli.main(["train", "digits", *FAST]) == 1
+    assert "disk full; nothing of the training is lost: fastdl resume runs/digits-1" in capsys.readouterr().err
+    assert [p.name for p in Path("runs/digits-1").iterdir()] == ["checkpoint.fastdl"]
+    assert cli.main(["resume", "runs/digits-1"]) == 0
+    assert cli.main(["train", "digits", *FAST]) == 0
+    again, whole = (Path(f"runs/digits-{n}/model.fastdl").read_bytes() for n in (1, 2))
+    assert again == whole
+
+
+def test_no_room_for_the_first_checkpoint_leaves_no_folder(fails, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    fails(1, ["train", "digits", *FAST], "No space left on device", "make room")
 
 
 # Missing packages, and errors that nobody thought of
@@ -236,7 +266,9 @@ def test_a_picture_that_fails_costs_nothing_else(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(commands.curves, "draw", broken)
     assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
     assert "the learning curves are not drawn (RuntimeError: no fonts)" in capsys.readouterr().err
-    assert sorted(p.name for p in Path("r").iterdir()) == ["config.json", "history.csv", "model.fastdl"]
+    assert sorted(p.name for p in Path("r").iterdir()) == [
+        "checkpoint.fastdl", "config.json", "history.csv", "model.fastdl",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])

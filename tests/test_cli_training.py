@@ -17,7 +17,8 @@ def train(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*options, hidden="8,6", epochs=2):
-        line = ["train", "digits", "--hidden", hidden, "--epochs", epochs, "--threads", 1, "--out", "r", "--force"]
+        line = ["train", "digits", "--recipe", "plain", "--hidden", hidden, "--epochs", epochs, "--threads", 1]
+        line += ["--out", "r", "--force"]
         code = cli.main([str(word) for word in (*line, *options)])
         printed = capsys.readouterr()
         assert code == 0, printed.err

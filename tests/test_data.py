@@ -11,7 +11,7 @@ import pytest
 import fastdl
 from fastdl.errors import InputError, OptionError
 from fastdl.tables import data
-from fastdl.training.fitting import Recipe
+from fastdl.training.fitting import Blueprint
 
 
 def idx(array, code=0x08):
@@ -207,7 +207,7 @@ CUTS = "cut,x,y\nfair,1,0.5\ngood,2,1.5\nfair,3,1\ngood,4,2\nfair,5,2.5\n"
 
 def model_of(path, **options):
     """An untrained model that knows what training on `path` would tell it."""
-    return Recipe([], "relu", 0, "float32").model(data.load_training([path], **options))
+    return Blueprint([], "relu", 0, "float32").model(data.load_training([path], **options))
 
 
 def test_features_are_found_by_name_and_encoded_as_in_training(write):

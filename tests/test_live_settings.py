@@ -125,7 +125,7 @@ def test_dropout_schedule_and_epochs_change(problem):
     other = make_model(LAYERS, "tanh", "softmax")
     fresh = fastdl.Trainer(other, fastdl.SGD(0.05), 9, 3, schedule=schedules.Step(2, 0.9), dropout=[0.5])
     state = fresh.__getstate__()
-    fresh.__setstate__({**state, **{k: v for k, v in trainer.__getstate__().items() if k in ("_kept", "epochs_done")}})
+    fresh.__setstate__({**state, **{k: v for k, v in trainer.__getstate__().items() if k in ("_kept", "_epochs_done")}})
     fresh.model.parameters[:] = model.parameters
     fresh._kept = fresh._kept._replace(model=other)
     trainer.dropout, trainer.epochs, trainer.schedule = 0.5, 3, schedules.Step(2, 0.9)

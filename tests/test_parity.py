@@ -43,11 +43,12 @@ def peer_loss_of(output, z, y):
 
 
 def peer_activation(activation, z):
-    import torch
+    from torch.nn import functional
 
-    if activation.name == "leaky_relu":
-        return torch.nn.functional.leaky_relu(z, activation.alpha)
-    return z if activation.name == "identity" else getattr(torch, activation.name)(z)
+    if activation.name == "identity":
+        return z
+    alpha = (activation.alpha,) if activation.name in ("leaky_relu", "elu") else ()
+    return getattr(functional, activation.name)(z, *alpha)
 
 
 @every_dtype

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 
 import fastdl
 from fastdl import metrics
-from fastdl.scaling import Scaling
+from fastdl.scaling import Scaling, robust_statistics, robust_statistics_of_ones
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,3 +131,46 @@ def test_statistics_block_by_block_are_those_of_numpy(rng, dtype, layout):
     np.testing.assert_array_equal(got.scale[usual], scale[usual])
     np.testing.assert_allclose(got.scale[8], scale[8], rtol=1e-6)
     assert got.scale[7] == 1
+
+
+# --- robust statistics and smooth clipping ---
+
+
+def robust_by_hand(column):
+    low, first, median, third, high = np.quantile(column, [0, 0.25, 0.5, 0.75, 1])
+    scale = third - first or (high - low) / 2 or 1.0
+    return median, scale
+
+
+def test_robust_statistics_and_the_clip():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=101), np.exp(3 * rng.normal(size=101)), np.arange(101) < 5, np.ones(101)])
+    y = rng.normal(7, 3, 101)
+    model = fastdl.MLP([4, 1], output="linear", dtype="float64").standardize(X, y, robust=True, clip=3.0)
+    middle, scale = np.array([robust_by_hand(column) for column in X.T]).T
+    np.testing.assert_allclose(model.scaling.mean, middle)
+    np.testing.assert_allclose(model.scaling.scale, scale)
+    z = (X - middle) / scale
+    np.testing.assert_allclose(model.prepare_inputs(X), z / np.sqrt(1 + (z / 3) ** 2), rtol=1e-12)
+    assert abs(model.prepare_inputs(1e12 * X)).max() == pytest.approx(3)
+    assert (model.scaling.y_mean, model.scaling.y_scale) == (pytest.approx(y.mean()), pytest.approx(y.std()))
+    unclipped = fastdl.MLP([4, 1], output="linear", dtype="float64").standardize(X, y, robust=True)
+    np.testing.assert_allclose(unclipped.prepare_inputs(X), z)
+
+
+def test_a_clip_travels_with_the_file(tmp_path):
+    X = np.random.default_rng(0).normal(size=(50, 3)) ** 3
+    model = fastdl.MLP([3, 2]).standardize(X, robust=True, clip=2.0)
+    model.save(tmp_path / "m.fastdl")
+    loaded = fastdl.load(tmp_path / "m.fastdl")
+    assert loaded.scaling.clip == 2.0
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    with pytest.raises(fastdl.InputError, match="clip: expected how far features get at the most"):
+        model.standardize(X, clip=0.0)
+
+
+@pytest.mark.parametrize("ones", [0, 1, 3, 24, 25, 26, 50, 75, 76, 99, 100])
+def test_robust_statistics_of_ones_are_those_of_the_column(ones):
+    column = (np.arange(100) < ones).astype(float)
+    assert robust_statistics_of_ones(ones, 100) == pytest.approx(robust_by_hand(column))
+    assert robust_statistics(column) == pytest.approx(robust_by_hand(column))

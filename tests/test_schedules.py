@@ -7,7 +7,7 @@ import pytest
 from problems import batches_seen, make_data, make_model, train_by_hand
 
 import fastdl
-from fastdl.schedules import SCHEDULES, Constant, Cosine, Exponential, Step, Warmup
+from fastdl.schedules import SCHEDULES, Constant, Cosine, CosLog4, Exponential, FlatCosine, Step, Warmup
 
 N, BATCH, EPOCHS = 23, 3, 4  # 8 steps an epoch, 32 in all
 LR = 0.3
@@ -25,6 +25,8 @@ CASES = {
     "exponential": (Exponential(10, 0.25), lambda t: LR * 0.25 ** (t / 10)),
     "cosine-to-the-end": (Cosine(), lambda t: cosine(t, 32)),
     "cosine-of-20-steps": (Cosine(20, final=0.05), lambda t: cosine(t, 20, 0.05)),
+    "coslog4": (CosLog4(), lambda t: LR * 0.5 * (1 - np.cos(2 * np.pi * np.log2(1 + 15 * t / 32)))),
+    "flat-cosine": (FlatCosine(), lambda t: LR if t < 16 else LR * 0.5 * (1 + np.cos(np.pi * (t - 16) / 16))),
     "warmup": (Warmup(7), lambda t: LR * min(1, (t + 1) / 7)),
     "warmup-cosine": (Warmup(7, Cosine()), lambda t: LR * (t + 1) / 7 if t < 7 else cosine(t - 7, 25)),
     "warmup-step": (Warmup(3, Step(4)), lambda t: LR * (t + 1) / 3 if t < 3 else LR * 0.5 ** ((t - 3) // 4)),
@@ -77,6 +79,19 @@ def test_cosine_without_steps_sweeps_in_each_fit():
     warm = Warmup(10, Cosine())
     np.testing.assert_allclose(warm.rates(LR, 10, 6, (0, 16)), [cosine(t, 6) for t in range(6)])
     np.testing.assert_allclose(warm.rates(LR, 16, 16, (16, 32)), [cosine(t, 16) for t in range(16)])
+
+
+def test_coslog4_has_four_waves_and_flat_cosine_ends_at_0():
+    """From 0 to lr and back at t = 1/15, 3/15, 7/15 and 1 of the fit; its tops are where log2(1 + 15 t) is halfway."""
+    waves = CosLog4().rates(LR, 0, 16, (0, 15))
+    np.testing.assert_allclose(waves[[0, 1, 3, 7, 15]], 0, atol=1e-12)
+    tops = (2 ** (np.arange(4) + 0.5) - 1) / 15
+    fine = CosLog4().rates(LR, 0, 150_001, (0, 150_000))
+    np.testing.assert_allclose(fine[np.round(tops * 150_000).astype(int)], LR, rtol=1e-6)
+    flat = FlatCosine().rates(1.0, 0, 101, (0, 100))
+    assert (flat[:51] == 1).all()
+    assert (np.diff(flat[51:]) < 0).all()
+    np.testing.assert_allclose(flat[[75, 100]], [0.5, 0.0], atol=1e-12)
 
 
 def test_the_same_bits_for_any_threads_and_calls():

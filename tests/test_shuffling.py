@@ -44,6 +44,13 @@ def test_many_rows_are_drawn_by_another_thread(monkeypatch):
         drawn_by.append(threading.current_thread() is threading.main_thread())
         return order_of(*args)
 
+    def submit_and_wait(future, job):
+        """The other thread is there before the order is asked for, which would be drawn here otherwise."""
+        submit(future, job)
+        future.result(timeout=60)
+
+    submit = shuffling.submit
+    monkeypatch.setattr(shuffling, "submit", submit_and_wait)
     monkeypatch.setattr(shuffling, "order_of", watched)
     X = np.random.default_rng(0).normal(size=(MANY_ROWS, 3)).astype("float32")
     y = (X[:, 0] > 0).astype(int)

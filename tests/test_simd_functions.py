@@ -1,5 +1,5 @@
-"""exp, log, tanh and sigmoid of fastdl_kernels.simd, and the curved activations: errors in units of the last place, and the
-special values."""
+"""exp, log, tanh, sigmoid, cospi and sinpi of fastdl_kernels.simd, and the curved activations: errors in units of the last
+place, and the special values."""
 
 from __future__ import annotations
 
@@ -150,3 +150,23 @@ def test_the_measure_of_errors():
 def test_outside_of_compiled_code(name):
     with pytest.raises(TypeError, match=f"fastdl_kernels.simd.{name} works inside @njit code only"):
         getattr(simd, name)(np.ones(16))
+
+
+@pytest.mark.parametrize("name", ["cospi", "sinpi"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cospi_and_sinpi(rng, name, dtype):
+    """Within 4 units in the last place of the exact value of a number reduced exactly, also where the result is near 0."""
+    apply = loop_over(getattr(simd, name))
+    near = (rng.integers(-40, 40, 20_000) / 2 + np.exp2(rng.uniform(-40, -2, 20_000))).astype(dtype)
+    x = np.concatenate([rng.uniform(-2, 2, 20_000), rng.uniform(-1e4, 1e4, 20_000), near, -near]).astype(dtype)
+    long = x.astype(np.longdouble)
+    quarter = np.round(2 * long)
+    rest = np.longdouble("3.14159265358979323846264338327950288") * (long - quarter / 2)
+    turns = quarter.astype(int) + (1 if name == "cospi" else 0)
+    exact = np.choose(turns % 4, [np.sin(rest), np.cos(rest), -np.sin(rest), -np.cos(rest)])
+    got = apply(x)
+    unit = np.maximum(np.spacing(np.abs(exact.astype(dtype))), np.finfo(dtype).tiny)
+    assert (np.abs(got - exact) <= 4 * unit).all()
+    whole = np.array([0, 1, 2, -3, 2.0**30, -(2.0**40)], dtype)
+    np.testing.assert_array_equal(np.abs(apply(whole)), 1.0 if name == "cospi" else 0.0)
+    assert np.isnan(apply(np.array([np.nan, np.inf, -np.inf], dtype))).all()

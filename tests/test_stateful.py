@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from by_hand import ByHand, Settings, epochs_until_stopped, validation_values
-from copying import COPIES
+from copying import COPIES, by_checkpoint
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -132,11 +132,15 @@ class Training(RuleBasedStateMachine):
         self._begin([make(index) for _ in THREADS])
 
     def _begin(self, models):
-        self.by_hand = ByHand()
+        self._begin_by_hand()
         self.trainers = [
             fastdl.Trainer(model, n_threads=n, **self.settings.as_dict())
             for model, n in zip(models, self.threads, strict=True)
         ]
+
+    def _begin_by_hand(self):
+        """Counts and states begin at zero; `interrupted` is (data, validation, settings) of a fit that Ctrl-C has ended."""
+        self.by_hand, self.interrupted = ByHand(), None
 
     # --- steps ---
 
@@ -161,7 +165,7 @@ class Training(RuleBasedStateMachine):
         """Another model, with which everything begins: states, steps, the order of the rows."""
         for trainer in self.trainers:
             trainer.model = make(index)
-        self.by_hand = ByHand()
+        self._begin_by_hand()
 
     @rule(factor=st.sampled_from([0.5, -1.0]))
     def change_parameters(self, factor):
@@ -207,13 +211,19 @@ class Training(RuleBasedStateMachine):
                 trainer.model.parameters[:] = parameters
             self.start_anew()
 
-    @rule(way=st.sampled_from(sorted(COPIES)), data=DATA)
+    @rule(way=st.sampled_from(sorted({**COPIES, "checkpoint": None})), data=DATA)
     def copy_trainers(self, way, data):
-        """The copies go on as the originals would."""
+        """The copies go on as the originals would; one from a checkpoint of a fit that was interrupted finishes it."""
+        interrupted, self.interrupted = self.interrupted, None
+        if way == "checkpoint" and interrupted is not None:
+            if interrupted[2] == self.settings:
+                self._finish(interrupted)
+                return
+            way = "deepcopy"
         originals = self.trainers
         if way == "copy":
             originals = [copy.deepcopy(trainer) for trainer in self.trainers]
-        self.trainers = [COPIES[way](trainer) for trainer in self.trainers]
+        self.trainers = [{**COPIES, "checkpoint": by_checkpoint}[way](trainer) for trainer in self.trainers]
         for original, trainer in zip(originals, self.trainers, strict=True):
             assert not np.shares_memory(original.model.parameters, trainer.model.parameters)
         for trainer in originals:
@@ -229,7 +239,7 @@ class Training(RuleBasedStateMachine):
             trainer.model = COPIES[way](original)
             np.testing.assert_array_equal(trainer.model.parameters, original.parameters)
             assert not np.shares_memory(trainer.model.parameters, original.parameters)
-        self.by_hand = ByHand()
+        self._begin_by_hand()
 
     @rule()
     def save_and_load(self):
@@ -290,6 +300,8 @@ class Training(RuleBasedStateMachine):
             np.testing.assert_array_equal(trainer.model.parameters, start)
             return outcome
         assert outcome != "DivergedError" or may_diverge
+        interrupted = outcome == "KeyboardInterrupt"
+        self.interrupted = (data, validation, dataclasses.replace(settings)) if interrupted else None
         self._agree(self.trainers)
         history = trainer.history
         assert len(recorded) == len(history)
@@ -308,8 +320,24 @@ class Training(RuleBasedStateMachine):
             self._check_validation(trainer.model, history, data_for(trainer.model, *validation), last - 1)
         return outcome
 
+    def _finish(self, interrupted):
+        """Have copies from checkpoints do the epochs that Ctrl-C has left out."""
+        data, validation, settings = interrupted
+        done = copy.deepcopy(self.trainers[0].history)
+        self.trainers = [by_checkpoint(trainer) for trainer in self.trainers]
+        other = (data[0], data[1] + 1, data[2])
+        for trainer in self.trainers:
+            assert self._outcome(trainer, other, validation, None) == ("InputError", [])
+            outcome, recorded = self._outcome(trainer, data, validation, None)
+            assert (outcome, len(recorded)) == ("finished", len(trainer.history) - len(done))
+            assert trainer.history.loss[: len(done)] == done.loss
+        self._agree(self.trainers)
+        self._check_stopping(self.trainers[0].history, settings.early_stopping)
+        self.start_anew()
+
     def _check_stopping(self, history, stopping):
         """The epoch whose parameters the model must have."""
+        stopping = fastdl.EarlyStopping(stopping) if isinstance(stopping, int) else stopping
         if stopping is None:
             assert (len(history), history.best_epoch) == (self.settings.epochs, None)
             return len(history)

@@ -21,6 +21,7 @@ from fastdl_bench import (
     memory,
     model,
     prove,
+    quality,
     saved,
     schema,
     startup,
@@ -325,6 +326,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return guarded(arguments)
         if arguments.model is not None:
             return own_model(arguments)
+        if arguments.only == "quality":
+            return quality.main(
+                [*["--splits", "1"] * (arguments.effort == "quick"), *["--update-readme"] * arguments.update_readme]
+            )
         if arguments.from_results:
             result = tables.newest()
         else:

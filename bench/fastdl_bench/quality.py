@@ -4,6 +4,7 @@
     python -m fastdl_bench.quality --data FOLDER            with diamonds.csv, titanic.csv, ... that lie there
     python -m fastdl_bench.quality --kept-aside             the tables that no default was chosen by
     python -m fastdl_bench.quality --peers fastdl,lightgbm --tables diamonds,digits --splits 1
+    scripts/bench --only quality                            the first of them; with --update-readme README's tables too
 
 The error is the log loss for classes and the root mean squared error for numbers, on a quarter of the rows that is held out.
 Each peer runs in a process of its own with its defaults, gets the same frame with the same missing cells, and is scored here
@@ -16,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fastdl_bench.protocol import CHECKOUT
 
 HELD_OUT = 0.25
 REFERENCE = "lightgbm"
@@ -192,7 +196,6 @@ def _mlp(classes: bool) -> Any:
 PEERS: dict[str, Callable[[bool], Any]] = {
     "fastdl": _fastdl,
     "fastdl-5": lambda classes: _fastdl(classes, ensemble=5),
-    "fastdl-plain": lambda classes: _fastdl(classes, recipe="plain"),
     "lightgbm": _lightgbm,
     "boosting": _boosting,
     "mlp": _mlp,
@@ -277,6 +280,72 @@ def measure(tables: dict[str, Table], peers: Sequence[str], splits: int, folder:
     return results
 
 
+LABELS = {
+    "fastdl": "`fastdl train`",
+    "fastdl-5": "`--ensemble 5`",
+    "lightgbm": "LightGBM",
+    "boosting": "HistGradientBoosting",
+    "mlp": "scikit-learn's MLP",
+    "linear": "linear model",
+}
+FIRST = ("titanic", "diamonds")
+"""Tables of README's first screen."""
+
+
+def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) -> str:
+    """The errors of tables by name as a table, each with its ratio to LightGBM's, and geometric means."""
+    peers = [peer for peer in PEERS if all(peer in found for found in results.values())]
+    lines = ["| error on rows held out | " + " | ".join(LABELS[peer] for peer in peers) + " |"]
+    lines.append("| --- |" + " ---: |" * len(peers))
+    for name in names:
+        if name not in results:
+            continue
+        cells = []
+        for peer in peers:
+            errors = [r["error"] for r in results[name][peer]]
+            seconds = np.mean([r["seconds"] for r in results[name][peer]])
+            cells.append(f"{_digits(np.mean(errors))} ({_duration(seconds)})")
+        measure = "log loss" if {**TABLES, **KEPT_ASIDE}[name].classes else "RMSE"
+        lines.append(f"| {name}, {measure} | " + " | ".join(cells) + " |")
+    if means:
+        for title, group in (
+            ("as those were by which defaults were chosen", TABLES),
+            ("that were kept aside", KEPT_ASIDE),
+        ):
+            known = [results[name] for name in group if name in results]
+            if known:
+                ratios = [f"{_mean_ratio(known, peer):.2f}×" for peer in peers]
+                lines.append(f"| {len(known)} tables {title}: of LightGBM's error | " + " | ".join(ratios) + " |")
+    return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _mean_ratio(known: Sequence[dict[str, Any]], peer: str) -> float:
+    """The geometric mean of a peer's errors over LightGBM's."""
+    return _geometric([a["error"] / b["error"] for found in known for a, b in zip(found[peer], found[REFERENCE])])
+
+
+def publish(results: dict[str, Any], folder: Path) -> None:
+    """Write `bench/quality.json`, to which new results are added, and the tables of README.md."""
+    path = folder / "bench" / "quality.json"
+    results = {**(json.loads(path.read_text()) if path.exists() else {}), **results}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    readme = folder / "README.md"
+    text = readme.read_text()
+    blocks = {"first": markdown(results, FIRST), "quality": markdown(results, [*TABLES, *KEPT_ASIDE], means=False)}
+    for block, table in blocks.items():
+        pattern = re.compile(rf"(<!-- bench:{block} -->).*?(<!-- /bench:{block} -->)", re.DOTALL)
+        text = pattern.sub(lambda match, table=table: f"{match[1]}\n{table}\n{match[2]}", text)  # type: ignore[misc]
+    readme.write_text(text)
+
+
 def _row(name: str, found: dict[str, Any], peers: Sequence[str]) -> str:
     reference = [r["error"] for r in found.get(REFERENCE, [])]
     cells = []
@@ -292,7 +361,7 @@ def _geometric(values: Any) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table, and the geometric means of the ratios to LightGBM's errors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", help="names, separated by commas; default: all")
@@ -302,7 +371,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="a folder with CSV files of the tables that are not shipped")
     parser.add_argument("--json", type=Path, help="where to write all results")
     parser.add_argument("--serve", nargs=2, metavar=("PEER", "FILE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("--update-readme", action="store_true", help="write bench/quality.json and README's tables")
+    options = parser.parse_args(arguments)
     if options.serve:
         print(json.dumps(_serve(*options.serve)))
         return 0
@@ -314,10 +384,12 @@ def main() -> int:
     results = measure(tables, peers, options.splits, options.data)
     if REFERENCE in peers:
         for peer in peers:
-            ratios = [
-                a["error"] / b["error"] for found in results.values() for a, b in zip(found[peer], found[REFERENCE])
-            ]
-            print(f"{peer}: {_geometric(ratios):.3f} of {REFERENCE}'s error over {len(ratios)} splits (geometric mean)")
+            count, mean = len(results) * options.splits, _mean_ratio(list(results.values()), peer)
+            print(f"{peer}: {mean:.3f} of {REFERENCE}'s error over {count} splits (geometric mean)")
+    if options.update_readme:
+        if CHECKOUT is None:
+            raise SystemExit("--update-readme: expected to run in a checkout of fastdl; this is installed")
+        publish(results, CHECKOUT)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

@@ -1,7 +1,7 @@
-"""The command line: train, predict, evaluate, inspect and bench.
+"""The command line: train, tune, resume, predict, evaluate, inspect, export and bench.
 
-Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was
-learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
+Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by
+SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        from fastdl.cli.signals import exit_code
+
+        return _fail("interrupted", exit_code(error.__cause__ or error))
     except usage_error as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "fastdl"
@@ -114,7 +116,7 @@ def _train(**given: Any) -> None:
 
     [cyan]fastdl train train-images-idx3-ubyte.gz --epochs 10[/]
 
-    Ctrl-C ends the training and saves what was learned so far.
+    Ctrl-C ends the training and saves what was learned so far; [cyan]fastdl resume[/] goes on with it.
     """
     from fastdl.cli import commands
 
@@ -126,6 +128,52 @@ _parameters = train_options.TrainOptions.parameters()
 _train.__signature__ = Signature(_parameters)  # type: ignore[attr-defined]
 _train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 app.command("train")(_train)
+
+
+def _tune(**given: Any) -> None:
+    """Find good hidden layers, learning rate and dropout for a data set, and train with them on all its training rows.
+
+    [cyan]fastdl tune diamonds.csv --target price --trials 50[/]
+
+    Random settings, of which the first is what the options say, are trained at once on four fifths of the training rows, a ninth
+    of the epochs; the better third goes on to a third of them, the better third of those to the end. Validation rows take no
+    part, so that their metrics are those of new rows. The run's folder gets trials.csv besides.
+    """
+    from fastdl.cli import tuning
+
+    raise typer.Exit(tuning.tune(train_options.TuneOptions(**given), _messages(), _output()))
+
+
+_tune_parameters = train_options.TuneOptions.parameters()
+_tune.__signature__ = Signature(_tune_parameters)  # type: ignore[attr-defined]
+_tune.__annotations__ = {parameter.name: parameter.annotation for parameter in _tune_parameters}
+app.command("tune")(_tune)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="How many epochs in all.", metavar="COUNT", show_default="as many as the run was begun with"),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(help="How many threads work on a step, or auto.", metavar="COUNT", show_default="as in the run"),
+    ] = None,
+) -> None:
+    """Go on with a run that was interrupted, killed or has ended, as if nothing had happened.
+
+    [cyan]fastdl resume runs/digits-1[/]
+
+    [cyan]fastdl resume runs/digits-1 --epochs 100[/]
+
+    It comes to the same bits as a training that was never interrupted. The data must be those of before. With more epochs, a
+    schedule that runs over the whole training, such as cosine, is that of so many epochs from there on.
+    """
+    from fastdl.cli import commands
+
+    raise typer.Exit(commands.resume(run, epochs, threads, _messages(), _output()))
 
 
 @app.command()
@@ -187,6 +235,27 @@ def inspect(model: ModelPath) -> None:
     from fastdl.cli import commands
 
     commands.inspect(model, _output())
+
+
+@app.command()
+def export(
+    model: ModelPath,
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The file to write: .onnx (the preprocessing inside), .safetensors (parameters for PyTorch and fastdl), or "
+            ".py (a module that needs NumPy alone).",
+        ),
+    ],
+) -> None:
+    """Write a model for use without fastdl, in the format that the name of OUT ends with.
+
+    [cyan]fastdl export runs/titanic-1 titanic.onnx[/]
+    """
+    from fastdl.cli import commands
+
+    commands.export(model, out, _messages())
 
 
 @app.command()

@@ -15,6 +15,7 @@ from fastdl.training import fitting
 
 if TYPE_CHECKING:
     from fastdl.tables.data import TrainingData
+    from fastdl.tables.ensemble import Preprocessors
     from fastdl.tables.kinds import Column
     from fastdl.tables.preprocessor import Preprocessor
 
@@ -52,7 +53,7 @@ def show(console: Console, loaded: TrainingData) -> None:
         )
 
 
-def table_of_kinds(console: Console, preprocessor: Preprocessor) -> None:
+def table_of_kinds(console: Console, preprocessor: Preprocessor | Preprocessors) -> None:
     """Print a line for each of the columns that matter, ten at most, and counts of the others."""
     columns = preprocessor.columns
     shown = list(columns)

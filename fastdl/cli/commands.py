@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import columns, curves, runs, wording
+from fastdl.cli import checkpoints, columns, curves, ensembles, runs, signals, wording
 from fastdl.cli.options import (
-    TrainOptions,
     check_numbers,
     hidden_activations,
     hidden_sizes,
@@ -28,63 +27,58 @@ from fastdl.cli.options import (
     option_error,
     settings_of,
     table_options,
+    thread_count,
 )
 from fastdl.cli.progress import Progress
+from fastdl.cli.recipe import check_more, filled, settings_in
+from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, MissingExtraError, OptionError
+from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
+from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
 from fastdl.tables import data
-from fastdl.tables.model import TableModel, load
+from fastdl.tables.ensemble import Ensemble
+from fastdl.tables.loading import load
+from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.display import can_be_live
+from fastdl.training.ensembles import Members
+from fastdl.training.history import History
+from fastdl.training.recipes import Facts
 from fastdl.training.trainer import Trainer
 
-BATCH_SIZE = 32
-"""Rows per step where the user does not say, and the training rows are as many.
 
-It goes with the other defaults of `train` (hidden layers 256,128, Adam at 0.001, l2 0.001, 40 epochs). On the digits
-over 200 seeds of split, weights and shuffling they reach 98.4 % validation accuracy on average (batch 64: 98.3 %; l2
-0.0001: 98.3 %; hidden 512 alone: 98.5 %); 7 of the 200 stay below 97 %, on validation sets that are harder than others.
-On a table of 54,000 diamond prices l2 0.001 leaves an RMSE of 600 where 0.0001 leaves 870.
-"""
+def train(
+    typed: TrainOptions, messages: Console, output: Console, extras: Mapping[str, str] | None = None
+) -> int:  # fmt: skip
+    """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
+    check(typed)
+    runs.check_folder(typed.out, typed.force)
 
-
-def train(options: TrainOptions, messages: Console, output: Console) -> int:
-    """Train on a data set, write the run's folder, and return the exit code."""
-    hidden = hidden_sizes(options.hidden)
-    units = hidden_activations(options, len(hidden))
-    settings = settings_of(options, len(hidden))
-    task = check_task(options.task)
-    dtype = one_of("--dtype", options.dtype, DTYPES)
-    check_numbers(options)
-    runs.check_folder(options.out, options.force)
-
-    small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and options.early_stopping is None
-    share = 0.2 if options.validation is None else options.validation
-    wanted = table_options(options, task, share)
-    live = messages.is_terminal and sys.stderr.isatty() and not messages.is_dumb_terminal
+    live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
-        loaded, wanted, folds = _load(options.data, wanted, small)
+        loaded, wanted, folds = _load_as_asked(typed)
+    options = filled(typed, Facts.of(loaded, typed.folds or 0))
     rows = len(loaded.train)
-    if options.batch_size is not None and options.batch_size > rows:
+    with option_error("--"):
+        fitting.check_interval(loaded, options.interval, folds or options.folds or 0)
+    if options.batch_size > rows:
         raise OptionError(
             f"--batch-size: expected at most the {rows:,} training rows, got {options.batch_size}; "
             f"leave it out or use --batch-size {rows} for full-batch training"
         )
     try:
-        settings["class_weight"] = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
+        class_weight = fitting.check_class_weight(loaded, options.class_weight, "--class-weight")
     except InputError as error:
         raise OptionError(str(error)) from error
-    recipe = fitting.Recipe(hidden, units, options.seed, dtype, loss_of(options.loss))
-
-    def trainer_of(model: MLP, rows: int) -> Trainer:
-        return Trainer(model, **{**settings, "batch_size": min(options.batch_size or BATCH_SIZE, rows)})
-
+    blueprint, trainer_of = blueprint_of(options, class_weight)
     with option_error("--loss: "):
-        model = recipe.model(loaded)
-    trainer = trainer_of(model, rows)
-    wording.plan(messages, loaded, model, trainer)
+        model = blueprint.model(loaded)
+    with option_error("--set "):
+        trainer = trainer_of(model, rows)
+    wording.plan(messages, loaded, model, trainer, typed.recipe)
     columns.show(messages, loaded)
     _warm_up(trainer, messages, live)
     if options.explain:
@@ -92,36 +86,160 @@ def train(options: TrainOptions, messages: Console, output: Console) -> int:
             told = trainer.explain()
         messages.print(f"{told}\n", markup=False)
 
+    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+    with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
+        runs.write_extras(folder, extras or {})
+        if options.ensemble > 1 or options.folds:
+            return ensembles.train(options, loaded, wanted, blueprint, trainer_of, messages, output, live, folder)
+        return _train(job, folder, messages, output, live)
+
+
+def resume(run: str, epochs: int | None, threads: str | None, messages: Console, output: Console) -> int:
+    """Go on with a run that was interrupted, to the same bits, or to more epochs; return the exit code."""
+    folder = Path(run)
+    if not folder.is_dir():
+        raise InputError(
+            f"{run}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'} there"
+        )
+    with signals.as_interrupts(), locked(folder):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{folder}: cannot be written to; copy the run to another folder and resume it there")
+        kept = checkpoints.read(folder)
+        trainer = kept.trainer
+        if epochs is not None and epochs < max(1, kept.done):
+            raise OptionError(f"--epochs: expected at least the {kept.done} epochs that are done, got {epochs}")
+        trainer.epochs = trainer.epochs if epochs is None else epochs
+        if (kept.stopped or kept.done >= trainer.epochs) and runs.is_written(folder):
+            why = (
+                "early stopping has ended it" if kept.stopped else f"fastdl resume {run} --epochs COUNT goes on further"
+            )
+            output.print(
+                f"{folder}: finished, {kept.done} of {wording.plural(trainer.epochs, 'epoch')}; {why}", markup=False
+            )
+            return 0
+        runs.clean(folder)
+        typed = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
+        trainer.n_threads = thread_count(typed.threads)
+        live = can_be_live(messages)
+        with _status(messages, live, "reading the data"):
+            loaded, wanted, folds = _load_as_asked(typed)
+        checkpoints.check_data(kept, loaded)
+        options = filled(typed, Facts.of(loaded))
+        wording.plan(messages, loaded, trainer.model, trainer, typed.recipe)
+        batches = f" and {wording.plural(kept.batches, 'batch')}" if kept.batches else ""
+        messages.print(f"going on after {wording.plural(kept.done, 'epoch')}{batches}\n", markup=False)
+        _warm_up(trainer, messages, live)
+        blueprint, trainer_of = blueprint_of(options, trainer.class_weight)
+        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+        return _train(job, folder, messages, output, live)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is ready: options as typed and as filled in, data, trainer; the rest is for cross-validation."""
+
+    typed: TrainOptions
+    options: FilledOptions
+    loaded: data.TrainingData
+    wanted: data.Options
+    folds: int
+    blueprint: fitting.Blueprint
+    trainer_of: Callable[[MLP, int], Trainer]
+    trainer: Trainer
+
+
+def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
+    """Train to the end or an interruption, write the results, and return the exit code."""
+    loaded, trainer, options = job.loaded, job.trainer, job.options
+    model = trainer.model
+
+    def say(text: str) -> None:
+        messages.print(text, markup=False)
+
+    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.typed, loaded), say)
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
-    interrupted = False
+    code = 0
     start = time.perf_counter()
     try:
         with Progress(messages, live) as progress:
-            trainer.callbacks.append(progress)
+            trainer.callbacks.extend((progress, keeper))
             trainer.fit(X, y, validation_data=held_out)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        code = signals.exit_code(error)
+        keeper.rescue()
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
-    if trainer.history.best_epoch is not None and not interrupted:
+    if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
+    temperature = None
+    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+        temperature = fitting.calibrate(model, *held_out)
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
-    validation = assess(model, *held_out) if held_out is not None else {}
+    validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
-    if folds and not interrupted:
-        with _status(messages, live, f"cross-validating: {folds} models"):
-            validation = fitting.cross_validate(loaded, wanted, recipe, trainer_of, folds)
-    record = runs.training_record(loaded, trainer, validation, interrupted)
-    record |= {"cross_validation": folds or None, "baseline": naive if validation else {}}
+    if job.folds and not code:
+        with _status(messages, live, f"cross-validating: {job.folds} models"):
+            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds)
+            members.fit()
+            found = members.out_of_fold()
+            validation = found.metrics
+        if options.interval is not None:
+            fitting.give_interval(model, found.averaged, loaded.targets.y[found.rows], options.interval, options.seed)
+    elif options.interval is not None and held_out is not None:
+        fitting.give_interval(model, model.predict(held_out[0]), held_out[1], options.interval, options.seed)
+    record = runs.training_record(loaded, trainer, validation, bool(code))
+    record |= {
+        "cross_validation": job.folds or None,
+        "baseline": naive if validation else {},
+        "temperature": temperature,
+    }
     model.metadata["training"] = record
-    config = runs.configuration(loaded, model, trainer, record, asdict(options), seconds)
+    config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)
     messages.print()
-    folder = runs.write(options.out, loaded.name, trainer, config)
-    _draw(folder, loaded.name, trainer, validation, messages)
-    _summarise(output, folder, trainer, record, validation, seconds, rows)
-    return 130 if interrupted else 0
+    runs.write(folder, model, trainer.history, config)
+    _draw(folder, loaded.name, trainer.history, validation, messages)
+    _summarise(output, folder, trainer, record, validation, seconds, len(loaded.train))
+    if code and (folder / runs.CHECKPOINT).exists():
+        say(f"fastdl resume {folder} goes on from here")
+    return code
+
+
+def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
+    """The data as the options say: see `_load`."""
+    small = options.validation is None and not (options.group or options.time or options.validation_data)
+    small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
+    share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
+    return _load(options.data, table_options(options, check_task(options.task), share), small)
+
+
+def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
+    """What makes a model for a data set, and a trainer for a model and its number of training rows, of filled-in options."""
+    hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
+    settings = settings_of(options, len(hidden), more) | {"class_weight": class_weight}
+    blueprint = fitting.Blueprint(
+        hidden, hidden_activations(options, len(hidden)), options.seed, options.dtype, loss_of(options.loss),
+        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs")},
+    )  # fmt: skip
+
+    def trainer_of(model: MLP, rows: int, dropout: float | None = None) -> Trainer:
+        own = {"batch_size": min(options.batch_size, rows), **({} if dropout is None else {"dropout": dropout})}
+        return Trainer(model, **{**settings, **own})
+
+    return blueprint, trainer_of
+
+
+def check(typed: TrainOptions) -> None:
+    """Refuse options that cannot be, before anything is read."""
+    options = filled(typed)
+    hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
+    hidden_activations(options, len(hidden))
+    settings_of(options, len(hidden), more)
+    check_more(more)
+    check_task(options.task)
+    one_of("--dtype", options.dtype, DTYPES)
+    check_numbers(options, typed)
 
 
 def _load(
@@ -148,19 +266,30 @@ def _load(
     return loaded, wanted, folds
 
 
-def assess(model: MLP, X: Any, y: NDArray) -> dict[str, float]:
-    """All metrics of a model on X and y, and the mean loss."""
-    targets = model.prepare_targets(y, len(y))  # X may be a list of arrays
-    raw = model.forward(X)
-    return {**metrics.report(model, raw, targets), "loss": model.engine.mean_loss(raw, targets)}
-
-
 def inspect(model_path: str, output: Console) -> None:
     """Print what a model file holds."""
     model = load(model_path)
-    wording.inspection(output, model, model_path)
-    if isinstance(model, TableModel):
+    if isinstance(model, Ensemble):
+        ensembles.inspection(output, model, model_path)
+    else:
+        wording.inspection(output, model, model_path)
+    facts = ensembles.told(model)
+    if facts:
+        wording.print_pairs(output, facts)
+    if isinstance(model, TableModel) or (isinstance(model, Ensemble) and model.reads_tables):
         columns.table_of_kinds(output, model.preprocessor)
+
+
+def export(model_path: str, out: str, messages: Console) -> None:
+    """Write a model in the format that the file's name asks for."""
+    model = load(model_path)
+    if isinstance(model, Ensemble):
+        raise InputError(
+            f"{model_path}: expected one model to export, got an ensemble of {len(model.members)}; "
+            f"model.members[0].export(...) in Python writes one of them"
+        )
+    model.export(out)
+    messages.print(f"wrote {escape(out)}: {exports.EXPORTS[Path(out).suffix.lower()].what}")
 
 
 @dataclass(frozen=True)
@@ -224,16 +353,16 @@ def _status(messages: Console, live: bool, text: str) -> Iterator[None]:
         yield
 
 
-def _draw(folder: Path, name: str, trainer: Trainer, validation: dict[str, float], messages: Console) -> None:
+def _draw(folder: Path, name: str, history: History, validation: dict[str, float], messages: Console) -> None:
     """Draw the learning curves, if any epoch was finished; the run is complete without them."""
-    if not trainer.history.loss:
+    if not history.loss:
         return
     title = name
     for metric, value in list(validation.items())[:1]:
         title += f": validation {wording.LABELS.get(metric, metric)} {wording.metric(metric, value)}"
     try:
         with atomic_write(folder / runs.CURVES) as file:
-            curves.draw(trainer.history, title, file)
+            curves.draw(history, title, file)
     except MissingExtraError as error:
         messages.print(escape(str(error)))
     except Exception as error:  # a picture that fails must not cost the training
@@ -252,7 +381,6 @@ def _summarise(
     trained = sum(trainer.history.epoch_seconds)
     epochs = wording.plural(trainer.epochs_done, "epoch")
     speed = f", {wording.rate(trainer.epochs_done * rows / trained)} rows/s" if trained > 0 else ""
-    files = ", ".join(name for name in runs.FILES if (folder / name).exists())
     facts = {}
     if validation:
         folds = record["cross_validation"]
@@ -260,5 +388,9 @@ def _summarise(
         facts["baseline"] = wording.naive(trainer.model.output, record["baseline"])
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
-    facts |= {"time": f"{wording.duration(seconds)} for {epochs}{speed}", "saved in": f"{folder}: {files}"}
+    facts |= ensembles.told(trainer.model)
+    facts |= {
+        "time": f"{wording.duration(seconds)} for {epochs}{speed}",
+        "saved in": f"{folder}: {runs.left_in(folder)}",
+    }
     wording.print_pairs(output, facts)

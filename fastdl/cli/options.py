@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastdl import activations, checks, losses, schedules
-from fastdl.cli.train_options import TrainOptions
+from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.suggest import did_you_mean
@@ -26,17 +26,19 @@ def option_error(prefix: str = "") -> Iterator[None]:
         raise OptionError(f"{prefix}{error}") from error
 
 
-def check_numbers(options: TrainOptions) -> None:
-    """Refuse numbers that are out of range."""
+def check_numbers(options: FilledOptions, typed: TrainOptions) -> None:
+    """Refuse numbers that are out of range, of options that are filled in, and ways to validate that do not go together."""
     with option_error():
         checks.count(options.epochs, "--epochs", 1, "the passes over the data")
         checks.count(options.seed, "--seed", 0, "the seed of split, weights and shuffling")
-        if options.batch_size is not None:
-            checks.count(options.batch_size, "--batch-size", 1, "the rows of a step")
+        checks.count(options.batch_size, "--batch-size", 1, "the rows of a step")
         checks.count(options.warmup, "--warmup", 0, "the steps in which the learning rate rises")
-        if options.early_stopping is not None:
-            checks.count(options.early_stopping, "--early-stopping", 1, "the epochs to wait for a lower loss")
-    if options.early_stopping is not None and options.validation == 0 and not options.validation_data:
+        checks.count(options.early_stopping, "--early-stopping", 0, "the epochs to wait for a lower loss")
+        checks.count(options.ensemble, "--ensemble", 1, "the models to train")
+        if options.folds is not None:
+            checks.count(options.folds, "--folds", 2, "the parts that the rows are cut into")
+    _check_folds(options)
+    if typed.early_stopping and options.validation == 0 and not options.validation_data:
         raise OptionError("--early-stopping: expected validation rows to watch, got --validation 0")
     ways = {"--group": options.group, "--time": options.time, "--validation-data": options.validation_data}
     given = [name for name, value in ways.items() if value]
@@ -49,6 +51,18 @@ def check_numbers(options: TrainOptions) -> None:
         raise OptionError(f"--clip-norm: expected a finite number above 0, such as 1, got {clip_norm:g}")
     if not (math.isfinite(options.l2) and options.l2 >= 0):
         raise OptionError(f"--l2: expected a finite number of 0 or more, such as 0.0001, got {options.l2:g}")
+
+
+def _check_folds(options: TrainOptions) -> None:
+    """Refuse other ways to validate beside --folds."""
+    others = {
+        "--validation": options.validation is not None,
+        "--validation-data": bool(options.validation_data),
+        "--time": options.time is not None,
+    }
+    for name, given in others.items():
+        if options.folds is not None and given:
+            raise OptionError(f"{name}: expected --folds, in which each row validates once, without it; leave one out")
 
 
 def wishes_of(
@@ -73,6 +87,7 @@ def table_options(options: TrainOptions, task: str | None, validation: float) ->
         validation=validation,
         validation_data=options.validation_data,
         seed=options.seed,
+        keeps_table=options.folds is not None,
         wishes=wishes_of(options.header, options.separator, options.decimal, options.encoding, options.na_values),
     )
 
@@ -98,7 +113,7 @@ def hidden_sizes(text: str) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def hidden_activations(options: TrainOptions, n_hidden: int) -> list[activations.Activation]:
+def hidden_activations(options: FilledOptions, n_hidden: int) -> list[activations.Activation]:
     """One activation for each hidden layer."""
     names = [name.strip().replace("-", "_") for name in options.activation.split(",")]
     alpha = options.leaky_alpha
@@ -131,8 +146,8 @@ def loss_of(text: str | None) -> losses.Loss | None:
         return losses.Loss(name.replace("-", "_"), value)
 
 
-def optimizer_of(options: TrainOptions) -> Optimizer:
-    """The optimizer with the options that belong to it."""
+def optimizer_of(options: FilledOptions, more: Mapping[str, Any]) -> Optimizer:
+    """The optimizer with the options, and `more` settings, that belong to it."""
     name, lr, decay = options.optimizer, options.lr, options.weight_decay
     kind: Callable[..., Optimizer] = OPTIMIZERS[one_of("--optimizer", name, list(OPTIMIZERS))]
     if lr is not None and not (math.isfinite(lr) and lr > 0):
@@ -144,15 +159,20 @@ def optimizer_of(options: TrainOptions) -> Optimizer:
     if options.nesterov and name != "momentum":
         raise OptionError(f"--nesterov: expected --optimizer momentum with it, got {name!r}")
     given = {"lr": lr, "weight_decay": decay, "nesterov": options.nesterov or None}
-    return kind(**{key: value for key, value in given.items() if value is not None})
+    given |= {beta: value for beta in ("beta1", "beta2") if (value := more.get(beta)) is not None}
+    with option_error("--set: "):
+        try:
+            return kind(**{key: value for key, value in given.items() if value is not None})
+        except TypeError:
+            raise InputError(f"expected beta1 and beta2 with adam or adamw, got {name}; leave them out") from None
 
 
-def schedule_of(text: str, warmup: int) -> schedules.Schedule:
+def schedule_of(text: str, warmup: int, option: str = "--schedule") -> schedules.Schedule:
     """The schedule of `cosine` or `step:1000,0.5`, behind a warm-up."""
     name, _, numbers = text.partition(":")
-    kind: Callable[..., schedules.Schedule] = schedules.SCHEDULES[one_of("--schedule", name, list(schedules.SCHEDULES))]
+    kind: Callable[..., schedules.Schedule] = schedules.SCHEDULES[one_of(option, name, list(schedules.SCHEDULES))]
     arguments = [number.strip() for number in numbers.split(",")] if numbers else []
-    with option_error("--schedule: "):
+    with option_error(f"{option}: "):
         if name in ("step", "exponential"):
             try:
                 every, factor = int(arguments[0]), float(arguments[1])
@@ -190,13 +210,24 @@ def thread_count(text: str) -> int | str:
     return int(text)
 
 
-def settings_of(options: TrainOptions, n_hidden: int) -> dict[str, Any]:
-    """The trainer's settings that the options are about, by their names; batch_size is None where it was not given.
+def settings_of(options: FilledOptions, n_hidden: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's settings that filled-in options and `more` settings are about, by their names.
 
     An option that has the name of a setting needs nothing here, unless its text has to be read.
     """
+
+    def scheduled(name: str) -> schedules.Schedule | None:
+        told = more.get(name)
+        return None if told is None else schedule_of(str(told), 0, f"--set {name}")
+
     read: dict[str, Callable[[], Any]] = {
-        "optimizer": lambda: optimizer_of(options),
+        "early_stopping": lambda: options.early_stopping or None,
+        "group_rates": lambda: more.get("group_rates"),
+        "group_decays": lambda: more.get("group_decays"),
+        "ntk": lambda: more.get("ntk", False),
+        "decay_schedule": lambda: scheduled("decay_schedule"),
+        "dropout_schedule": lambda: scheduled("dropout_schedule"),
+        "optimizer": lambda: optimizer_of(options, more),
         "schedule": lambda: schedule_of(options.schedule, options.warmup),
         "dropout": lambda: dropout_shares(options.dropout, n_hidden),
         "n_threads": lambda: thread_count(options.threads),

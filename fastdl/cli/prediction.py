@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
+from fastdl.calibration import Interval
 from fastdl.cli import commands, wording
 from fastdl.errors import OptionError
 from fastdl.files.atomic import atomic_write
@@ -22,10 +22,12 @@ from fastdl.model import MLP
 from fastdl.suggest import did_you_mean
 from fastdl.tables import data, sources
 from fastdl.tables.dialect import Wishes
+from fastdl.tables.ensemble import Ensemble
 from fastdl.tables.kinds import Findings
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
 from fastdl.tables.text import listed, polars
+from fastdl.training import fitting
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,7 +68,9 @@ def predict(
         )
 
 
-def _predicted(model: MLP, part: Any, ids: Sequence[str], only: Sequence[str], findings: Findings) -> pl.DataFrame:
+def _predicted(
+    model: MLP | Ensemble, part: Any, ids: Sequence[str], only: Sequence[str], findings: Findings
+) -> pl.DataFrame:
     """The predictions of a part of the data as a frame."""
     pl = polars()
     columns = predictions(model, data.features_of(part, model, findings=findings))
@@ -141,10 +145,11 @@ def _csv_writer(file: IO[Any]) -> Any:
     return write
 
 
-def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
+def predictions(model: MLP | Ensemble, X: Any) -> dict[str, Any]:
     """The columns of a prediction file: `prediction` and a probability `p_CLASS` of each class, or one pair per label.
 
-    With several targets or labels the columns are `prediction_NAME` (and `p_NAME`).
+    With several targets or labels the columns are `prediction_NAME` (and `p_NAME`). A model with intervals adds the columns
+    `prediction_low` and `prediction_high`, or `prediction_NAME_low` and `prediction_NAME_high`.
     """
     n_outputs = model.layers[-1]
     names = model.target_names
@@ -152,9 +157,19 @@ def predictions(model: MLP, X: ArrayLike) -> dict[str, Any]:
         names = [str(i) for i in range(n_outputs)]
     found = model.predict(X)
     if model.output == "linear":
-        if n_outputs == 1:
-            return {"prediction": found}
-        return {f"prediction_{name}": found[:, i] for i, name in enumerate(names)}
+        prefixes = ["prediction"] if n_outputs == 1 else [f"prediction_{name}" for name in names]
+        numbers = dict(zip(prefixes, found.reshape(len(found), -1).T))
+        interval = Interval.from_json(model.metadata.get("interval"))
+        if interval is None:
+            return numbers
+        low, high = (bound.reshape(len(found), -1) for bound in interval.bounds(found))
+        return {
+            name: column
+            for i, prefix in enumerate(prefixes)
+            for name, column in (
+                (prefix, numbers[prefix]), (f"{prefix}_low", low[:, i]), (f"{prefix}_high", high[:, i])
+            )
+        }  # fmt: skip
     chances = model.predict_proba(X)
     if model.output == "sigmoid" and n_outputs > 1:
         columns: dict[str, Any] = {}
@@ -182,7 +197,12 @@ def evaluate(
     X, y, notes = data.load_labelled(files, model, target, wishes)
     for note in notes:
         messages.print(f"note: {escape(note)}")
-    values = commands.assess(model, X, y)
-    naive = metrics.baseline(model, y, y)
+    values = fitting.assess(model, X, y)
+    naive = metrics.baseline(model.head if isinstance(model, Ensemble) else model, y, y)
+    interval = Interval.from_json(model.metadata.get("interval"))
+    held = {}
+    if interval is not None:
+        share = interval.held(model.predict(X), y)
+        held["coverage"] = f"{100 * share:.1f} % of the intervals for {100 * interval.share:g} % hold the truth"
     rows = {wording.LABELS.get(k, k): wording.metric(k, v) for k, v in values.items()}
-    wording.print_pairs(output, {"rows": f"{len(X):,}", **rows, "baseline": wording.naive(model.output, naive)})
+    wording.print_pairs(output, {"rows": f"{len(X):,}", **rows, **held, "baseline": wording.naive(model.output, naive)})

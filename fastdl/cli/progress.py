@@ -6,13 +6,13 @@ import time
 from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from fastdl.cli import wording
 from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.display import LiveArea
 
 LINES = 20
 """About so many epochs get a line that stays; the live display shows the others."""
@@ -20,7 +20,7 @@ LONGEST_SILENCE = 30.0
 """Seconds after which an epoch gets its line anyway."""
 
 
-class Progress(Callback):
+class Progress(LiveArea, Callback):
     """A callback of the trainer, and a context manager around the training.
 
     Parameters
@@ -32,31 +32,26 @@ class Progress(Callback):
     _only_watches = True
 
     def __init__(self, console: Console, live: bool) -> None:
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
+        super().__init__(console, live)
         self._epochs = self._rows = 0
+        self._before = 0  # epochs that were done when this process began
         self._first = True
         self._moving: EpochResult | None = None  # the last epoch, when it has no line that stays
         self._partial = (1, 0)  # epoch under way, rows of it that are done
         self._long_epochs = False  # epochs report rows before their end: they get a bar of their own
         self._start = self._printed = self._drawn = time.monotonic()
 
-    def __enter__(self) -> Progress:
-        if self._live is not None:
-            self._live.start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__exit__(kind, value, trace)
         if self._moving is not None:
             self._write(self._moving)
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
         """Note how much there is to do."""
         self._epochs, self._rows = epochs, rows
+        self._before = 0 if self.trainer is None else len(self.trainer.history)
         self._start = self._printed = time.monotonic()
         self._draw(force=True)
 
@@ -91,7 +86,7 @@ class Progress(Callback):
         epoch, rows = self._partial
         done = epoch - 1 + rows / max(1, self._rows)
         elapsed = time.monotonic() - self._start
-        return None if done == 0 else elapsed / done * (self._epochs - done)
+        return None if done <= self._before else elapsed / (done - self._before) * (self._epochs - done)
 
     def _line(self, result: EpochResult) -> str:
         """One epoch as a line that can be read, and searched, alone."""

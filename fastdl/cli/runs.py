@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,23 @@ import numpy as np
 
 from fastdl._version import __version__
 from fastdl.cli import columns
-from fastdl.errors import InputError, OptionError
-from fastdl.files.atomic import atomic_write
+from fastdl.cli.checkpoints import CHECKPOINT
+from fastdl.errors import DivergedError, InputError, OptionError
+from fastdl.files.atomic import atomic_write, remove_unfinished
+from fastdl.files.lock import locked
 from fastdl.model import MODEL_FILE
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.tables.data import TrainingData
+    from fastdl.tables.ensemble import Ensemble
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES = MODEL_FILE, "history.csv", "config.json", "curves.png"
-FILES = (MODEL, HISTORY, CONFIG, CURVES)
+MODEL, HISTORY, CONFIG, CURVES, TRIALS = MODEL_FILE, "history.csv", "config.json", "curves.png", "trials.csv"
+RESULTS = (MODEL, HISTORY, CONFIG, CURVES)
+"""What `fastdl train` leaves when it is done; `fastdl tune` leaves `TRIALS` besides."""
+FILES = (*RESULTS, CHECKPOINT)
 
 
 def check_folder(out: str | None, force: bool) -> None:
@@ -39,6 +45,7 @@ def check_folder(out: str | None, force: bool) -> None:
             raise OptionError(
                 f"--out: expected a folder without a run, got {out}, which holds {', '.join(held)}; "
                 f"name another one, or use --force to replace the run"
+                + (f"; fastdl resume {out} goes on with it" if CHECKPOINT in held else "")
             )
     above = folder
     while not above.exists() and above != above.parent:
@@ -73,22 +80,85 @@ def make_folder(out: str | None, name: str) -> tuple[Path, list[Path]]:
         ) from error
 
 
-def write(out: str | None, name: str, trainer: Trainer, config: Mapping[str, Any]) -> Path:
-    """Write a run's model, history and configuration into its folder, which is returned."""
+@contextlib.contextmanager
+def folder_for(out: str | None, name: str, force: bool) -> Iterator[Path]:
+    """The run's folder, kept for this process while the block runs; it goes again if the block leaves nothing in it.
+
+    A training that diverged leaves nothing: resumed, it would come to the same end.
+
+    Raises
+    ------
+    InputError : it cannot be made, or another process is training there
+    """
     folder, made = make_folder(out, name)
     try:
-        trainer.model.save(folder / MODEL)
+        with locked(folder):
+            check_folder(out, force)  # another process may have ended there just now
+            clean(folder)
+            try:
+                yield folder
+            except DivergedError:
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+                raise
+    except BaseException:
+        if not any((folder / file).exists() for file in FILES):
+            for new in reversed(made):
+                with contextlib.suppress(OSError):  # somebody has put something there
+                    new.rmdir()
+        raise
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left."""
+    for name in FILES:
+        remove_unfinished(folder / name)
+
+
+def is_written(folder: Path) -> bool:
+    """Whether the results of a whole training have been written since the checkpoint was."""
+    try:
+        if (folder / CONFIG).stat().st_mtime_ns < (folder / CHECKPOINT).stat().st_mtime_ns:
+            return False
+        return json.loads((folder / CONFIG).read_bytes())["training"]["interrupted"] is False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_extras(folder: Path, extras: Mapping[str, str]) -> None:
+    """Write text files by their names into the folder of a run, and remove those of a run that is replaced."""
+    for name, text in extras.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+    for left in {TRIALS} - set(extras):
+        (folder / left).unlink(missing_ok=True)
+
+
+def write(folder: Path, model: MLP | Ensemble, history: History, config: Mapping[str, Any]) -> None:
+    """Write a run's model, history and configuration, which is the last one, into its folder.
+
+    Raises
+    ------
+    InputError : they cannot be written; a checkpoint is still there
+    """
+    try:
+        (folder / CONFIG).unlink(missing_ok=True)  # of what is replaced: without it, results are not complete
+        model.save(folder / MODEL)
         with atomic_write(folder / HISTORY) as file:
-            file.write(history_csv(trainer.history).encode())
+            file.write(history_csv(history).encode())
+        (folder / CURVES).unlink(missing_ok=True)
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        (folder / CURVES).unlink(missing_ok=True)  # those of a run that is replaced
-    except BaseException:
-        if not any((folder / name).exists() for name in FILES):
-            for new in reversed(made):
-                new.rmdir()
-        raise
-    return folder
+    except (InputError, OSError) as error:
+        said = error if isinstance(error, InputError) else f"{folder}: cannot be written to ({error.strerror})"
+        kept = (folder / CHECKPOINT).exists()
+        raise InputError(
+            f"{said}; nothing of the training is lost: fastdl resume {folder} writes it again" if kept else str(said)
+        ) from error
+
+
+def left_in(folder: Path) -> str:
+    """The names of a run's files that there are, for people."""
+    return ", ".join(name for name in (*RESULTS, TRIALS) if (folder / name).exists())
 
 
 def history_csv(history: History) -> str:

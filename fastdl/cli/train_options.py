@@ -22,6 +22,7 @@ DataFiles = Annotated[
     ),
 ]
 DATA, MODEL, TRAINING, RESULT = "Data", "Model", "Training", "Result"  # panels of the help
+_BY_RECIPE = "by the recipe"
 
 
 def _option(panel: str, help: str, metavar: str, *names: str, **settings: Any) -> Any:
@@ -90,15 +91,35 @@ class TrainOptions:
     class_weight: Annotated[
         str | None, _option(TRAINING, "balanced: each class counts alike, however few its rows.", "NAME")
     ] = None
-    hidden: Annotated[str, _option(MODEL, "Sizes of the hidden layers; none for a linear model.", "SIZES")] = "256,128"
-    activation: Annotated[
+    recipe: Annotated[
         str,
+        _option(
+            TRAINING,
+            "What is not said here: auto, realmlp (as auto, for 256 epochs) or plain (two ReLU layers and Adam for 40).",
+            "NAME",
+        ),
+    ] = "auto"
+    set: Annotated[
+        list[str],
+        _option(
+            TRAINING,
+            "More of the recipe, such as embedding=none, scaling=standard, clip=3, ntk=false, beta2=0.99 or calibrate=false.",
+            "NAME=VALUE",
+        ),
+    ] = field(default_factory=list)
+    hidden: Annotated[
+        str | None,
+        _option(MODEL, "Sizes of the hidden layers; none for a linear model.", "SIZES", show_default=_BY_RECIPE),
+    ] = None
+    activation: Annotated[
+        str | None,
         _option(
             MODEL,
             "relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, identity; or one per hidden layer.",
             "NAMES",
+            show_default=_BY_RECIPE,
         ),
-    ] = "relu"
+    ] = None
     leaky_alpha: Annotated[
         float | None, _option(MODEL, "Slope of leaky_relu below 0.", "SLOPE", show_default="0.01")
     ] = None
@@ -108,43 +129,86 @@ class TrainOptions:
             MODEL,
             "squared_error, huber:1.0, absolute_error, quantile:0.9 or poisson for numbers; cross_entropy:0.1 smooths labels.",
             "NAME",
-            show_default="that of the task",
+            show_default="by the recipe: that of the task, with smoothed labels",
         ),
     ] = None
     dtype: Annotated[str, _option(MODEL, "float32 or float64.", "DTYPE")] = "float32"
-    optimizer: Annotated[str, _option(TRAINING, "adam, adamw, rmsprop, momentum or sgd.", "NAME")] = "adam"
+    optimizer: Annotated[
+        str | None, _option(TRAINING, "adam, adamw, rmsprop, momentum or sgd.", "NAME", show_default=_BY_RECIPE)
+    ] = None
     lr: Annotated[
-        float | None, _option(TRAINING, "Learning rate.", "RATE", show_default="0.001; momentum and sgd: 0.1")
+        float | None,
+        _option(
+            TRAINING,
+            "Learning rate.",
+            "RATE",
+            show_default="by the recipe; 0.001 of another optimizer, momentum and sgd 0.1",
+        ),
     ] = None
-    batch_size: Annotated[
-        int | None, _option(TRAINING, "Rows per step.", "ROWS", show_default="32, or all if there are fewer")
+    batch_size: Annotated[int | None, _option(TRAINING, "Rows per step.", "ROWS", show_default=_BY_RECIPE)] = None
+    epochs: Annotated[
+        int | None, _option(TRAINING, "Passes over the training rows.", "COUNT", show_default=_BY_RECIPE)
     ] = None
-    epochs: Annotated[int, _option(TRAINING, "Passes over the training rows.", "COUNT")] = 40
-    l2: Annotated[float, _option(TRAINING, "L2 penalty on the weights.", "FACTOR")] = 1e-3
+    l2: Annotated[float | None, _option(TRAINING, "L2 penalty on the weights.", "FACTOR", show_default=_BY_RECIPE)] = (
+        None
+    )
     weight_decay: Annotated[
         float | None,
-        _option(TRAINING, "adamw: decay of the weights apart from the gradient.", "FACTOR", show_default="0.01"),
+        _option(TRAINING, "adamw: decay of the weights apart from the gradient.", "FACTOR", show_default=_BY_RECIPE),
     ] = None
     nesterov: Annotated[
         bool, typer.Option("--nesterov", help="momentum: look one step ahead.", rich_help_panel=TRAINING)
     ] = False
     schedule: Annotated[
-        str,
-        _option(TRAINING, "Learning rate by steps: constant, cosine, step:1000,0.5 or exponential:1000,0.5.", "NAME"),
-    ] = "constant"
+        str | None,
+        _option(
+            TRAINING,
+            "Learning rate by steps: constant, cosine, coslog4, flat_cosine, step:1000,0.5 or exponential:1000,0.5.",
+            "NAME",
+            show_default=_BY_RECIPE,
+        ),
+    ] = None
     warmup: Annotated[int, _option(TRAINING, "Steps in which the learning rate rises to its value.", "STEPS")] = 0
     clip_norm: Annotated[
         float | None, _option(TRAINING, "Scale longer gradients to this norm.", "NORM", show_default="no limit")
     ] = None
     dropout: Annotated[
-        str, _option(TRAINING, "Share of hidden outputs left out in training; or one per hidden layer.", "SHARES")
-    ] = "0"
+        str | None,
+        _option(
+            TRAINING,
+            "Share of hidden outputs left out in training; or one per hidden layer.",
+            "SHARES",
+            show_default=_BY_RECIPE,
+        ),
+    ] = None
     early_stopping: Annotated[
         int | None,
         _option(
             TRAINING,
-            "End after so many epochs without a lower validation loss; keep the best.",
+            "End after so many epochs without a lower validation loss; keep the best. 0: train to the end.",
             "EPOCHS",
+            show_default=_BY_RECIPE,
+        ),
+    ] = None
+    ensemble: Annotated[
+        int, _option(TRAINING, "Train so many models of other seeds at once; the mean of them predicts.", "COUNT")
+    ] = 1
+    folds: Annotated[
+        int | None,
+        _option(
+            TRAINING,
+            "Cut the rows into so many parts and hold each out from a model: metrics of all rows with their spread, calibrated "
+            "probabilities; the mean of the models predicts.",
+            "COUNT",
+            show_default="off",
+        ),
+    ] = None
+    interval: Annotated[
+        float | None,
+        _option(
+            TRAINING,
+            "Give each predicted number an interval that holds this share of rows.",
+            "SHARE",
             show_default="off",
         ),
     ] = None
@@ -169,6 +233,28 @@ class TrainOptions:
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
             for f in fields(cls)
         ]
+
+
+@dataclass(frozen=True)
+class FilledOptions(TrainOptions):
+    """The same with what a recipe fills in (see `fastdl.cli.recipe`)."""
+
+    hidden: str = "none"
+    activation: str = "relu"
+    optimizer: str = "adam"
+    batch_size: int = 1
+    epochs: int = 1
+    l2: float = 0.0
+    schedule: str = "constant"
+    dropout: str = "0"
+    early_stopping: int = 0
+
+
+@dataclass(frozen=True)
+class TuneOptions(TrainOptions):
+    """What was typed for `fastdl tune`: the options of a training, and how many settings are tried."""
+
+    trials: Annotated[int, _option(TRAINING, "How many settings are tried.", "COUNT")] = 50
 
 
 def _default(f: Field[Any]) -> Any:

@@ -57,8 +57,9 @@ def metric(name: str, value: float) -> str:
 
 
 def metrics(values: Mapping[str, float]) -> str:
-    """Several metrics in one line: `accuracy 97.77 %   loss 0.08312`."""
-    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in values.items())
+    """Several metrics in one line: `accuracy 97.77 %   log loss 0.08312`; a loss of smoothed labels says less beside that."""
+    shown = {name: value for name, value in values.items() if name != "loss" or "log_loss" not in values}
+    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in shown.items())
 
 
 def naive(output: str, values: Mapping[str, float]) -> str:
@@ -112,7 +113,7 @@ def print_pairs(console: Console, rows: Mapping[str, str]) -> None:
     console.print(table, soft_wrap=False)
 
 
-def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> None:
+def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer, recipe: str) -> None:
     """What is about to be trained, and on what."""
     targets = data.targets
     what = "label" if targets.task == "multilabel" else "target"
@@ -130,12 +131,15 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer) -> 
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
     scaling = "pixels share one scale" if data.pixels else "features standardised"
+    embedded = 0 if model.input_stage is None else len(model.input_stage.frequencies)
+    inputs = f"{plural(embedded, 'number')} embedded, " if embedded else ""
     rows_text = {
         "task": f"{targets.task}, {why}",
         "rows": f"{len(data.train):,} to train, {data.n_validation:,} to validate; {scaling}",
-        "model": f"{shape(model)}, {activation}{model.output} output: "
+        "model": f"{shape(model)}, {inputs}{activation}"
+        f"{model.output} output: "
         f"{plural(model.n_parameters, 'parameter')} in {model.dtype}",
-        "training": f"{optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
+        "training": f"recipe {recipe}: {optimizer.name}, lr {optimizer.lr:g}, batch size {trainer.batch_size}, "
         f"{plural(trainer.epochs, 'epoch')}, l2 {trainer.l2:g}, seed {trainer.seed}{_extras(trainer)}{threads}",
     }
     if data.notes:
@@ -171,6 +175,8 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
     layers.add_column("activation")
     units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    if model.input_stage is not None:
+        layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", _stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         last = i == len(model.weights) - 1
         layers.add_row(
@@ -191,6 +197,11 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     console.print(layers, soft_wrap=False)
     if model.feature_names:
         console.print(_features(model, model.feature_names), soft_wrap=False)
+
+
+def _stage(model: MLP) -> str:
+    """`PBLD, scaled`."""
+    return ", ".join([*(["PBLD"] if model.embedding is not None else []), *(["scaled"] if model.scale_inputs else [])])
 
 
 def _scaling(model: MLP) -> str:

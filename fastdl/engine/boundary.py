@@ -32,7 +32,7 @@ def check_inputs(name: str, x: Inputs, dtype: np.dtype, shape: tuple[int, int]) 
             raise fault(
                 f"{name} should be read as {dtype} of shape {shape}, and is read as {x.dtype} of shape {x.shape}"
             )
-        scaling = [a for a in (x.shift, x.scale) if a is not None]
+        scaling = [a for a in (x.shift, x.scale) if a is not None]  # the clip is made anew for each call
         for array in scaling:
             check(f"{name}: scaling", array, FLOAT64, (shape[1],))
         return

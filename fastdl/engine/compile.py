@@ -18,6 +18,7 @@ from numba.np.numpy_support import from_dtype
 from fastdl.engine.backward import add_partial, backward
 from fastdl.engine.forward import forward
 from fastdl.engine.gather import gather
+from fastdl.engine.input_stage import embed, update_stage
 from fastdl.engine.loss import loss_rows
 from fastdl.engine.sparse import (
     catch_up_block,
@@ -39,6 +40,8 @@ HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward,
 SPARSE: list[Linked] = [
     f.linked for f in (turn, sparse_forward, catch_up_columns, update_columns, sparse_update_block, catch_up_block)
 ]
+# What only networks with an input stage call.
+STAGE: list[Linked] = [f.linked for f in (embed, update_stage)]
 # Longer than any compilation takes: a helper that hangs must not hold up a training for good.
 _PATIENCE = 120.0
 # python, python3.11, python3.13t, pythonw.exe, ...
@@ -47,8 +50,10 @@ _ready: set[Type] = set()
 
 
 def for_network(architecture: Architecture) -> None:
-    """Make ready what the network's loss calls, and its activations as far as they are not in the register tiles."""
-    for unit in _own(architecture.loss.code, [hidden.code for hidden in architecture.hidden]):
+    """Make ready what the network's loss calls, its input stage, and its activations as far as they are not in the register
+    tiles."""
+    own = _own(architecture.loss.code, [hidden.code for hidden in architecture.hidden])
+    for unit in own if architecture.stage is None else own + STAGE:
         unit.ensure(from_dtype(architecture.dtype))
 
 

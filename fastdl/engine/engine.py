@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
 from fastdl.engine.finite import all_finite
-from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
+from fastdl.engine.loss import check_labels, empty_targets, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session
@@ -108,16 +108,15 @@ class Engine:
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
             total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
-        bad = first_bad_label(labels, a.layers[-1]) if total != total else None
-        if bad is not None:
-            raise fault(bad)
+        if total != total:
+            check_labels(labels, a.layers[-1])
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(
         self, x: Inputs, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
     ) -> tuple[float, NDArray]:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient; `weight` [N] is scaled to mean 1."""
-        layers, dtype = self.architecture.layers, self.architecture.dtype
+        layers, dtype = self.architecture.dense, self.architecture.dtype
         normalised = None if weight is None else (weight / weight.mean()).astype(dtype)
         session = Session(self.architecture, self.parameters, Settings(len(x), n_threads=n_threads))
         loss, _ = session.epoch(x, y, normalised, np.arange(len(x)), np.zeros(1))

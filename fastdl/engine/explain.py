@@ -28,6 +28,7 @@ class Explanation:
     peak_gflops : what as many threads reach with multiply-adds alone, measured at the same time
     forward, backward, update, gather, waiting : shares of the threads' time. `forward` includes the loss, `update` the
         gradients of the weights and the optimizer; `waiting` is for other threads and for the next job
+    embedding : the share of the input stage, if the model has one: forward, gradient and optimizer
     """
 
     threads: int
@@ -45,6 +46,7 @@ class Explanation:
     update: float
     gather: float
     waiting: float
+    embedding: float = 0.0
 
     @property
     def share_of_peak(self) -> float:
@@ -54,7 +56,14 @@ class Explanation:
     def __str__(self) -> str:
         shares = ", ".join(
             f"{name} {100 * getattr(self, name):.0f} %"
-            for name in ("forward", "backward", "update", "gather", "waiting")
+            for name in (
+                *(["embedding"] if self.embedding else []),
+                "forward",
+                "backward",
+                "update",
+                "gather",
+                "waiting",
+            )
         )
         return "\n".join(
             (
@@ -106,13 +115,12 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
             ("backward", structs.BACKWARD),
             ("update", structs.UPDATE),
             ("gather", structs.GATHER),
+            ("embedding", structs.EMBED),
         )
     }
-    flop = (
-        2
-        * session.settings.batch_size
-        * (3 * session.architecture.work_per_row - network.layers[0] * network.layers[1])
-    )
+    # Nobody needs the gradient of the inputs.
+    unneeded = network.layers[0] * network.layers[1] if network.stage is None else 0
+    flop = 2 * session.settings.batch_size * (3 * network.work_per_row - unneeded)
     return Explanation(
         threads=threads,
         reason=_reason(session, asked, tried),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fastdl.engine.backward import add_partial, backward
 from fastdl.engine.forward import forward, parts_of
 from fastdl.engine.gather import gather
+from fastdl.engine.input_stage import embed, has_stage, update_stage
 from fastdl.engine.loss import loss_rows
 from fastdl.engine.sparse import (
     catch_up_columns,
@@ -25,6 +26,7 @@ from fastdl.engine.structs import (
     BACKWARD,
     DENSE,
     EAGER,
+    EMBED,
     FORWARD,
     GATHER,
     LAZY,
@@ -130,6 +132,8 @@ def _forward_block(block, layer, step, network, batches, memory):
     if layer == 0 and batches.sparse.mode != DENSE:
         start = step.number * batches.size
         sparse_forward(block, network, batches.sparse.stored, batches.order, start, above, kept, step.key)
+    elif layer == 0 and has_stage(network):
+        embed(block[0], block[1], network, input_of(network, 0, step.batch, memory.outputs), above, kept)
     else:
         forward(block, network, layer, input_of(network, layer, step.batch, memory.outputs), above, kept, step.key)
 
@@ -165,6 +169,9 @@ def fused_row_blocks(worker, row_blocks, step, network, loss, update, batches, m
             start = start_clock(worker)
             for layer in range(network.n_layers):
                 _forward_block((low, high, 0, plan_of(network, layer)[N_OUT]), layer, step, network, batches, memory)
+                if layer == 0 and has_stage(network):
+                    stop_clock(worker, EMBED, start)
+                    start = start_clock(worker)
             _loss_block(low, high, step, network, loss, memory)
             stop_clock(worker, FORWARD, start)
             start = start_clock(worker)
@@ -200,18 +207,19 @@ def forward_layers(worker, step, network, loss, batches, memory):
     for layer in range(network.n_layers):
         n_out, needed = plan_of(network, layer)[N_OUT], parts_of(worker.size, rows, network, layer)
         ends = layer == last and fused
-        sparse = layer == 0 and batches.sparse.mode != DENSE
-        jobs = row_jobs(rows) if sparse else n_jobs(rows, n_out, network.itemsize, needed, ends)
+        stage = layer == 0 and has_stage(network)
+        in_rows = stage or (layer == 0 and batches.sparse.mode != DENSE)
+        jobs = row_jobs(rows) if in_rows else n_jobs(rows, n_out, network.itemsize, needed, ends)
         job = first_job(worker.state, worker.rank)
         while job < jobs:
             start = start_clock(worker)
             block = job_block(job, rows, n_out, network.itemsize, needed, ends)
-            if sparse:
+            if in_rows:
                 block = job * ROWS, min(rows, (job + 1) * ROWS), 0, n_out
             _forward_block(block, layer, step, network, batches, memory)
             if ends:
                 _loss_block(block[0], block[1], step, network, loss, memory)
-            stop_clock(worker, FORWARD, start)
+            stop_clock(worker, EMBED if stage else FORWARD, start)
             job = claim(worker.state, worker.size)
         barrier(worker.state, worker.size)
     if not fused:
@@ -274,11 +282,13 @@ def backward_and_update(worker, first_passed, following, step, network, update, 
                     sparse_update_block(
                         number, network, rows, update, worker.rank, step.rates, columns, d_above, square
                     )  # fmt: skip
+                elif layer == 0 and has_stage(network):
+                    update_stage(number, network, rows, update, worker.rank, step.rates, below, memory, square)
                 else:
                     update_block(
                         number, network, layer, rows, update, worker.rank, step.rates, below, d_above, square
                     )  # fmt: skip
-                stop_clock(worker, UPDATE, start)
+                stop_clock(worker, EMBED if layer == 0 and has_stage(network) else UPDATE, start)
             else:
                 gather(job - downs - ups, following, batches, there)
                 stop_clock(worker, GATHER, start)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import structs
-from fastdl.network import CACHE_LINE, Architecture, offsets
+from fastdl.network import CACHE_LINE, Architecture, Unit
 from fastdl_kernels.activations import BY_CODE, IDENTITY
 
 
@@ -31,7 +31,9 @@ class Layout:
         layers, dtype = architecture.layers, architecture.dtype
         self.architecture = architecture
         self.strides = [*(row_stride(n, dtype) for n in layers[:-1]), layers[-1]]
-        self.alphas = np.array([unit.alpha for unit in architecture.hidden] + [0.0], dtype)
+        stage = [] if architecture.stage is None else [Unit(IDENTITY)]
+        self._units = [*stage, *architecture.hidden, Unit(IDENTITY)]
+        self.alphas = np.array([unit.alpha for unit in self._units], dtype)
         term = architecture.loss
         self.loss = term.code, int(term.per_output), np.array(term.parameters, dtype)
 
@@ -43,18 +45,30 @@ class Layout:
     @property
     def _keeps(self) -> list[bool]:
         """Whether z of a layer is kept, for all layers but the last."""
-        return [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
+        stage = self.architecture.stage
+        scaled = [] if stage is None else [stage.scaled]  # the scales' gradient is taken from what was not scaled yet
+        return scaled + [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
 
     def plan(self, rows: int, trains: bool = True) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
 
-        A prediction, which does not train, keeps no z.
+        A prediction, which does not train, keeps no z. Behind them come the rows that `structs.LISTED` counts.
         """
-        layers, codes = self.architecture.layers, [unit.code for unit in self.architecture.hidden]
-        plan = np.zeros((len(layers) - 1, structs.PLAN_COLUMNS), np.int64)
+        layers, stage = self.architecture.layers, self.architecture.stage
+        n = len(layers) - 1
+        order = [] if stage is None else stage.order(layers[0])
+        listed = -(-len(order) // structs.PLAN_COLUMNS)
+        whole = np.zeros((n + listed, structs.PLAN_COLUMNS), np.int64)
+        whole[n:].reshape(-1)[: len(order)] = order
+        plan = whole[:n]
+        plan[0, structs.LISTED] = listed
         plan[:, structs.N_IN], plan[:, structs.N_OUT] = layers[:-1], layers[1:]
-        plan[:, [structs.WEIGHT, structs.BIAS]] = offsets(layers)
-        plan[:, structs.ACTIVATION] = [*codes, IDENTITY]
+        plan[:, structs.WEIGHT_ROWS], plan[:, structs.ROW] = layers[:-1], layers[1:]
+        plan[:, [structs.WEIGHT, structs.BIAS]] = self.architecture.offsets
+        plan[:, structs.ACTIVATION] = [unit.code for unit in self._units]
+        if stage is not None:
+            plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
+            plan[0, [structs.FREQUENCIES, structs.SIZE]] = stage.frequencies, stage.size
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
         plan[:, structs.Z] = -1
@@ -62,4 +76,4 @@ class Layout:
         for layer, keeps in enumerate(self._keeps):
             if trains and keeps:
                 plan[layer, structs.Z], at = at, at + self.strides[layer + 1] * rows
-        return plan
+        return whole

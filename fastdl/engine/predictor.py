@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastdl.engine.boundary import check, check_inputs
 from fastdl.engine.compile import for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
+from fastdl.engine.input_stage import embed, has_stage
 from fastdl.engine.plan import Layout
 from fastdl.engine.source import arguments_of, for_source, read_rows
 from fastdl.engine.sparse import sparse_forward
@@ -127,7 +128,10 @@ def _predict_chunk(c, chunk, network, data, stored, source, n_rows, work, room, 
             above = pointer(raw, first * n_out)
         if layer == 0 and is_sparse:
             sparse_forward((0, rows, 0, n_out), network, stored, null(first), first, above, no_z, no_mask)
-        for job in range(0 if layer == 0 and is_sparse else n_jobs(rows, n_out, network.itemsize, 1)):
+        embeds = layer == 0 and has_stage(network)
+        if embeds:
+            embed(0, rows, network, below, above, no_z)
+        for job in range(0 if embeds or (layer == 0 and is_sparse) else n_jobs(rows, n_out, network.itemsize, 1)):
             forward(job_block(job, rows, n_out, network.itemsize, 1), network, layer, below, above, no_z, no_mask)
         below = Matrix(above, plan[STRIDE])
     if picks:
@@ -155,7 +159,7 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
     where they are not, results mean nothing.
     """
     nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0))
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
@@ -195,7 +199,7 @@ def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, 
 def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
     """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
     values)."""
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0))
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (

@@ -20,16 +20,16 @@ from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
 from fastdl.engine.compile import for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
-from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
+from fastdl.engine.loss import NO_LABELS, check_labels, empty_targets, split_targets
 from fastdl.engine.plan import Layout
-from fastdl.engine.settings import HYPER, Settings, State, kind
-from fastdl.engine.source import arguments_of, for_source, no_source
+from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind, usual_factors
+from fastdl.engine.source import NO_SOURCE, taken
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture, aligned_zeros
 from fastdl.sparse import SparseRows
-from fastdl.stored import Inputs, StoredRows
+from fastdl.stored import Inputs
 from fastdl_kernels.serial import STOP, usable_cores
 
 # Multiply-adds of a step that may take more than 20 ms.
@@ -55,15 +55,16 @@ class Session:
         self.steps_done = 0
         self.states: list[NDArray] = []
         self._shape = (architecture.n_parameters,)
-        self._hyper = np.zeros(structs.HYPER_SIZE)
+        self._hyper = np.zeros(structs.HYPER_SIZE + structs.FACTORS * len(architecture.pairs))
         self._usual_step = np.ones(structs.STEP_COLUMNS)  # a row of `step_table`, but for the rate
         self.penalty = 0.0
         self._updates_done = 0  # by the optimizer whose states there are
         self._snapshot: tuple[list[NDArray], int, int] | None = None
+        self._counted = True  # whether parameters and states are those after `steps_done` whole steps
+        self._behind: Callable[[], None] | None = None  # what brings weights up to date that are some steps behind
         self._sparse: SparseWorkspace | None = None
         self._stored = 0  # numbers of a row of sparse inputs, about; 0: dense
         self._no_sparse = no_sparse(architecture.dtype)
-        self._no_source = no_source()
         with for_training(architecture):
             self._layout = Layout(architecture)
             self._build(settings)
@@ -110,10 +111,17 @@ class Session:
         for name, value in (settings.optimizer.hyperparameters() if settings.optimizer else {}).items():
             if name != "lr":
                 self._hyper[HYPER[name]] = value
-        self._usual_step[[structs.STEP_L2, structs.STEP_EPS]] = self._hyper[[structs.L2, structs.EPS]]
+        self._hyper[structs.HYPER_SIZE :] = np.ravel(settings.factors or usual_factors(self.architecture))
+        usual = [structs.L2, structs.EPS, structs.WEIGHT_DECAY]
+        self._usual_step[[structs.STEP_L2, structs.STEP_EPS, structs.STEP_DECAY]] = self._hyper[usual]
         self._code = settings.optimizer.code if settings.optimizer else structs.NO_UPDATE
         self._seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        self._workspace.drop(settings.dropout)
+        self._drop(settings, 1.0)
+
+    def _drop(self, settings: Settings, factor: float) -> None:
+        """Let the dropout rates be those of the settings times `factor`."""
+        self._dropout_factor = factor
+        self._workspace.drop([rate * factor for rate in settings.dropout])
 
     @property
     def tuner(self) -> Any:
@@ -145,6 +153,13 @@ class Session:
         """What another session for such a network and optimizer needs to go on from here; the arrays are this session's own."""
         return State(self.states, self.steps_done, self._updates_done)
 
+    def settle(self) -> float | None:
+        """Between two native calls of an epoch, or after an exception that ended it: make all parameters those of the last
+        step, and give the sum of the epoch's losses so far; None if a step was ended in its middle."""
+        if self._behind is not None:
+            self._behind()
+        return float(self._workspace.result[structs.LOSS_SUM]) if self._counted else None
+
     def resume(self, state: State) -> None:
         """Go on from a state that is of the same kind; its numbers are copied."""
         for mine, given in zip(self.states, state.states, strict=True):
@@ -173,6 +188,7 @@ class Session:
         if self._snapshot is None:
             raise fault("there is no snapshot of these states to go back to")
         copies, self.steps_done, self._updates_done = self._snapshot
+        self._counted = True
         np.copyto(self.parameters, copies[0])
         for i, state in enumerate(self.states, 1):
             if self._updates_done:
@@ -188,11 +204,15 @@ class Session:
         order: NDArray[np.int64],
         rates: NDArray[np.float64],
         on_progress: Callable[[int], None] | None = None,
+        begin: Place = START,
+        dropout_factor: float = 1.0,
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
         `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or is a `step_table`. A batch of all rows is
-        read as it stands. `on_progress` is called with the rows done, between native calls.
+        read as it stands. `on_progress` is called with the rows done, between native calls. An epoch that has been begun
+        before goes on from `begin`, with the parameters and states of then. The dropout rates are multiplied by
+        `dropout_factor`.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
@@ -201,8 +221,10 @@ class Session:
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         whole = len(order) == len(x) <= batch_size
-        x, source = self._take_stored(x, whole)
-        sparse = self._take_sparse(x, table, len(order), whole)
+        if dropout_factor != self._dropout_factor:
+            self._drop(self.settings, dropout_factor)
+        x, source = taken(x, whole)
+        sparse = self._take_sparse(x, table, len(order), whole, begin.batch)
         data = x if isinstance(x, np.ndarray) else np.zeros((len(x), 0), dtype), labels, targets, weights
         order = np.arange(len(x)) if whole and sparse is not None else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
@@ -213,10 +235,11 @@ class Session:
             self._workspace.result,
             self._workspace.state,
             self.tuner,
-            0,
+            begin.batch,
         )
         # The loss is summed batch by batch through all calls: how many batches a call takes depends on the time they need.
         result[:] = 0
+        result[structs.LOSS_SUM] = begin.loss_sum
         reached: int | None = None  # steps of the epoch that were taken, once that is known
         arguments = None if sparse is None else self._arguments(data_and_order, places, table, 0, 0, sparse)
         try:
@@ -226,26 +249,33 @@ class Session:
                 result[structs.STEPS_DONE] = 0
                 arguments = self._arguments(data_and_order, places, table, batch, count, sparse)
                 reached = None
+                self._counted = False
                 start = time.perf_counter()
-                if self._slow:
-                    run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
-                else:
-                    train_batches(*arguments)
-                seconds = time.perf_counter() - start
-                done = int(result[structs.STEPS_DONE])
-                reached = batch + done
-                self.steps_done += done
-                self._updates_done += done
+                try:
+                    if self._slow:
+                        run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
+                    else:
+                        train_batches(*arguments)
+                finally:  # after Ctrl-C too: the steps that were taken are counted, unless it ended one in its middle
+                    seconds = time.perf_counter() - start
+                    done = int(result[structs.STEPS_DONE])
+                    self.steps_done += done
+                    self._updates_done += done
+                    reached = None if state[STOP] else batch + done
+                    self._counted = reached is not None
                 loss = float(result[structs.LAST_LOSS])
                 if not math.isfinite(loss):
-                    self._check_labels(labels)
+                    check_labels(labels, self.architecture.layers[-1])
                     return loss, batch + done
                 batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
                 tuner.took(done, seconds)
                 self._slow = seconds > 2 * SECONDS_PER_CALL * count
                 if on_progress is not None:
+                    if sparse is not None:
+                        self._behind = functools.partial(sparse.catch_up, arguments, batch)
                     on_progress(min(batch * batch_size, len(order)))
         finally:
+            self._behind = None
             if sparse is not None and arguments is not None:
                 sparse.catch_up(arguments, reached)
         if sparse is not None and sparse.mode != structs.EAGER:
@@ -253,27 +283,16 @@ class Session:
         self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
         return float(result[structs.LOSS_SUM]) / len(order), -1
 
-    def _take_stored(self, x: Inputs, whole: bool) -> tuple[Inputs, tuple[Any, ...]]:
-        """What is left to say of x, and what says where rows are that are converted as they are read.
-
-        A batch of all rows is converted once.
-        """
-        if not isinstance(x, StoredRows):
-            return x, self._no_source
-        if whole:
-            return x.whole, self._no_source
-        for_source(x)
-        return x, arguments_of(x)
-
     def _take_sparse(
-        self, x: Inputs, table: NDArray, n_rows: int, whole: bool
+        self, x: Inputs, table: NDArray, n_rows: int, whole: bool, done: int
     ) -> SparseWorkspace | None:  # fmt: skip
-        """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs."""
+        """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs.
+        `done` are the batches that were learned from before."""
         stored = x.numbers_per_row if isinstance(x, SparseRows) else 0
         if stored != self._stored:
             self._stored = stored
             self._build(self.settings)
-            self._workspace.drop(self.settings.dropout)
+            self._drop(self.settings, self._dropout_factor)
         if not isinstance(x, SparseRows):
             self._sparse = None
             return None
@@ -283,7 +302,7 @@ class Session:
             self._sparse = None  # its memory goes before new one comes
             self._sparse = SparseWorkspace(self.architecture, x, size)
         sizes = n_rows, self.settings.batch_size
-        self._sparse.begin(table, sizes, self._code, self._hyper, self._updates_done + 1)
+        self._sparse.begin(table, sizes, self._code, self._hyper, self._updates_done + 1 - done, done)
         lazy = self._sparse.mode != structs.EAGER
         self._workspace.cut_first(lazy)
         if lazy:
@@ -296,10 +315,12 @@ class Session:
         l2: NDArray[np.float64] | float | None = None,
         eps: NDArray[np.float64] | float | None = None,
         scale: NDArray[np.float64] | float | None = None,
+        decay_factor: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """What differs from step to step [batches, 4]: learning rates, and besides them, where it is not as in the settings:
+        """What differs from step to step [batches, 5]: learning rates, and besides them, where it is not as in the settings:
 
-        l2 and eps of each step, and scale, which a batch's mean loss and its gradient are multiplied by.
+        l2 and eps of each step, scale, which a batch's mean loss and its gradient are multiplied by, and decay_factor, which the
+        optimizer's weight decay is multiplied by.
         """
         table = np.empty((len(rates), structs.STEP_COLUMNS))
         table[:] = self._usual_step
@@ -310,6 +331,8 @@ class Session:
             table[:, structs.STEP_EPS] = eps
         if scale is not None:
             table[:, structs.SCALE] = scale
+        if decay_factor is not None:
+            table[:, structs.STEP_DECAY] *= decay_factor
         return table
 
     def prepare(self, sparse: bool = False) -> None:
@@ -341,12 +364,7 @@ class Session:
         dtype = self.architecture.dtype
         data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
         table = np.zeros((0, structs.STEP_COLUMNS))
-        return self._arguments((1, NO_LABELS, *data, self._no_source), tuple(a[None] for a in data), table, 0, 0)
-
-    def _check_labels(self, labels: NDArray) -> None:
-        bad = first_bad_label(labels, self.architecture.layers[-1])
-        if bad is not None:
-            raise fault(bad)
+        return self._arguments((1, NO_LABELS, *data, NO_SOURCE), tuple(a[None] for a in data), table, 0, 0)
 
     def _arguments(
         self,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from fastdl.engine import structs
+from fastdl.network import Architecture
 
 HYPER = {
     "beta": structs.BETA1,
@@ -36,6 +37,21 @@ class Optimizer(Protocol):
         """Its numbers by name; the learning rate comes with each epoch instead."""
 
 
+class Factors(NamedTuple):
+    """What learning rate and decoupled weight decay are multiplied by for a layer's weights, and for its biases."""
+
+    weight_rate: float = 1.0
+    weight_decay: float = 1.0
+    bias_rate: float = 1.0
+    bias_decay: float = 0.0
+
+
+def usual_factors(architecture: Architecture) -> list[Factors]:
+    """Those that hold where nothing else is said: of an input stage, nothing decays."""
+    stage = [] if architecture.stage is None else [Factors(weight_decay=0.0)]
+    return stage + [Factors()] * (len(architecture.pairs) - len(stage))
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a step does, besides network and data.
@@ -49,6 +65,8 @@ class Settings:
     n_threads : "auto" or their number; results do not depend on it
     clocked : count the ticks of each kind of job in `Session.ticks`
     penalised : add up the L2 penalties of the batches in `Session.penalty`
+    factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales; or none, for
+        the usual ones
     """
 
     batch_size: int
@@ -60,6 +78,7 @@ class Settings:
     n_threads: int | str = "auto"
     clocked: bool = False
     penalised: bool = False
+    factors: tuple[Factors, ...] = ()
 
 
 class State(NamedTuple):
@@ -68,6 +87,16 @@ class State(NamedTuple):
     states: list[NDArray]
     steps_done: int
     updates_done: int
+
+
+class Place(NamedTuple):
+    """How far an epoch has come: its batches that are done, and the sum of their rows' losses."""
+
+    batch: int = 0
+    loss_sum: float = 0.0
+
+
+START = Place()
 
 
 def kind(optimizer: Optimizer | None) -> tuple[int, int] | None:

@@ -1,11 +1,13 @@
 """Source: rows that lie in memory as their owner left them, converted and scaled while they are read.
 
-Numbers of any type, strides of any kind, several arrays after each other. x becomes (x - shift) / scale in float64 and is then
-rounded to the dtype of the network: the same bits as of a copy that NumPy makes, and no such copy.
+Numbers of any type, strides of any kind, several arrays after each other. x becomes (x - shift) / scale in float64 and is, where
+there is a clip, brought smoothly nearer than that, and then rounded to the dtype of the network: the same bits as of a copy that
+NumPy makes, and no such copy.
 """
 
 from __future__ import annotations
 
+import math
 from types import FunctionType
 from typing import Any
 
@@ -16,7 +18,17 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from fastdl.engine.structs import I64, INTS, NUMBERS, ROWS_AHEAD, SOURCE, floats, matrix_type
-from fastdl.stored import ADDRESS, COLUMN_STEP, FIRST_ROW, KIND, NUMBER_TYPES, PART_COLUMNS, ROW_STEP, StoredRows
+from fastdl.stored import (
+    ADDRESS,
+    COLUMN_STEP,
+    FIRST_ROW,
+    KIND,
+    NUMBER_TYPES,
+    PART_COLUMNS,
+    ROW_STEP,
+    Inputs,
+    StoredRows,
+)
 from fastdl_kernels.serial import jit, linked
 from fastdl_kernels.simd import (
     bytes_at,
@@ -70,15 +82,19 @@ def _strided(step, like):
     return step
 
 
-def _read(to, address, step, n, shift, scale, like):
+def _read(to, address, step, n, shift, scale, clip, like):
     """to[:n] = the numbers that lie `step` bytes apart; `_value` and `_distance` are those of a kind, see `_reader`."""
     memory, step = bytes_at(address), _distance(step, like)  # noqa: F821
     if is_null(scale):
         for i in range(n):
             to[i] = number_like(to[0], _value(memory, i * step, like))  # noqa: F821
-    else:
+    elif is_null(clip):
         for i in range(n):
             to[i] = number_like(to[0], (_value(memory, i * step, like) - shift[i]) / scale[i])  # noqa: F821
+    else:  # with the C library's hypot, which NumPy calls too
+        for i in range(n):
+            x = (_value(memory, i * step, like) - shift[i]) / scale[i]  # noqa: F821
+            to[i] = number_like(to[0], x / math.hypot(1.0, x / clip[i]))
 
 
 # What stands for a number in compiled code.
@@ -95,7 +111,9 @@ def _reader(name: str, distance: Any) -> tuple[Any, types.Type]:
     function = FunctionType(_read.__code__, names, f"read_{name}{distance.py_func.__name__}")
     function.__qualname__ = function.__name__  # the cache tells functions apart by it
     like = _LIKE.get(name) or from_dtype(np.dtype(name))
-    return linked(lambda x: (floats(x), I64, I64, I64, NUMBERS, NUMBERS, like), at_first_call=True)(function), like
+    return linked(lambda x: (floats(x), I64, I64, I64, NUMBERS, NUMBERS, NUMBERS, like), at_first_call=True)(
+        function
+    ), like
 
 
 READERS = [_reader(name, distance) for name in NUMBER_TYPES for distance in (_strided, _packed)]
@@ -103,8 +121,8 @@ READERS = [_reader(name, distance) for name in NUMBER_TYPES for distance in (_st
 
 
 @intrinsic
-def _read_row(typingctx, kind, to, address, step, n, shift, scale):
-    """to[:n] = the numbers of this kind that lie `step` bytes apart from an address on, shifted and scaled."""
+def _read_row(typingctx, kind, to, address, step, n, shift, scale, clip):
+    """to[:n] = the numbers of this kind that lie `step` bytes apart from an address on, shifted, scaled and clipped."""
     element = to.dtype
 
     def codegen(context, builder, sig, args):
@@ -120,7 +138,7 @@ def _read_row(typingctx, kind, to, address, step, n, shift, scale):
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.none(I64, floats(element), I64, I64, I64, NUMBERS, NUMBERS), codegen
+    return types.none(I64, floats(element), I64, I64, I64, NUMBERS, NUMBERS, NUMBERS), codegen
 
 
 @jit
@@ -160,7 +178,7 @@ def read_rows(to, source, order, first, stop, n_rows):
                 prefetch(memory, i)
         _read_row(
             part[KIND], pointer(to.data, (r - first) * to.stride), _address_of(part, row), part[COLUMN_STEP], to.stride,
-            source.shift, source.scale,
+            source.shift, source.scale, source.clip,
         )  # fmt: skip
     flush_subnormals()
 
@@ -178,15 +196,26 @@ def for_source(x: StoredRows) -> None:
             _ready.add((element, kind))
 
 
-def no_source() -> tuple[Any, ...]:
-    """As `structs.source_of` takes it, where there is none."""
-    nothing = np.zeros(0)
-    return np.zeros((0, PART_COLUMNS), np.int64), nothing, nothing
+NOTHING = np.zeros(0)
+NO_SOURCE = np.zeros((0, PART_COLUMNS), np.int64), NOTHING, NOTHING, NOTHING
+"""As `structs.source_of` takes it, where there is none."""
 
 
 def arguments_of(x: StoredRows) -> tuple[Any, ...]:
     """The same for rows; they must stay as they are for as long as compiled code has it."""
-    nothing = np.zeros(0)
     if x.shift is None or x.scale is None:
-        return x.parts_table, nothing, nothing
-    return x.parts_table, x.shift, x.scale
+        return x.parts_table, NOTHING, NOTHING, NOTHING
+    return x.parts_table, x.shift, x.scale, NOTHING if x.clip is None else np.full(len(x.scale), x.clip)
+
+
+def taken(x: Inputs, whole: bool) -> tuple[Inputs, tuple[Any, ...]]:
+    """What is left to say of the inputs of an epoch, and what says where rows are that are converted as they are read.
+
+    A batch of all rows (`whole`) is converted once.
+    """
+    if not isinstance(x, StoredRows):
+        return x, NO_SOURCE
+    if whole:
+        return x.whole, NO_SOURCE
+    for_source(x)
+    return x, arguments_of(x)

@@ -26,7 +26,6 @@ from fastdl.engine.structs import (
     RATES,
     STRIDE,
     WEIGHT,
-    WEIGHT_DECAY,
     ByColumn,
     batches_type,
     by_column_type,
@@ -36,7 +35,7 @@ from fastdl.engine.structs import (
     stored_type,
     update_type,
 )
-from fastdl.engine.update import apply, is_whole, optimize, places_of, row_square, use_gradient
+from fastdl.engine.update import apply, factors_of, is_whole, optimize, places_of, row_square, use_gradient
 from fastdl_kernels.serial import IDENTITY, apply_activation, jit, linked, mix, noinline
 from fastdl_kernels.simd import (
     broadcast,
@@ -57,8 +56,8 @@ from fastdl_kernels.simd import (
 COLUMNS_PER_JOB = 64
 # How many rows of a matrix ahead `add_rows` prefetches, and rows of weights and states ahead an update does: they are anywhere.
 ROWS_AHEAD, COLUMNS_AHEAD = 8, 3
-# Columns of the table of an epoch's rates: the five of `step_rates`, and half the L2 penalty times the rows of the step.
-RATE_COLUMNS = 6
+# Columns of the table of an epoch's rates: the six of `step_rates`, and half the L2 penalty times the rows of the step.
+RATE_COLUMNS = 7
 # Numbers of weights that catch up together: with two states they fill half of a first cache of 32 KB.
 NUMBERS_AT_ONCE = 1024
 
@@ -180,22 +179,20 @@ def _idle_steps(update, network, sparse, first, last, column, rows):
     noinline()
     plan = plan_of(network, 0)
     n_out = plan[N_OUT]
-    at = plan[WEIGHT] + column * n_out
+    at, factors = plan[WEIGHT] + column * n_out, factors_of(update, 0, False)
     for step in range(first, last):
         r = pointer(sparse.rates, step * RATE_COLUMNS)
         if update.penalised:
             add_penalties(update, network, sparse, step, column, rows)
-        rates = (r[0], r[1], r[2], r[3], r[4])
-        optimize(
-            update, rates, network.parameters, sparse.zeros, at, rows * n_out, rates[3], update.hyper[WEIGHT_DECAY]
-        )  # fmt: skip
+        rates = (r[0], r[1], r[2], r[3], r[4], r[5])
+        optimize(update, rates, network.parameters, sparse.zeros, at, rows * n_out, rates[3], factors)
 
 
 @jit
 def add_penalties(update, network, sparse, step, column, rows):
     """row_squares of rows of weights += their L2 penalty in a step, as it is before the step, times its rows."""
     plan = plan_of(network, 0)
-    factor = sparse.rates[step * RATE_COLUMNS + 5]
+    factor = sparse.rates[step * RATE_COLUMNS + 6]
     for k in range(column, column + rows):
         row = pointer(network.parameters, plan[WEIGHT] + k * plan[N_OUT])
         update.row_squares[k] += factor * row_square(row, plan[N_OUT])
@@ -233,7 +230,7 @@ def update_columns(job, network, number, rows, update, rank, rates, batches, d_a
     gradient, nothing = pointer(update.gradient, rank * update.slot_size), null(alpha)
     if job < 0:
         _bias_gradient(d_above, plan[STRIDE], rows, n_out, gradient)
-        apply(update, rates, network.parameters, gradient, plan[BIAS], n_out, 0.0, 0.0)
+        apply(update, rates, network.parameters, gradient, plan[BIAS], n_out, 0.0, factors_of(update, 0, True))
         return
     count = t.count[0]
     for k in range(job * COLUMNS_PER_JOB, min(count, (job + 1) * COLUMNS_PER_JOB)):
@@ -244,14 +241,14 @@ def update_columns(job, network, number, rows, update, rank, rates, batches, d_a
         if update.penalised:
             add_penalties(update, network, sparse, number, column, 1)
         at = plan[WEIGHT] + column * n_out
-        apply(update, rates, network.parameters, gradient, at, n_out, rates[3], update.hyper[WEIGHT_DECAY])
+        apply(update, rates, network.parameters, gradient, at, n_out, rates[3], factors_of(update, 0, False))
         sparse.done[column] = number + 1
 
 
 @linked(lambda x: (I64, network_type(x), I64, update_type(x), I64, RATES, by_column_type(x), floats(x), I64))
 def sparse_update_block(job, network, rows, update, rank, rates, t, d_above, square):
     """`update_block` of the first layer: the gradient of all rows of the block, those that the batch does not use included."""
-    m0, m1, _, _, n, d_weight, d_bias = places_of(job, network, 0, update, rank, is_whole(update))
+    m0, m1, _, _, n, _, d_weight, d_bias = places_of(job, network, 0, update, rank, is_whole(update))
     plan = plan_of(network, 0)
     n_out, nothing = plan[N_OUT], null(network.alphas[0])
     zero = broadcast(number_like(network.alphas[0], 0))

@@ -57,9 +57,12 @@ class SparseWorkspace:
         self._zeros = np.zeros(max(architecture.layers[1], NUMBERS_AT_ONCE), dtype)
         self._rates = np.zeros((0, RATE_COLUMNS))
 
-    def begin(self, table: NDArray, sizes: tuple[int, int], code: int, hyper: NDArray, first_update: int) -> None:
-        """An epoch begins: its step table, (rows, rows of a batch), and the optimizer's code, numbers and count of updates."""
-        self._done[:] = 0
+    def begin(
+        self, table: NDArray, sizes: tuple[int, int], code: int, hyper: NDArray, first_update: int, done: int
+    ) -> None:
+        """An epoch begins: its step table, (rows, rows of a batch), and the optimizer's code, numbers and count of updates; or
+        it goes on after `done` steps, which all weights have caught up with."""
+        self._done[:] = done
         self._steps = len(table)
         if code == structs.NO_UPDATE or hyper[structs.CLIP] > 0 or ALWAYS_EAGER:
             self.mode = structs.EAGER
@@ -98,12 +101,12 @@ def no_sparse(dtype: np.dtype) -> tuple[Any, ...]:
 
 @entry
 def fill_rates(hyper, table, first_update, n_rows, size, rates):
-    """rates [steps, 6] of the steps of an epoch of n_rows rows: see `sparse.RATE_COLUMNS`."""
+    """rates [steps, 7] of the steps of an epoch of n_rows rows: see `sparse.RATE_COLUMNS`."""
     numbers = pointer(hyper, 0)
     for step in range(table.shape[0]):
         r = step_rates(numbers, pointer(table, step * structs.STEP_COLUMNS), first_update + step)
-        rates[step, 0], rates[step, 1], rates[step, 2], rates[step, 3], rates[step, 4] = r
-        rates[step, 5] = 0.5 * r[3] * min(size, n_rows - step * size)
+        rates[step, 0], rates[step, 1], rates[step, 2], rates[step, 3], rates[step, 4], rates[step, 5] = r
+        rates[step, 6] = 0.5 * r[3] * min(size, n_rows - step * size)
 
 
 @jit

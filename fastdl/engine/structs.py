@@ -17,22 +17,29 @@ from fastdl_kernels.simd import null, pointer
 # Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
 # outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
 # buffer for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
-# its weights is cut into UPDATES jobs of UPDATE_ROWS rows.
+# its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
+# the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
+# -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
+# in the order of the stage's outputs, one number after the other.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-PLAN_COLUMNS = 11
+WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED = range(11, 16)
+PLAN_COLUMNS = 16
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 
 # Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
-# limit of the gradient's norm (0: none). What may differ from step to step stands in a table of its own.
+# limit of the gradient's norm (0: none). What may differ from step to step stands in a table of its own. Behind them come, for
+# each layer, what the learning rate and the weight decay are multiplied by for its weights, and the same for its biases.
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
+WEIGHT_RATE, DECAY_OF_WEIGHTS, BIAS_RATE, DECAY_OF_BIASES = range(4)
+FACTORS = 4
 
-# Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, and what the mean loss
-# and its gradient are multiplied by.
-RATE, STEP_L2, STEP_EPS, SCALE = range(4)
-STEP_COLUMNS = 4
+# Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, what the mean loss and its
+# gradient are multiplied by, and the decoupled weight decay.
+RATE, STEP_L2, STEP_EPS, SCALE, STEP_DECAY = range(5)
+STEP_COLUMNS = 5
 
 # Fields of `result` (float64): sum of the rows' losses, steps done, the last batch's loss, sum of the L2 penalties of batches
 # times their rows.
@@ -41,7 +48,7 @@ RESULT_SIZE = 4
 
 # Columns of `ticks` (int64), one row per thread: ticks spent in each kind of job, and in the whole call. A row is as
 # long as two cache lines.
-FORWARD, BACKWARD, UPDATE, GATHER, TOTAL = range(5)
+FORWARD, BACKWARD, UPDATE, GATHER, TOTAL, EMBED = range(6)
 TICK_COLUMNS = 16
 
 # How the first layer of sparse inputs is updated. EAGER: all of its weights in each step. LAZY: in each step the rows of
@@ -128,7 +135,7 @@ class Sparse(NamedTuple):
     by_column : each batch, turned, in a place of its own; places are `room` numbers apart
     scratch, counts : memory in which a batch is turned
     done [rows of the weights] : how many of the epoch's steps a row has been through
-    rates [batches, 6] : those of each step, and the factor of its L2 penalty
+    rates [batches, 7] : those of each step, and the factor of its L2 penalty
     zeros : a gradient
     """
 
@@ -146,13 +153,15 @@ class Sparse(NamedTuple):
 class Source(NamedTuple):
     """Dense rows that are converted, and scaled, as they are read: see `source`. No parts: there is nothing of this.
 
-    parts [n_parts, PART_COLUMNS] : where they lie. shift, scale [columns] : x becomes (x - shift) / scale; null: x stays x
+    parts [n_parts, PART_COLUMNS] : where they lie. shift, scale [columns] : x becomes x' = (x - shift) / scale; null: x stays x.
+    clip [columns] : x' becomes x' / sqrt(1 + (x' / clip)^2); null: it stays
     """
 
     parts: Any
     n_parts: Any
     shift: Any
     scale: Any
+    clip: Any
 
 
 class Batches(NamedTuple):
@@ -241,12 +250,12 @@ class Report(NamedTuple):
 I64, F64, BOOL, KEY = types.int64, types.float64, types.boolean, types.uint64
 INTS, NUMBERS = types.CPointer(types.int64), types.CPointer(types.float64)
 PLACES = types.CPointer(types.int32)  # columns and rows of sparse numbers
-RATES = types.UniTuple(types.float64, 5)
+RATES = types.UniTuple(types.float64, 6)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
-SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS), Source)
+SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS, NUMBERS), Source)
 
 
 def _named(kind: type, *members: types.Type) -> types.Type:
@@ -315,7 +324,7 @@ def memory_type(element: types.Type) -> types.Type:
 def network_of(plan, alphas, parameters):
     """The network that these arrays describe."""
     return Network(
-        plan.shape[0], pointer(plan, 0), pointer(alphas, 0), pointer(parameters, 0), parameters.itemsize
+        plan.shape[0] - plan[0, LISTED], pointer(plan, 0), pointer(alphas, 0), pointer(parameters, 0), parameters.itemsize
     )  # fmt: skip
 
 
@@ -354,12 +363,12 @@ def sparse_of(arrays):
 
 @jit
 def source_of(arrays):
-    """`Source` of its arrays (parts, shift, scale); without scaling the last two are empty."""
-    parts, shift, scale = arrays
+    """`Source` of its arrays (parts, shift, scale, clip); those that are not wanted are empty."""
+    parts, shift, scale, clip = arrays
     nothing = null(1.0)
     return Source(
         pointer(parts, 0), parts.shape[0], pointer(shift, 0) if shift.size else nothing,
-        pointer(scale, 0) if scale.size else nothing,
+        pointer(scale, 0) if scale.size else nothing, pointer(clip, 0) if clip.size else nothing,
     )  # fmt: skip
 
 

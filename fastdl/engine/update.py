@@ -11,9 +11,12 @@ from fastdl.engine.structs import (
     BETA1,
     BETA2,
     BIAS,
+    BIAS_RATE,
     CLIP,
     CLIP_PARTS,
     F64,
+    FACTORS,
+    HYPER_SIZE,
     I64,
     MOMENTUM,
     N_IN,
@@ -23,13 +26,17 @@ from fastdl.engine.structs import (
     RATE,
     RATES,
     RMSPROP,
+    ROW,
+    SIZE,
     SLOT_ROUND,
+    STEP_DECAY,
     STEP_EPS,
     STEP_L2,
     UPDATE_ROWS,
     UPDATES,
     WEIGHT,
-    WEIGHT_DECAY,
+    WEIGHT_RATE,
+    WEIGHT_ROWS,
     floats,
     matrix_type,
     network_of,
@@ -67,22 +74,31 @@ from fastdl_kernels.simd import (
 
 @jit
 def step_rates(hyper, own, step):
-    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step), L2 penalty, eps), once for all blocks of a step;
-    `own` is the step's row of the table."""
+    """(learning rate, Adam's 1 / (1 - beta1^step) and 1 / (1 - beta2^step), L2 penalty, eps, weight decay), once for all blocks
+    of a step; `own` is the step's row of the table."""
     return (
-        own[RATE], 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step), own[STEP_L2], own[STEP_EPS]
+        own[RATE], 1.0 / (1.0 - hyper[BETA1] ** step), 1.0 / (1.0 - hyper[BETA2] ** step), own[STEP_L2], own[STEP_EPS],
+        own[STEP_DECAY],
     )  # fmt: skip
 
 
 @jit
-def optimize(update, rates, parameters, gradient, at, n, l2, weight_decay):
-    """One optimizer step on n parameters from `at` on; `gradient` points to theirs."""
+def factors_of(update, layer, biases):
+    """(what the learning rate, what the weight decay is multiplied by) for the weights of a layer, or for its biases."""
+    at = HYPER_SIZE + layer * FACTORS + (BIAS_RATE if biases else WEIGHT_RATE)
+    return update.hyper[at], update.hyper[at + 1]
+
+
+@jit
+def optimize(update, rates, parameters, gradient, at, n, l2, factors):
+    """One optimizer step on n parameters from `at` on; `gradient` points to theirs, and `factors` are those of their group."""
     one, code, hyper = parameters[0], update.code, update.hyper
-    rate, decay = number_like(one, rates[0]), number_like(one, l2)
+    own_rate = rates[0] * factors[0]
+    rate, decay = number_like(one, own_rate), number_like(one, l2)
     beta1, rest1 = number_like(one, hyper[BETA1]), number_like(one, 1.0 - hyper[BETA1])
     beta2, rest2 = number_like(one, hyper[BETA2]), number_like(one, 1.0 - hyper[BETA2])
     eps = number_like(one, rates[4])
-    keep = number_like(one, 1.0 - rates[0] * weight_decay)
+    keep = number_like(one, 1.0 - own_rate * (rates[5] * factors[1]))
     unbias1, unbias2 = number_like(one, rates[1]), number_like(one, rates[2])
     p = pointer(parameters, at)
     if code == ADAM:
@@ -98,10 +114,10 @@ def optimize(update, rates, parameters, gradient, at, n, l2, weight_decay):
 
 
 @jit
-def apply(update, rates, parameters, gradient, at, n, l2, weight_decay):
+def apply(update, rates, parameters, gradient, at, n, l2, factors):
     """The same, one copy of the code for all callers in a compiled function."""
     noinline()
-    optimize(update, rates, parameters, gradient, at, n, l2, weight_decay)
+    optimize(update, rates, parameters, gradient, at, n, l2, factors)
 
 
 @jit
@@ -127,13 +143,29 @@ def update_of(job, network, low):
 def block_of(job, network, layer):
     """(first row, one behind the last) of an update job's weights, which lie in one piece in every buffer."""
     plan = plan_of(network, layer)
-    return job * plan[UPDATE_ROWS], min(plan[N_IN], (job + 1) * plan[UPDATE_ROWS])
+    return job * plan[UPDATE_ROWS], min(plan[WEIGHT_ROWS], (job + 1) * plan[UPDATE_ROWS])
 
 
 @jit
-def slot_bias(rows, n_out):
+def biases_of(network, layer, m0, m1):
+    """(first, how many) of the biases that the update of the rows m0 .. m1 of weights takes as well.
+
+    The first rows take all biases of a layer. Rows of an input stage take the scales of their outputs, and the last ones those of
+    inputs that are not embedded.
+    """
+    plan = plan_of(network, layer)
+    if plan[SIZE] == 0:
+        return 0, (plan[N_OUT] if m0 == 0 else 0)
+    first, last = m0 * plan[SIZE], m1 * plan[SIZE]
+    if m1 == plan[WEIGHT_ROWS]:
+        last = plan[N_OUT]
+    return first, (last - first if plan[BIAS] >= 0 else 0)
+
+
+@jit
+def slot_bias(rows, row):
     """Where in a thread's slot of the gradient a layer's biases come: behind the block of weights, on a cache line."""
-    return (rows * n_out + 15) // 16 * 16
+    return (rows * row + 15) // 16 * 16
 
 
 @entry
@@ -148,9 +180,14 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
     for layer in range(network.n_layers):
         n_in, n_out = plan[layer, N_IN], plan[layer, N_OUT]
         parts = CLIP_PARTS if clips else parts_of(size, rows, network, layer)
-        plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, network.itemsize, parts, True)
+        if plan[layer, SIZE] == 0:
+            plan[layer, UPDATES], plan[layer, UPDATE_ROWS], _, _ = grid(n_in, n_out, network.itemsize, parts, True)
+        else:
+            inputs, parts = plan[layer, WEIGHT_ROWS], CLIP_PARTS if clips else 2 * size
+            plan[layer, UPDATE_ROWS] = max(1, (inputs + parts - 1) // parts)
+            plan[layer, UPDATES] = max(1, (inputs + plan[layer, UPDATE_ROWS] - 1) // plan[layer, UPDATE_ROWS])
         jobs += plan[layer, UPDATES]
-        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], n_out) + n_out)
+        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + n_out)
     return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
@@ -175,11 +212,11 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
     limit, the L2 penalty is added to it and update.squares[square] = Σ g².
     """
     whole = is_whole(update)
-    m0, m1, at, bias, n, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
+    m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
     if update.n_partial:
         _add_partials(update, at, n, d_weight)
-        if m0 == 0:
-            _add_partials(update, bias, plan_of(network, layer)[N_OUT], d_bias)
+        if n_bias:
+            _add_partials(update, bias, n_bias, d_bias)
     else:
         weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
     use_gradient(job, network, layer, update, rank, rates, square)
@@ -193,15 +230,16 @@ def is_whole(update):
 
 @jit
 def places_of(job, network, layer, update, rank, whole):
-    """(first row of an update job's weights, one behind the last, where the weights and the biases stand in the parameters, how
-    many weights they are, pointers to their gradients)."""
+    """(first row of an update job's weights, one behind the last, where its weights and its biases stand in the parameters, how
+    many they are, pointers to their gradients)."""
     plan = plan_of(network, layer)
     m0, m1 = block_of(job, network, layer)
-    at, bias, n = plan[WEIGHT] + m0 * plan[N_OUT], plan[BIAS], (m1 - m0) * plan[N_OUT]
+    first, n_bias = biases_of(network, layer, m0, m1)
+    at, bias, n = plan[WEIGHT] + m0 * plan[ROW], plan[BIAS] + first, (m1 - m0) * plan[ROW]
     slot = rank * update.slot_size
     d_weight = pointer(update.gradient, at if whole else slot)
-    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, plan[N_OUT]))
-    return m0, m1, at, bias, n, d_weight, d_bias
+    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, plan[ROW]))
+    return m0, m1, at, bias, n, n_bias, d_weight, d_bias
 
 
 @jit
@@ -209,18 +247,20 @@ def use_gradient(job, network, layer, update, rank, rates, square):
     """What an update job does with the gradient of its block, which is in its place."""
     whole = is_whole(update)
     n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
-    m0, m1, at, bias, n, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
-    if update.penalised:
+    m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
+    is_dense = plan_of(network, layer)[SIZE] == 0
+    l2 = rates[3] if is_dense else 0.0
+    if update.penalised and is_dense:
         sums = pointer(update.row_squares, rows_before(network, layer) + m0)
         _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
     if not whole:
-        apply(update, rates, network.parameters, d_weight, at, n, rates[3], update.hyper[WEIGHT_DECAY])
-        if m0 == 0:
-            apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, False))
+        if n_bias:
+            apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
     elif update.code != NO_UPDATE:
-        if rates[3] > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, rates[3]), n)
-        bias_square = square_sum(d_bias, n_out) if m0 == 0 else 0.0
+        if l2 > 0.0:
+            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
+        bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
         update.squares[square] = square_sum(d_weight, n) + bias_square
 
 
@@ -235,18 +275,14 @@ def clip_factor(update, jobs):
 @linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, F64))
 def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
-    plan = plan_of(network, layer)
-    n_out, bias = plan[N_OUT], plan[BIAS]
-    m0, m1 = block_of(job, network, layer)
-    at, n = plan[WEIGHT] + m0 * n_out, (m1 - m0) * n_out
-    d_weight, d_bias = pointer(update.gradient, at), pointer(update.gradient, bias)
+    _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
     if factor != 1.0:  # a NaN, too
         _scale(d_weight, number_like(network.parameters[0], factor), n)
-    apply(update, rates, network.parameters, d_weight, at, n, 0.0, update.hyper[WEIGHT_DECAY])
-    if m0 == 0:
+    apply(update, rates, network.parameters, d_weight, at, n, 0.0, factors_of(update, layer, False))
+    if n_bias:
         if factor != 1.0:
-            _scale(d_bias, number_like(network.parameters[0], factor), n_out)
-        apply(update, rates, network.parameters, d_bias, bias, n_out, 0.0, 0.0)
+            _scale(d_bias, number_like(network.parameters[0], factor), n_bias)
+        apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
 
 
 @jit

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fastdl.engine import structs
 from fastdl.engine.dropout import UNITS
 from fastdl.engine.plan import Layout
-from fastdl.engine.thread_tuner import tuner_for
+from fastdl.engine.thread_tuner import CERTAIN, WORK_PER_PHASE, most_threads, tuner_for
 from fastdl.engine.update import cut_updates
-from fastdl.network import aligned_zeros
+from fastdl.network import Architecture, aligned_zeros
 from fastdl_kernels.serial import STATE_SIZE, TILE_ROWS, job_rows
 
 # As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
@@ -73,10 +73,11 @@ class Workspace:
         numbers = min(batch_size, most_rows) * (widths + layout.numbers_per_row)
         fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
-        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL and not stored else 0
+        n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
+        n_partial = 0 if stored or architecture.stage is not None else n_partial
         self.stored = stored
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
-        self.work = batch_size * (3 * architecture.work_per_row + WORK_PER_ROW)
+        self.work = work_of(architecture, batch_size)
         if stored:
             n_in, n_out = architecture.pairs[0]
             self.work -= batch_size * (3 * n_in - (2 + WORK_PER_WEIGHT) * min(n_in, stored)) * n_out
@@ -112,9 +113,11 @@ class Workspace:
 
     def drop(self, rates: Sequence[float]) -> None:
         """Set the dropout rate of each hidden layer; none are 0."""
+        architecture = self.layout.architecture
+        first, n_layers = int(architecture.stage is not None), len(architecture.pairs)
         for crew in self.crews:
-            crew.plan[:, structs.DROP] = 0
-            crew.plan[: len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
+            crew.plan[:n_layers, structs.DROP] = 0
+            crew.plan[first : first + len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
 
     def places(self, labels: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, ...]:
         """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""
@@ -129,3 +132,14 @@ class Workspace:
             )
             self._kinds = kinds
         return self._places
+
+
+def work_of(architecture: Architecture, batch_size: int) -> int:
+    """Multiply-adds of a step on dense inputs, about."""
+    return batch_size * (3 * architecture.work_per_row + WORK_PER_ROW)
+
+
+def keeps_all_cores_busy(architecture: Architecture, batch_size: int) -> bool:
+    """Whether a step has so much work on dense inputs that the thread tuner, on all cores, would not even try a single thread."""
+    phases = 2 * (len(architecture.layers) - 1)
+    return work_of(architecture, batch_size) > phases * WORK_PER_PHASE * CERTAIN * most_threads()

@@ -19,14 +19,14 @@ from fastdl.tables import targets, tasks
 from fastdl.tables.arrays import ArrayData
 from fastdl.tables.dialect import Wishes
 from fastdl.tables.encoded import Encoded
+from fastdl.tables.ensemble import Ensemble, reads_tables
 from fastdl.tables.kinds import Column, Findings, NumberColumn
 from fastdl.tables.kinds.date import as_times
-from fastdl.tables.model import TableModel
 from fastdl.tables.names import Names, Options, check_columns, names_in
 from fastdl.tables.preprocessor import Outcomes, Preprocessor
 from fastdl.tables.recognise import Choices
 from fastdl.tables.sources import open_data
-from fastdl.tables.split import check_share, split, split_arrays, split_by_group, split_by_time
+from fastdl.tables.split import check_share, groups_of, split, split_arrays, split_by_group, split_by_time
 from fastdl.tables.table import Table
 from fastdl.tables.tasks import Targets
 from fastdl.tables.text import as_text, listed, option
@@ -185,7 +185,7 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
         )
     encoded = preprocessor.encode(frame, findings, table.label)
     encoded = preprocessor.cross_fitted(encoded, frame, rows[train], outcomes, options.seed)
-    kept = table if len(table) <= MOST_KEPT else None
+    kept = table if len(table) <= MOST_KEPT or options.keeps_table else None
     notes = [*table.notes, *notes, *(s for s in findings.sentences() if s.startswith("cells"))]
     return TrainingData(name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=kept)
 
@@ -217,14 +217,14 @@ def _outcomes(found: Targets, train: NDArray[np.int64]) -> Outcomes:
     return Outcomes(names, (y[:, None] == classes).astype(np.float64))
 
 
-def load_features(files: Sequence[str], model: MLP) -> Any:
+def load_features(files: Sequence[str], model: MLP | Ensemble) -> Any:
     """The features [N, I] of a file as `model` takes them: a table's columns by name, arrays as they are."""
     source = open_data(files, with_targets=False, wishes=wishes_of(model), as_text=texts_of(model))
     return features_of(source, model)
 
 
 def load_labelled(
-    files: Sequence[str], model: MLP, target: Names | None = None, wishes: Wishes | None = None
+    files: Sequence[str], model: MLP | Ensemble, target: Names | None = None, wishes: Wishes | None = None
 ) -> tuple[Any, NDArray[Any], list[str]]:
     """Features, targets, and notes, of a file as `model` takes them; `target` names other columns than in training."""
     source = open_data(files, wishes=wishes_of(model, wishes), as_text=texts_of(model))
@@ -255,12 +255,12 @@ def load_labelled(
 
 
 def features_of(
-    source: Table | ArrayData, model: MLP, targets: Sequence[str] = (), findings: Findings | None = None
+    source: Table | ArrayData, model: MLP | Ensemble, targets: Sequence[str] = (), findings: Findings | None = None
 ) -> Any:
     """The features of a table or of arrays, as `model` takes them."""
     n_features = model.layers[0]
     if isinstance(source, ArrayData):
-        if isinstance(model, TableModel):
+        if reads_tables(model):
             plain = [column.name for column in model.preprocessor.features if column.kind != "number"]
             if plain:
                 raise InputError(
@@ -273,7 +273,7 @@ def features_of(
                 f"in an array of shape {source.X.shape}"
             )
         return source.X
-    if isinstance(model, TableModel):
+    if reads_tables(model):
         return model.preprocessor.encode(source.frame, findings, source.label).rows()
     names = model.feature_names or [name for name in source.names if name not in targets]
     if len(names) != n_features:
@@ -295,16 +295,16 @@ def features_of(
     return fitted.encode(source.frame, findings, source.label).rows().matrix()
 
 
-def wishes_of(model: MLP, wishes: Wishes | None = None) -> Wishes:
+def wishes_of(model: MLP | Ensemble, wishes: Wishes | None = None) -> Wishes:
     """How files for a model are read: as `wishes` say, with the words for missing values that it learnt with besides."""
-    learnt = model.preprocessor.na_values if isinstance(model, TableModel) else ()
+    learnt = model.preprocessor.na_values if reads_tables(model) else ()
     wishes = wishes or Wishes()
     return replace(wishes, na_values=(*learnt, *(word for word in wishes.na_values if word not in learnt)))
 
 
-def texts_of(model: MLP) -> list[str]:
+def texts_of(model: MLP | Ensemble) -> list[str]:
     """The columns that a model needs as they were written."""
-    return model.preprocessor.text_columns if isinstance(model, TableModel) else []
+    return model.preprocessor.text_columns if reads_tables(model) else []
 
 
 def _with_names(options: Options) -> Wishes:
@@ -346,9 +346,8 @@ def _split(
     if options.validation_data or options.validation == 0:
         return everything
     if options.group is not None:
-        cells = as_text(table.frame[options.group]).fill_null("").gather(rows)
-        _, groups = np.unique(np.asarray(cells.to_list(), dtype=str), return_inverse=True)
-        return split_by_group(groups.reshape(-1), options.validation, options.seed)
+        groups = groups_of(table.frame[options.group], rows)
+        return split_by_group(groups, options.validation, options.seed)
     if options.time is not None:
         return split_by_time(_times(table, options)[rows], options.validation)
     return split(len(rows), options.validation, options.seed, found.labels)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl.scaling import Scaling
+from fastdl.scaling import Scaling, robust_statistics, robust_statistics_of_ones
 
 BLOCK = 1024
 """Rows that are encoded at a time: a float64 block of 100 features is 0.8 MB and stays in the cache."""
@@ -60,19 +60,19 @@ class EncodedRows:
         return len(self.index)
 
     def matrix(self, scaling: Scaling | None = None, dtype: np.dtype | type = np.float64) -> NDArray[Any]:
-        """The features [N, I] in `dtype`; with `scaling` (x - mean) / scale, in float64 before it is rounded.
+        """The features [N, I] in `dtype`; with `scaling` standardised by it, in float64 before they are rounded.
 
         Memory: the matrix and one block of rows.
         """
         width = self.encoded.width
-        mean, scale = (np.zeros(width), np.ones(width)) if scaling is None else (scaling.mean, scaling.scale)
         out = np.empty((len(self), width), dtype)
+        of_one_hot = np.ones(width), np.zeros(width)
         with np.errstate(over="ignore"):  # what leaves the range of `dtype` is infinite, which the model refuses
-            on, off = ((1 - mean) / scale).astype(dtype), ((0 - mean) / scale).astype(dtype)
+            if scaling is not None:
+                of_one_hot = tuple(scaling.clipped((x - scaling.mean) / scaling.scale) for x in of_one_hot)  # type: ignore[assignment]
+            on, off = (values.astype(dtype) for values in of_one_hot)
             _in_threads(
-                lambda start: self._encode(
-                    out[start : start + SHARE], start, on, off, None if scaling is None else (mean, scale)
-                ),
+                lambda start: self._encode(out[start : start + SHARE], start, on, off, scaling),
                 range(0, len(self), SHARE),
             )
         return out
@@ -83,7 +83,7 @@ class EncodedRows:
         first: int,
         on: NDArray[Any],
         off: NDArray[Any],
-        scaling: tuple[NDArray[Any], NDArray[Any]] | None,
+        scaling: Scaling | None,
     ) -> None:
         """Write the rows from `first` on; a one-hot feature is `on` where it is 1 and `off` elsewhere."""
         with np.errstate(over="ignore"):
@@ -92,11 +92,9 @@ class EncodedRows:
                 block[:] = off
                 self._fill(block, first + start, on, scaling)
 
-    def _fill(
-        self, block: NDArray[Any], start: int, on: NDArray[Any], scaling: tuple[NDArray[Any], NDArray[Any]] | None
-    ) -> None:
+    def _fill(self, block: NDArray[Any], start: int, on: NDArray[Any], scaling: Scaling | None) -> None:
         """Write the rows from `start` on into a block that holds what a one-hot feature is where it is 0; `on` is what it
-        is where it is 1. Other features become (x - mean) / scale."""
+        is where it is 1. Other features are scaled."""
         index = self.index[start : start + len(block)]
         places = np.arange(len(block))
         at = 0
@@ -113,7 +111,8 @@ class EncodedRows:
             else:
                 values = part[index]
                 if scaling is not None:
-                    values = (values.astype(np.float64, copy=False) - scaling[0][at]) / scaling[1][at]
+                    values = (values.astype(np.float64, copy=False) - scaling.mean[at]) / scaling.scale[at]
+                    values = scaling.clipped(values)
                 block[:, at] = values
                 at += 1
 
@@ -136,6 +135,19 @@ class EncodedRows:
             whole = Scaling.of(self._columns(odd))
             mean[odd], scale[odd] = whole.mean, whole.scale
         return Scaling(mean, scale)
+
+    def robust_statistics(self) -> Scaling:
+        """Medians and distances of quartiles, as `Scaling.robust` finds them in the matrix. Memory: one column for a thread."""
+        found = _in_threads(self._robust_part, self.encoded.parts)
+        mean, scale = np.concatenate(found, axis=1)
+        return Scaling(mean, scale)
+
+    def _robust_part(self, part: Part) -> NDArray[np.float64]:
+        """Median and scale [2, width] of the features of one part; those of one-hot features follow from their counts."""
+        if not isinstance(part, OneHot):
+            return np.array([robust_statistics(part[self.index])]).T
+        counts = np.bincount(part.codes[self.index].astype(np.intp), minlength=part.width)[: part.width]
+        return np.array([robust_statistics_of_ones(int(count), len(self)) for count in counts]).reshape(-1, 2).T
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
         """Mean, deviation, least and largest value of each feature; sums go from row to row."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import model as models
 from fastdl.errors import InputError
+from fastdl.files.portable import TableInputs
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
 from fastdl.stored import Inputs
@@ -51,15 +51,17 @@ class TableModel(MLP):
         self.metadata["preprocessor"] = value.to_json()
         self.feature_names = value.feature_names
 
-    def standardize(self, X: Any, y: ArrayLike | None = None) -> TableModel:
+    def standardize(
+        self, X: Any, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
+    ) -> TableModel:
         """As that of `MLP`, of a table's rows too."""
         if not isinstance(X, EncodedRows):
-            super().standardize(X, y)
+            super().standardize(X, y, robust, clip)
             return self
-        scaling = X.statistics()
+        scaling = replace(X.robust_statistics() if robust else X.statistics(), clip=clip)
         if y is not None:
             of_targets = Scaling.of(np.asarray(y, dtype=np.float64).reshape(len(X), -1))
-            scaling = Scaling(scaling.mean, scaling.scale, of_targets.mean, of_targets.scale)
+            scaling = replace(scaling, y_mean=of_targets.mean, y_scale=of_targets.scale)
         self.scaling = scaling
         return self
 
@@ -69,6 +71,9 @@ class TableModel(MLP):
         if isinstance(X, EncodedRows):
             return X.matrix(self.scaling, self.dtype), f"{name} as {self.dtype}"
         return super()._inputs(X, name)
+
+    def _table_inputs(self) -> TableInputs | None:
+        return self.preprocessor.portable()
 
     def predict(self, X: Any) -> NDArray[Any]:
         """For a data frame the target's classes or numbers [N], or [N, O] for several; for arrays as that of `MLP`."""
@@ -81,8 +86,8 @@ class TableModel(MLP):
         return preprocessor.encode(preprocessor.tidied(to_polars(frame, name)), findings, name).rows()
 
 
-def labels_of(model: MLP, found: NDArray[Any]) -> NDArray[Any]:
-    """Predicted class indices as the classes that the model knows; other predictions as they are."""
+def labels_of(model: Any, found: NDArray[Any]) -> NDArray[Any]:
+    """Predicted class indices as the classes that the model (or ensemble) knows; other predictions as they are."""
     if model.classes is None or model.output == "linear" or found.ndim > 1:
         return found
     return as_array(model.classes)[found]
@@ -98,19 +103,14 @@ def as_array(classes: Sequence[Any]) -> NDArray[Any]:
     )
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a model that `MLP.save` or `fastdl train` wrote: a model file, or the folder of a run.
-
-    A model that was trained on a table is a `TableModel`: it takes data frames as they are.
-
-    Raises
-    ------
-    ModelFileError : the file is missing, of another kind, truncated or altered
-    """
-    model = models.load(path)
-    if model.metadata.get("preprocessor") is None and not model.metadata.get("columns"):
-        return model
-    table_model = TableModel._of_description(model._description(), model.parameters)
-    assert isinstance(table_model, TableModel)
-    _ = table_model.preprocessor  # a file that holds none that can be used is refused here
-    return table_model
+def model_of(description: dict[str, Any], parameters: NDArray) -> MLP:
+    """The model that a file describes: a `TableModel` where it holds what turns a table into its inputs."""
+    metadata = description["metadata"]
+    if metadata.get("preprocessor") is None and not metadata.get("columns"):
+        return MLP._of_description(description, parameters)
+    model = TableModel._of_description(description, parameters)
+    assert isinstance(model, TableModel)
+    width = len(model.preprocessor.feature_names)  # a file that holds none that can be used is refused here
+    if width != model.layers[0]:
+        raise InputError(f"expected a preprocessor of {model.layers[0]} features, got one of {width}")
+    return model

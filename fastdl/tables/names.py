@@ -25,6 +25,7 @@ class Options:
     validation : the share of rows that is kept for validation, in [0, 1)
     seed : of the split
     wishes : how the files are written
+    keeps_table : keep the table beside its features, however large, for columns to be learnt again from other rows
     """
 
     target: Names | None = None
@@ -39,6 +40,7 @@ class Options:
     validation_data: Sequence[str] = ()
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
+    keeps_table: bool = False
 
 
 _DECLARING = ("categorical", "numeric", "date", "ignore")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import InputError, ModelFileError
+from fastdl.files.portable import TableInputs
 from fastdl.scaling import Scaling
 from fastdl.suggest import did_you_mean
 from fastdl.tables.encoded import Encoded, OneHot
@@ -27,7 +28,7 @@ from fastdl.tables.kinds import (
 )
 from fastdl.tables.kinds.category import MOST_OWN
 from fastdl.tables.recognise import Choices, kind_of
-from fastdl.tables.text import listed, polars, tidied
+from fastdl.tables.text import MISSING, listed, polars, tidied
 
 if TYPE_CHECKING:
     import polars as pl
@@ -185,6 +186,11 @@ class Preprocessor:
         `findings` collects what training had not shown.
         """
         return self.encode(self.tidied(frame), findings).rows().matrix(scaling, dtype)
+
+    def portable(self) -> TableInputs:
+        """What each raw column becomes, as exporters see it."""
+        inputs = [column.portable() for column in self.features]
+        return TableInputs(tuple(given for given in inputs if given is not None), (*MISSING, *self.na_values))
 
     def to_json(self) -> dict[str, Any]:
         """The object as plain JSON values."""

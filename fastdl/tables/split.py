@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import InputError, OptionError
 from fastdl.stored import is_mapped
+from fastdl.tables.text import as_text
 
 BLOCK_BYTES = 1 << 20
 """Bytes of neighbouring rows that are held out together, of a file that is not read into memory."""
@@ -57,6 +60,13 @@ def split_arrays(X: NDArray, share: float, seed: int, labels: NDArray[np.int64] 
     return *split_by_group(groups, share, seed), [note]
 
 
+def groups_of(cells: Any, rows: Rows) -> NDArray[np.int64]:
+    """The group [N] of these rows of a column (a series of polars), counted from 0: rows with the same cell are of one."""
+    texts = as_text(cells).fill_null("").gather(rows)
+    _, groups = np.unique(np.asarray(texts.to_list(), dtype=str), return_inverse=True)
+    return groups.reshape(-1)
+
+
 def split_by_group(groups: NDArray[np.int64], share: float, seed: int) -> tuple[Rows, Rows]:
     """Rows for training and for validation such that all rows of a group [N] are on one side.
 
@@ -99,4 +109,22 @@ def folds(n_rows: int, count: int, seed: int, labels: NDArray[np.int64] | None =
         rows = rows[np.argsort(labels[rows], kind="stable")]
     fold = np.empty(n_rows, dtype=np.int64)
     fold[rows] = np.arange(n_rows) % count
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(count)]
+
+
+def folds_by_group(groups: NDArray[np.int64], count: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """The same such that all rows of a group [N] are held out together: large groups first, each into the smallest fold.
+
+    Groups of one size are taken in an order drawn by `seed`.
+    """
+    sizes = np.bincount(groups)
+    if len(sizes) < count:
+        raise OptionError(f"--group: expected at least {count} groups of rows for {count} folds, got {len(sizes)}")
+    drawn = np.random.default_rng(seed).permutation(len(sizes))
+    filled = np.zeros(count, np.int64)
+    fold_of = np.empty(len(sizes), np.int64)
+    for group in drawn[np.argsort(-sizes[drawn], kind="stable")]:
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += sizes[group]
+    fold = fold_of[groups]
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(count)]

@@ -99,7 +99,7 @@ def as_text(values: pl.Series) -> pl.Series:
         whole = bool((values.floor() == values).all() and (values.abs() < 2**53).all())
         if whole:
             return values.cast(pl.Int64).cast(pl.String)
-        return canonical(values.cast(pl.String))
+        return canonical(values.cast(pl.String).str.replace(r"^-0\.0$", "0"))
     return values.cast(pl.String)
 
 

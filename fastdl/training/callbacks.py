@@ -58,6 +58,8 @@ class Callback:
     # Whether during a training it leaves parameters and data as they are. It holds for this class alone, not for those derived
     # from it: fastdl then makes fewer snapshots of the last good epoch.
     _only_watches = False
+    # Whether it is called behind all others, since it looks at what they have done.
+    _comes_last = False
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
         """The training is about to start: how many epochs of how many rows (0: data that come in chunks do not say)."""
@@ -82,11 +84,11 @@ class Hooks:
     Parameters
     ----------
     trainer : what `Callback.trainer` is set to, until `close`
-    callbacks : in the order in which they are called
+    callbacks : in the order in which they are called, but for those that come last
     """
 
     def __init__(self, trainer: object, callbacks: Iterable[object]) -> None:
-        self._callbacks = list(callbacks)
+        self._callbacks = sorted(callbacks, key=lambda callback: getattr(callback, "_comes_last", False) is True)
         self._methods = {name: list(self._find(name)) for name in HOOKS}
         for callback in self._callbacks:
             if isinstance(callback, Callback):
@@ -96,6 +98,11 @@ class Hooks:
     def may_change_model(self) -> bool:
         """Whether there is a callback that fastdl does not know to leave parameters and data alone."""
         return not all(vars(type(callback)).get("_only_watches", False) for callback in self._callbacks)
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The callbacks in the order in which they are called."""
+        return self._callbacks
 
     def _find(self, name: str) -> Iterable[Callable[..., None]]:
         for callback in self._callbacks:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastdl.engine import Session
 from fastdl.engine.background import submit
 from fastdl.errors import InputError
-from fastdl.schedules import Cosine, Schedule, Warmup
-from fastdl.training.rows import rows_of
+from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import Settings
+from fastdl.training.step_numbers import StepNumbers, check_schedules
+from fastdl.training.validation import warn_of_large_targets
 
 _END = object()
 
@@ -57,8 +56,9 @@ class Chunks:
             raise InputError(
                 f"class_weight: expected a dictionary, as chunks do not say how many rows a class has, got {class_weight!r}"
             )
-        check_schedule(settings.schedule)
-        self._prepared = functools.partial(rows_of, settings.model, class_weight)
+        check_schedules(settings)
+        self._model, self._class_weight = settings.model, class_weight
+        self._warned = False
         self.rows = 0
         """Of the last epoch."""
 
@@ -66,24 +66,29 @@ class Chunks:
         self,
         session: Session,
         key: tuple[int, int],
-        rates: Callable[[int], NDArray[np.float64]],
+        numbers: StepNumbers,
+        rate_factor: float,
         on_progress: Callable[[int], None],
     ) -> tuple[float, int]:
         """One pass: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
-        key : seed and epoch, which the order of rows is drawn from. rates : the learning rates of the coming steps, so many
+        key : seed and epoch, which the order of rows is drawn from. numbers : of the steps to come, and rate_factor, which their
+        learning rates are multiplied by
         """
         size, total, batches, self.rows = session.settings.batch_size, 0.0, 0, 0
+        drop = numbers.dropout_from_here()
         for number, chunk in enumerate(_read_ahead(iter(self._make()))):
             rows = self._prepared(*_checked(chunk, number))
-            count, before = len(rows.inputs), self.rows
+            count, before = len(rows), self.rows
             order = np.random.default_rng((*key, number)).permutation(count)
             n_batches = -(-count // size)
 
             def progress(done: int, before: int = before) -> None:
                 on_progress(before + done)
 
-            loss, bad_batch = session.epoch(*rows, order, rates(n_batches), progress)
+            steps = numbers.of_next(rate_factor, n_batches)
+            arrays = rows.inputs, rows.targets, rows.weight
+            loss, bad_batch = session.epoch(*arrays, order, steps, progress, dropout_factor=drop)
             if bad_batch >= 0:
                 return loss, batches + bad_batch
             total += loss * count
@@ -93,17 +98,14 @@ class Chunks:
             raise InputError("X: expected at least one chunk (X, y) in each epoch, got none")
         return total / self.rows, -1
 
-
-def check_schedule(schedule: Schedule) -> None:
-    """InputError if the schedule's rates depend on how many steps there will be: chunks do not say so."""
-    inner = schedule
-    while isinstance(inner, Warmup):
-        inner = inner.then
-    if isinstance(inner, Cosine) and inner.steps is None:
-        raise InputError(
-            "schedule: expected Cosine(steps=...), as data that come in chunks do not say how many steps there will be, "
-            "got Cosine()"
-        )
+    def _prepared(self, X: Any, y: Any, weight: Any) -> TrainingRows:
+        """A chunk as the engine takes it; columns of the next ones go by the names of the first one's."""
+        rows = TrainingRows.given(self._model, X, y, weight, self._class_weight)
+        if not self._warned:
+            self._warned = True
+            warn_of_large_targets(self._model, rows.targets, stacklevel=7)
+        self._model.note_names(X)
+        return rows
 
 
 def _checked(chunk: Any, number: int) -> tuple[Any, Any, Any]:

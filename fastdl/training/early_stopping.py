@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,30 @@ class Watcher(Callback):
         self._begin()
 
     def _begin(self) -> None:
-        self._best, self._waited = -np.inf, 0
+        self._best, self._waited, self._seen = -np.inf, 0, 0
+        self._whole = True  # False while it is in the middle of an epoch's end
+
+    @property
+    def seen(self) -> int:
+        """How many epochs of the training it has looked at."""
+        return self._seen
+
+    def progress(self) -> dict[str, Any] | None:
+        """How far the watching has come, as plain values, for a checkpoint; None if it was interrupted in the middle."""
+        return {"best": float(self._best), "waited": self._waited, "seen": self._seen} if self._whole else None
+
+    def go_on(self, progress: Mapping[str, Any], best: NDArray | None) -> None:
+        """Watch on from what `progress` gave; `best` are the parameters that were kept, if any were."""
+        self._best, self._waited, self._seen = (
+            float(progress["best"]),
+            int(progress["waited"]),
+            int(progress["seen"]),
+        )
+
+    @property
+    def best_parameters(self) -> NDArray | None:
+        """The parameters that are kept, if any are."""
+        return None
 
     def check_monitor(self, metrics: Iterable[str]) -> None:
         """Raise InputError unless `monitor` is a loss or one of these metrics, and the better direction is known."""
@@ -74,6 +97,8 @@ class Watcher(Callback):
     def is_better(self, result: EpochResult) -> bool:
         """Look at a finished epoch: whether its value is the best so far. `_waited` counts the epochs that were not."""
         value = result.value(self.monitor)
+        self._whole = False
+        self._seen += 1
         if self.mode == "min" or (self.mode == "auto" and self.monitor not in HIGHER_IS_BETTER):
             value = -value
         better = value > self._best + self.min_delta
@@ -111,6 +136,16 @@ class EarlyStopping(Watcher):
         super()._begin()
         self._copy: NDArray | None = None
 
+    @property
+    def best_parameters(self) -> NDArray | None:
+        """Those of the best epoch so far, while a training is under way."""
+        return self._copy
+
+    def go_on(self, progress: Mapping[str, Any], best: NDArray | None) -> None:
+        """Watch on, with the parameters of the best epoch so far."""
+        super().go_on(progress, best)
+        self._copy = None if best is None or not self.restore_best else best.copy()
+
     def on_epoch_end(self, result: EpochResult) -> None:
         """Keep the parameters of an epoch that is the best so far; end the training when there was none for long."""
         if self.is_better(result):
@@ -121,6 +156,7 @@ class EarlyStopping(Watcher):
                 self._copy[:] = self.trainer.model.parameters
         elif self._waited >= self.patience:
             self.trainer.stop()
+        self._whole = True
 
     def on_train_end(self) -> None:
         """Give the model the best parameters, if that was asked for and any epoch was good."""
@@ -160,3 +196,4 @@ class ReduceOnPlateau(Watcher):
         if not self.is_better(result) and self._waited >= self.patience:
             self._waited = 0
             self.trainer.rate_factor = max(self.lowest, self.trainer.rate_factor * self.factor)
+        self._whole = True

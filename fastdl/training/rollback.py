@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from fastdl.engine import Session
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdl.engine import Place, Session
+from fastdl.errors import DivergedError
 
 # A snapshot is made when the epochs since the last have taken so many times as long as that one did. After every epoch it took
 # 10 % of the time of 1024-2048-2048-1000 with four steps to an epoch.
@@ -60,3 +65,22 @@ class Rollback:
         self._cost = time.perf_counter() - start
         self._seconds = 0.0
         self._since.clear()
+
+
+def diverged(what: str, epoch: int, lr: float) -> DivergedError:
+    """The error for an epoch that went wrong."""
+    return DivergedError(
+        f"{what}; the model keeps the parameters of {f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
+        f"lower the learning rate (now {lr:g}), or standardise the features"
+    )
+
+
+def train_again(
+    session: Session,
+    data: tuple[Any, Any, Any],
+    order: Callable[[], NDArray[np.int64]],
+    rates: NDArray[np.float64],
+    place_and_drop: tuple[Place, float],
+) -> None:
+    """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
+    session.epoch(*data, order(), rates, None, *place_and_drop)

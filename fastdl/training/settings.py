@@ -15,10 +15,11 @@ import numpy as np
 from fastdl import checks, metrics
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.optimizers import Adam, Optimizer
-from fastdl.schedules import Constant, Schedule
+from fastdl.optimizers import Adam, Optimizer, optimizer_of
+from fastdl.schedules import Constant, Schedule, schedule_of
 from fastdl.training.callbacks import check_callbacks
 from fastdl.training.early_stopping import EarlyStopping
+from fastdl.training.groups import Group, check_groups
 
 
 class Settings:
@@ -38,6 +39,11 @@ class Settings:
     early_stopping: EarlyStopping | None
     class_weight: dict[int, float] | str | None
     metrics: dict[str, Callable[..., float]]
+    group_rates: dict[str, Group]
+    group_decays: dict[str, Group]
+    ntk: bool
+    decay_schedule: Schedule | None
+    dropout_schedule: Schedule | None
     rate_factor: float
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -74,12 +80,23 @@ def _optimizer(value: Any, _: Settings) -> Optimizer:
     return value
 
 
-def _schedule(value: Any, _: Settings) -> Schedule:
-    if value is None:
-        return Constant()
-    if not isinstance(value, Schedule):
-        raise InputError(f"schedule: expected an instance such as fastdl.schedules.Cosine(), got {value!r}")
-    return value
+def _schedule(name: str) -> Callable[[Any, Settings], Schedule | None]:
+    def check(value: Any, _: Settings) -> Schedule | None:
+        if value is not None and not isinstance(value, Schedule):
+            raise InputError(f"{name}: expected an instance such as fastdl.schedules.Cosine(), got {value!r}")
+        return value
+
+    return check
+
+
+def _ntk(value: Any, _: Settings) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"ntk: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def _plain_groups(value: dict[str, Group]) -> dict[str, Any]:
+    return {group: list(factor) if isinstance(factor, tuple) else factor for group, factor in value.items()}
 
 
 def _count(name: str, low: int, what: str) -> Callable[[Any, Settings], int]:
@@ -147,11 +164,13 @@ def _metrics(value: Any, settings: Settings) -> dict[str, Callable[..., float]]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its default, its check (value, settings) -> value, and how a record shows it (None: not at all)."""
+    """One setting: its default, its check (value, settings) -> value, how a record shows it (None: not at all), and what brings
+    that back into a form that the check takes."""
 
     default: Any
     check: Callable[[Any, Settings], Any]
     plain: Callable[[Any], Any] | None = lambda value: value
+    read: Callable[[Any], Any] = lambda value: value
 
 
 def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -161,23 +180,54 @@ def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 # The order is that in which they are checked: metrics before what monitors them.
 SETTINGS: dict[str, Setting] = {
     "model": Setting(..., _model, None),
-    "optimizer": Setting(None, _optimizer, lambda value: {"name": value.name, **value.hyperparameters()}),
+    "optimizer": Setting(None, _optimizer, lambda value: {"name": value.name, **value.hyperparameters()}, optimizer_of),
     "batch_size": Setting(64, _count("batch_size", 1, "the rows of a mini-batch")),
     "epochs": Setting(20, _count("epochs", 1, "the passes over the data")),
     "l2": Setting(0.0, lambda value, _: checks.number(value, "l2", 0, "the weight of the L2 penalty")),
     "seed": Setting(0, _count("seed", 0, "the seed of the shuffling")),
     "n_threads": Setting("auto", _n_threads, None),
     "callbacks": Setting((), lambda value, _: check_callbacks(value), None),
-    "schedule": Setting(None, _schedule, lambda value: value.describe()),
+    "schedule": Setting(
+        None,
+        lambda value, own: _schedule("schedule")(value, own) or Constant(),
+        lambda value: value.describe(),
+        schedule_of,
+    ),
     "clip_norm": Setting(
         None,
         lambda value, _: None if value is None else checks.positive(value, "clip_norm", "the gradient's largest norm"),
     ),
-    "dropout": Setting(0.0, _dropout, lambda value: [] if not np.any(value) else np.asarray(value).tolist()),
+    "dropout": Setting(
+        0.0,
+        _dropout,
+        lambda value: [] if not np.any(value) else np.asarray(value).tolist(),
+        lambda value: 0.0 if value == [] else value,
+    ),
     "metrics": Setting(None, _metrics, None),
-    "early_stopping": Setting(None, _early_stopping, _optional(lambda value: value.describe())),
+    "early_stopping": Setting(
+        None,
+        _early_stopping,
+        _optional(lambda value: value.describe()),
+        _optional(lambda value: EarlyStopping(**value)),
+    ),
     "class_weight": Setting(
-        None, _class_weight, lambda value: {str(k): w for k, w in value.items()} if isinstance(value, dict) else value
+        None,
+        _class_weight,
+        lambda value: {str(k): w for k, w in value.items()} if isinstance(value, dict) else value,
+        lambda value: {int(k): w for k, w in value.items()} if isinstance(value, dict) else value,
+    ),
+    "group_rates": Setting(
+        None, lambda value, own: check_groups(value, "group_rates", own.model), lambda value: _plain_groups(value)
+    ),
+    "group_decays": Setting(
+        None, lambda value, own: check_groups(value, "group_decays", own.model), lambda value: _plain_groups(value)
+    ),
+    "ntk": Setting(False, _ntk),
+    "decay_schedule": Setting(
+        None, _schedule("decay_schedule"), _optional(lambda value: value.describe()), _optional(schedule_of)
+    ),
+    "dropout_schedule": Setting(
+        None, _schedule("dropout_schedule"), _optional(lambda value: value.describe()), _optional(schedule_of)
     ),
     "rate_factor": Setting(
         1.0, lambda value, _: checks.positive(value, "rate_factor", "what the schedule's rates are multiplied by"), None

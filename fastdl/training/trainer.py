@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import functools
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastdl import checks
-from fastdl.engine import Session, State
+from fastdl.engine import Session
 from fastdl.engine import Settings as StepSettings
-from fastdl.errors import DivergedError, InputError
+from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
-from fastdl.stored import Inputs
-from fastdl.training.callbacks import EpochResult, Hooks
-from fastdl.training.chunks import Chunks, check_schedule
+from fastdl.training.callbacks import Hooks
+from fastdl.training.chunks import Chunks
 from fastdl.training.early_stopping import EarlyStopping
+from fastdl.training.epochs import learn_once, run
+from fastdl.training.groups import factors_of
 from fastdl.training.history import History
-from fastdl.training.read_ahead import blocks_of, reading_ahead
-from fastdl.training.rollback import Rollback
-from fastdl.training.rows import Rows, rows_of
+from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS, Settings
-from fastdl.training.shuffling import MANY_ROWS, Orders
-from fastdl.training.validation import Validation
+from fastdl.training.shuffling import Orders
+from fastdl.training.step_numbers import StepNumbers, check_schedules
+from fastdl.training.under_way import Data, Fit, Kept, Pending
+from fastdl.training.validation import Validation, warn_of_large_targets
 
 if TYPE_CHECKING:
     from fastdl.engine.explain import Explanation
@@ -60,6 +59,17 @@ class Trainer(Settings):
         sum); it multiplies `sample_weight`. For softmax and for one sigmoid output
     metrics : {name: function(y, predictions) -> number} of the validation data, besides fastdl's own: they come into the
         history, and early stopping can watch them. y is what `fit` was given, predictions what `model.predict` says
+    group_rates : what the learning rate is multiplied by for groups of parameters, such as {"biases": 0.1}; 1 where nothing is
+        said. The groups are "weights" and "biases" (a factor for all layers, or a list of one each), "embedding" and
+        "input_scale" (for models that have them)
+    group_decays : the same for AdamW's weight decay; usually weights decay (1) and other groups do not (0)
+    ntk : train weights as multiples of 1 / sqrt(I), where I are the inputs of their layer (NTK parametrisation; Jacot et al.,
+        2018): `MLP(init="lecun")` makes them start at deviation 1. What SGD, Momentum, RMSProp and Adam do to weight * sqrt(I) at
+        a rate r, they do to the weights themselves at r / I, r / I, r / sqrt(I) and r / sqrt(I), but for eps: so only rates are
+        changed. Weight decay keeps its strength
+    decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
+        each step
+    dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -71,7 +81,7 @@ class Trainer(Settings):
     rate_factor : the schedule's learning rates are multiplied by it (`fastdl.ReduceOnPlateau` lowers it)
 
     A second call of `fit` goes on where the first ended. A trainer can be pickled and copied: the copy has a model of its
-    own and goes on with the same bits.
+    own and goes on with the same bits. `save_checkpoint` and `from_checkpoint` do it with a file, for another process.
     """
 
     def __init__(
@@ -91,15 +101,22 @@ class Trainer(Settings):
         *,
         class_weight: Mapping[int, float] | str | None = None,
         metrics: Mapping[str, Callable[..., float]] | None = None,
+        group_rates: Mapping[str, float | Sequence[float]] | None = None,
+        group_decays: Mapping[str, float | Sequence[float]] | None = None,
+        ntk: bool = False,
+        decay_schedule: Schedule | None = None,
+        dropout_schedule: Schedule | None = None,
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():
             setattr(self, name, given.get(name, setting.default))
-        self.epochs_done = 0
+        self._epochs_done = 0
         self.history = History()
         self._stopped = False
         self._session: Session | None = None
         self._kept: Kept | None = None
+        self._fit: Fit | None = None  # under way, or interrupted
+        self._pending: Pending | None = None  # of a checkpoint: the next `fit` finishes it
         self._orders = Orders(self.seed)
 
     def fit(
@@ -135,36 +152,66 @@ class Trainer(Settings):
         self.check_again()
         model = self.model
         model.check_writable()
+        data: TrainingRows | Chunks
         if y is None:
-            data: Rows | Chunks = Chunks(X, self, sample_weight)
+            data = Chunks(X, self, sample_weight)
         else:
-            data = rows_of(model, self.class_weight, X, y, sample_weight)
-            if self.batch_size > len(data.inputs):
-                raise InputError(
-                    f"batch_size: expected at most the {len(data.inputs)} rows of X, got {self.batch_size}; "
-                    f"pass batch_size={len(data.inputs)} for full-batch training"
-                )
-        validation = None if validation_data is None else Validation(model, validation_data, self.metrics)
+            data = TrainingRows.given(model, X, y, sample_weight, self.class_weight)
+            self.check_batch_size(len(data))
+        validation = None if validation_data is None else Validation.of(model, validation_data, self.metrics)
+        if isinstance(data, TrainingRows):
+            warn_of_large_targets(model, data.own_targets)
+            model.note_names(X)
+        return self.fit_prepared(data, validation)
+
+    def check_batch_size(self, n_rows: int) -> None:
+        """Raise InputError if a batch is to have more than all `n_rows` rows."""
+        if self.batch_size > n_rows:
+            raise InputError(
+                f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
+                f"pass batch_size={n_rows} for full-batch training"
+            )
+
+    def check_watched(self, validates: bool) -> None:
+        """Raise InputError if early stopping is to watch what is not measured."""
         stopping = self.early_stopping
-        if stopping is not None and stopping.monitor != "loss" and validation is None:
+        if stopping is not None and stopping.monitor != "loss" and not validates:
             raise InputError(
                 f"early_stopping: expected validation_data to watch {stopping.monitor} on, got none; "
                 f"pass validation_data=(X, y) to fit, or monitor='loss'"
             )
+
+    def fit_prepared(
+        self, data: TrainingRows | Chunks, validation: Validation | None, watchers: Sequence[object] = ()
+    ) -> History:
+        """`fit` on data that are ready; `watchers` are told of this training as callbacks are, after them."""
+        stopping = self.early_stopping
+        self.check_watched(validation is not None)
+        whole = Data(data, validation)
+        pending = None if self._state_is_of_another else self._pending
+        if pending is not None:
+            pending.check(self, len(self.history), whole)
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
-        session.prepare(isinstance(data, Rows) and isinstance(data.inputs, SparseRows))
+        session.prepare(isinstance(data, TrainingRows) and isinstance(data.inputs, SparseRows))
         if validation is not None:
-            model.engine.prepare()
-        hooks = Hooks(self, [*self.callbacks, *([] if stopping is None else [stopping])])
-        self.history = History()
-        self._stopped = False
+            self.model.engine.prepare()
+        hooks = Hooks(self, [*self.callbacks, *watchers, *([] if stopping is None else [stopping])])
+        self.history = History() if pending is None else self.history
+        self._stopped = pending is not None and pending.fit["stopped"]
+        self._fit = Fit(self, session, whole, hooks.callbacks, pending)
+        self._pending = None
         try:
-            hooks.call("on_train_begin", self.epochs, len(data.inputs) if isinstance(data, Rows) else 0)
-            self._run(session, data, validation, hooks)
+            hooks.call("on_train_begin", self.epochs, whole.n_rows)
+            self._fit.take_up(self)
+            if pending is None or not self._stopped:
+                run(self, session, self._fit, hooks)
             hooks.call("on_train_end")
+            self._fit = None
         finally:
+            if isinstance(data, Chunks):  # no checkpoint holds its place
+                self._fit = None
             hooks.close()
         return self.history
 
@@ -176,37 +223,80 @@ class Trainer(Settings):
 
         Raises
         ------
-        InputError : as `fit`
+        InputError : as `fit`; or a training from a checkpoint has not come to its end, which `fit` finishes
         DivergedError : parameters, optimizer state and counters are those of before the call
         """
         self.check_again()
         self.model.check_writable()
-        check_schedule(self.schedule)
-        rows = rows_of(self.model, self.class_weight, X, y, sample_weight)
+        check_schedules(self)
+        if self._pending is not None and not self._state_is_of_another:
+            raise InputError(
+                "partial_fit: expected no training under way, got one from a checkpoint; finish it with fit"
+            )
+        rows = TrainingRows.given(self.model, X, y, sample_weight, self.class_weight)
+        warn_of_large_targets(self.model, rows.targets)
+        self.model.note_names(X)
         session = self._current_session()
-        session.snapshot()
-        order = np.random.default_rng((self.seed, 0, self.steps_done)).permutation(len(rows.inputs))
-        try:
-            loss, bad_batch = session.epoch(*rows, order, self._rates(-(-len(order) // self.batch_size)))
-            if bad_batch >= 0 or not checks.all_finite(self.model.parameters):
-                told = (
-                    f"the loss became {loss} in batch {bad_batch + 1}"
-                    if bad_batch >= 0
-                    else "parameters became infinite"
-                )
-                raise _diverged(told, 1, self.optimizer.lr)
-        except BaseException as error:
-            if isinstance(error, DivergedError) or not checks.all_finite(self.model.parameters):
-                session.restore()
-            raise
-        return loss
+        self._fit = self._pending = None
+        return learn_once(session, rows, StepNumbers(self, session), self.rate_factor, (self.seed, 0, self.steps_done))
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the training needs to go on to one file, for `from_checkpoint`; an old one is replaced in one go.
+
+        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch.
+
+        Raises
+        ------
+        InputError : it cannot be written, or Ctrl-C ended the training in the middle of a step
+        """
+        from fastdl.training import checkpoint_file
+
+        checkpoint_file.write(self, path)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        callbacks: Sequence[Any] | None = None,
+        metrics: Mapping[str, Callable[..., float]] | None = None,
+        schedule: Schedule | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+    ) -> Trainer:
+        """A trainer that goes on to the same bits as the one that wrote the file, with a model of its own (`trainer.model`).
+
+        If a call of `fit` was under way then, `fit` with the same data finishes it: history, early stopping and schedules go
+        on. Otherwise `fit` is a further one, as it would have been there. Settings may be changed before. No file can hold
+        code: callbacks, metrics, schedules and early stopping of classes of your own have to be given.
+
+        Raises
+        ------
+        ModelFileError : the file is missing, of another kind, truncated or altered
+        InputError : there was something of your own that is not given
+        """
+        from fastdl.training import checkpoint_file
+
+        given = {"callbacks": callbacks, "metrics": metrics, "schedule": schedule, "early_stopping": early_stopping}
+        trainer: Trainer = checkpoint_file.trainer_of(cls, checkpoint_file.read(path), given, path)
+        return trainer
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs there were in all calls of `fit` on this model."""
+        return 0 if self._state_is_of_another else self._epochs_done
 
     @property
     def steps_done(self) -> int:
         """How many steps there were in all calls of `fit` on this model."""
+        known = self._session or (self._kept and self._kept.state)
+        return 0 if known is None or self._state_is_of_another else known.steps_done
+
+    @property
+    def _state_is_of_another(self) -> bool:
+        """Whether another model has been set since the last `fit`: the next one begins anew."""
         if self._session is not None:
-            return self._session.steps_done
-        return 0 if self._kept is None else self._kept.state.steps_done
+            return self._session.parameters is not self.model.parameters
+        return self._kept is not None and self._kept.model is not self.model
 
     def stop(self) -> None:
         """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
@@ -226,91 +316,6 @@ class Trainer(Settings):
         session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
         return explain(session, self.n_threads, seconds)
 
-    # --- one training ---
-
-    def _run(
-        self,
-        session: Session,
-        data: Rows | Chunks,
-        validation: Validation | None,
-        hooks: Hooks,
-    ) -> None:
-        """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
-        model, schedule, lr, epochs = self.model, self.schedule, self.optimizer.lr, self.epochs
-        n_rows = len(data.inputs) if isinstance(data, Rows) else 0
-        n_batches = -(-n_rows // session.settings.batch_size)
-        span = self.steps_done, self.steps_done + epochs * n_batches
-        rollback = Rollback(session, hooks.may_change_model)
-        for epoch in range(1, epochs + 1):
-            start = time.perf_counter()
-            progress: Callable[[int], None] = functools.partial(hooks.call, "on_progress", epoch)
-            try:
-                if isinstance(data, Chunks):
-                    loss, bad_batch = data.epoch(session, (self.seed, self.epochs_done), self._rates, progress)
-                    n_rows = data.rows
-                else:
-                    rates = self.rate_factor * schedule.rates(lr, self.steps_done, n_batches, span)
-                    order = self._order(session, data.inputs, self.epochs_done, epoch < epochs)
-                    progress = reading_ahead(data.inputs, order, progress)
-                    loss, bad_batch = session.epoch(*data, order, rates, progress)
-                seconds = time.perf_counter() - start
-                if bad_batch >= 0:
-                    raise _diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
-                if not checks.all_finite(model.parameters):
-                    raise _diverged(f"parameters became NaN or infinite in epoch {epoch}", epoch, lr)
-                val_loss: float | None = None
-                values: dict[str, float] = {}
-                if validation is not None:
-                    val_loss, values = validation.assess(self.n_threads)
-                    if not np.isfinite(val_loss):
-                        raise _diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
-            except DivergedError:
-                self._go_back(rollback)
-                raise
-            except BaseException:  # Ctrl-C, or a callback's: what was learned in this epoch stays, if it is any good
-                if not checks.all_finite(model.parameters):
-                    self._go_back(rollback)
-                raise
-            if epoch < epochs and isinstance(data, Chunks):
-                rollback.keep()
-            elif epoch < epochs and isinstance(data, Rows):
-                order_again = functools.partial(self._order, session, data.inputs, self.epochs_done)
-                rollback.good(functools.partial(_train_again, session, data, order_again, rates), seconds)
-            self.epochs_done += 1
-            self.history.add(loss, val_loss, values, seconds)
-            hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
-            if self._stopped:
-                break
-
-    def _go_back(self, rollback: Rollback) -> None:
-        """To the end of the last good epoch; with Ctrl-C on the way, to that of an earlier one."""
-        try:
-            rollback.back()
-        finally:
-            self.epochs_done -= rollback.missing
-            self.history.forget(rollback.missing)
-
-    def _order(self, session: Session, inputs: Inputs, epoch: int, more: bool = False) -> NDArray[np.int64]:
-        """The order of the rows in the epoch that `epoch` others came before; with `more` to come, a core that is left draws
-
-        the next one meanwhile. A batch of all rows is read as it stands.
-        """
-        n_rows = len(inputs)
-        if session.settings.batch_size >= n_rows:
-            return np.arange(n_rows)
-        blocks = blocks_of(inputs)
-        order = self._orders.take(epoch, n_rows, blocks)
-        if more and n_rows >= MANY_ROWS and session.leaves_a_core:
-            self._orders.draw_next(epoch + 1, n_rows, blocks)
-        return order
-
-    # --- what a training needs besides the rows ---
-
-    def _rates(self, count: int) -> NDArray[np.float64]:
-        """The learning rates of the next steps, where the end of the training is not known."""
-        rates: NDArray[np.float64] = self.rate_factor * self.schedule.rates(self.optimizer.lr, self.steps_done, count)
-        return rates
-
     def _step_settings(self, clocked: bool = False) -> StepSettings:
         """What the settings, as they are now, say of a step."""
         return StepSettings(
@@ -322,70 +327,41 @@ class Trainer(Settings):
             self.seed,
             self.n_threads,
             clocked,
+            factors=factors_of(self.model, self.optimizer, self.group_rates, self.group_decays, self.ntk),
         )
 
     def _current_session(self) -> Session:
         """The session of the model, for the settings as they are now.
 
-        This is the one place that notices changed settings: the session makes anew what does not fit any more. With another
-        model everything starts from the beginning.
+        The one place that notices changed settings: the session makes anew what does not fit any more, all for another model.
         """
         settings, model = self._step_settings(), self.model
-        if self._session is not None and self._session.parameters is model.parameters:
-            self._session.apply(settings)
-        else:
-            if self._session is not None:
-                self._session, self.epochs_done = None, 0  # the workspaces of before go before new ones come
-            self._session = Session(model.architecture, model.parameters, settings)
-            if self._kept is not None:
-                kept, self._kept = self._kept, None
-                if kept.model is model:
-                    self._session.apply(replace(settings, optimizer=kept.optimizer))
-                    self._session.resume(kept.state)
-                    self._session.apply(settings)
-                else:
-                    self.epochs_done = 0
+        if self._state_is_of_another:  # the workspaces of before go before new ones come
+            self._session, self._kept, self._epochs_done = None, None, 0
+        if self._session is None:
+            kept, self._kept = self._kept, None
+            first = settings if kept is None else replace(settings, optimizer=kept.optimizer)
+            self._session = Session(model.architecture, model.parameters, first)
+            if kept is not None:
+                self._session.resume(kept.state)
+        self._session.apply(settings)
         if self._orders.seed != self.seed:
             self._orders = Orders(self.seed)
         return self._session
 
-    # --- copies ---
-
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders")}
-        if self._session is not None:
-            is_current = self._session.parameters is self.model.parameters  # not once another model has been set
-            model = self.model if is_current else None
-            state["_kept"] = Kept(model, self._session.settings.optimizer, self._session.state)
-        return state
+        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders", "_fit")}
+        return {**state, "_kept": self._keep()}
+
+    def _keep(self) -> Kept | None:
+        """The optimizer's state; its model is None once another one has been set."""
+        if self._session is None:
+            return self._kept
+        model = None if self._state_is_of_another else self.model
+        return Kept(model, self._session.settings.optimizer, self._session.state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = None
+        self._session = self._fit = None
         self._orders = Orders(self.seed)
-
-
-class Kept(NamedTuple):
-    """What a copy of a trainer goes on from: the session's state, and which model and optimizer it belongs to.
-
-    The model is None where the state belongs to one that the trainer no longer has.
-    """
-
-    model: MLP | None
-    optimizer: Any
-    state: State
-
-
-def _train_again(
-    session: Session, data: Rows, order: Callable[[], NDArray[np.int64]], rates: NDArray[np.float64]
-) -> None:  # fmt: skip
-    """An epoch that was good, from the state before it."""
-    session.epoch(*data, order(), rates)
-
-
-def _diverged(what: str, epoch: int, lr: float) -> DivergedError:
-    return DivergedError(
-        f"{what}; the model keeps the parameters of {f'epoch {epoch - 1}' if epoch > 1 else 'before the training'}: "
-        f"lower the learning rate (now {lr:g}), or standardise the features"
-    )

@@ -4,6 +4,7 @@ give the model that plain arrays give."""
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 import json
@@ -24,7 +25,7 @@ from fastdl.tables import data, encoded
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.preprocessor import Preprocessor
 from fastdl.tables.table import Table
-from fastdl.training.fitting import Recipe
+from fastdl.training.fitting import Blueprint
 
 N = 24
 WORDS = st.sampled_from(["red", "blue", "sea green", "a,b", 'say "hi"', "Köln", "x\ny"])
@@ -96,6 +97,10 @@ def test_encoded_rows_give_the_matrix_and_its_statistics(rng, monkeypatch):
         np.testing.assert_array_equal(found.scale[:5], expected.scale[:5])
         np.testing.assert_allclose(found.scale, expected.scale)
         np.testing.assert_array_equal(rows.matrix(expected, np.float32), expected.inputs(naive, np.dtype(np.float32)))
+        robust = dataclasses.replace(Scaling.robust(naive), clip=3.0)
+        found = rows.robust_statistics()
+        np.testing.assert_allclose([found.mean, found.scale], [robust.mean, robust.scale])
+        np.testing.assert_array_equal(rows.matrix(robust, np.float32), robust.inputs(naive, np.dtype(np.float32)))
 
 
 # What worked before
@@ -116,6 +121,7 @@ def test_clean_files_give_the_model_of_plain_arrays(tmp_path, capsys, kind):
     path.write_text("a,b,c,y\n" + "\n".join(lines) + "\n")
     options = ["--categorical", "c"] if kind == "categories" else []
     command = ["train", str(path), "--target", "y", "--hidden", "8", "--epochs", "3", "--threads", "1"]
+    command += ["--recipe", "plain"]
     assert cli.main([*command, *options, "--out", str(tmp_path / "r")]) == 0
     plain = np.column_stack([X[:, :2], np.eye(4)[colour]]) if kind == "categories" else X
     train, held_out = data.split(300, 0.2, 0)
@@ -155,7 +161,7 @@ def test_tables_of_scikit_learn_with_quirks(name):
     varying = {n for n, c in zip(names, cells.T) if len(set(c)) > 1}
     assert {n for n, kind in kinds.items() if kind == "number"} == varying
     assert loaded.targets.task == ("binary" if name == "breast_cancer" else "multiclass" if classes else "regression")
-    model = Recipe([16], "relu", 0, "float32").model(loaded)
+    model = Blueprint([16], "relu", 0, "float32").model(loaded)
     history = fastdl.Trainer(model, batch_size=min(32, len(X)), epochs=20, seed=0, n_threads=1).fit(
         *loaded.training_pair()
     )

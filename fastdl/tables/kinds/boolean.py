@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
+from fastdl.files.portable import LookupInput
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
 from fastdl.tables.text import TRUE_WORDS, polars, share, without
@@ -42,6 +45,11 @@ class BooleanColumn(Column):
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         return with_indicator(as_truth(values, self.name, findings), self.share, self.missing)
+
+    def portable(self) -> LookupInput:
+        rows = np.array([[0.0, 0.0], [1.0, 0.0], [self.share, 1.0]])[:, : len(self.feature_names)]
+        codes = {word: int(value) for word, value in _VALUES.items()}
+        return LookupInput(self.name, codes, rows, unseen=2, missing=2, lower=True)
 
     def describe(self) -> str:
         return f"{self.words[0]} or {self.words[1]}{missing_words(self.missing)}"

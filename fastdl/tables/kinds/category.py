@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.files.portable import LookupInput, one_hot_rows
 from fastdl.tables.encoded import OneHot, Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words
 from fastdl.tables.text import as_text, canonical, polars
@@ -71,10 +72,7 @@ class CategoryColumn(Column):
         """The feature of each row's category, counted from 0; the number of features where it has none."""
         cells = as_categories(values)
         width = len(self.feature_names)
-        other = len(self.categories) if self.grouped else width
-        missing = width - 1 if self.missing else width
-        known = {category: code for code, category in enumerate(self.categories)}
-        known |= dict.fromkeys(self.grouped, other)
+        known, other, missing = self._codes()
         # Each category is looked up once: the rows hold its number.
         distinct = cells.unique().drop_nulls()
         numbers = distinct.to_physical().to_numpy()
@@ -88,6 +86,18 @@ class CategoryColumn(Column):
         if rows.has_nulls():
             codes[rows.is_null().to_numpy()] = missing
         return codes
+
+    def _codes(self) -> tuple[dict[str, int], int, int]:
+        """The feature of each known category, that of all others, and that of a missing one."""
+        width = len(self.feature_names)
+        other = len(self.categories) if self.grouped else width
+        known = {category: code for code, category in enumerate(self.categories)}
+        known |= dict.fromkeys(self.grouped, other)
+        return known, other, width - 1 if self.missing else width
+
+    def portable(self) -> LookupInput:
+        known, other, missing = self._codes()
+        return LookupInput(self.name, known, one_hot_rows(len(self.feature_names)), unseen=other, missing=missing)
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         return [OneHot(self.codes(values, findings), len(self.feature_names))]

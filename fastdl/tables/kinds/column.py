@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.files.portable import Input
 from fastdl.tables.encoded import Part
 from fastdl.tables.text import listed, polars, shown
 
@@ -75,6 +76,10 @@ class Column:
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         """The column's features, for values of any type that a table can have."""
         return []
+
+    def portable(self) -> Input | None:
+        """The column as exporters see it; None for one that is left out."""
+        return None
 
     def describe(self) -> str:
         """What is known of the column, in a few words."""

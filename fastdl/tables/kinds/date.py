@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastdl.files.portable import MomentInput
 from fastdl.tables.dates import PARTS, DateFormat
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
@@ -55,6 +56,9 @@ class DateColumn(Column):
             small = part in ("year", "month", "day of week", "day of year") and median == int(median)
             parts.append(numbers.astype(np.int16) if small else numbers)
         return [*parts, times.is_null().to_numpy().astype(np.uint8)] if self.missing else parts
+
+    def portable(self) -> MomentInput:
+        return MomentInput(self.name, dict(self.medians), self.missing, self.format.pattern, self.format.prefix)
 
     def describe(self) -> str:
         parts = ", ".join(self.medians) or "always the same"

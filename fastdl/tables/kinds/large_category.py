@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.files.portable import LookupInput
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.category import as_categories, of_numbers
 from fastdl.tables.kinds.column import Column, Findings, missing_words
@@ -98,27 +99,39 @@ class LargeCategoryColumn(Column):
 
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         codes = self.codes(values, findings)
+        return [numbers[codes] for numbers in self._rows().T]
+
+    def _rows(self) -> NDArray[np.float64]:
+        """The features of each code [codes, features], that of unknown categories last."""
         frequency = np.log1p(np.array([*self.counts, 0], dtype=np.float64))
-        table = np.array([*self.means, self.prior], dtype=np.float64)
-        return [frequency[codes], *(table[codes, k] for k in range(len(self.outputs)))]
+        means = np.array([*self.means, self.prior], dtype=np.float64).reshape(len(frequency), -1)
+        return np.column_stack([frequency, means])
+
+    def portable(self) -> LookupInput:
+        known = {category: code for code, category in enumerate(self.categories)}
+        unknown = len(self.categories) + int(self.missing)
+        return LookupInput(self.name, known, self._rows(), unseen=unknown, missing=len(self.categories))
 
     def cross_fitted(self, values: pl.Series, y: NDArray[np.float64], seed: int) -> list[NDArray[np.float64]]:
         """The means for the training rows themselves: of each row the mean over the folds that it is not in."""
         codes = self.codes(values)
         fold = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
         counts, sums = self._sums(codes, y)
-        out = np.empty_like(y)
-        for k in range(FOLDS):
-            inside = fold == k
-            own_counts, own_sums = self._sums(codes[inside], y[inside])
-            rest = len(codes) - int(inside.sum())
-            prior = (y.sum(axis=0) - y[inside].sum(axis=0)) / max(rest, 1)
-            out[inside] = _smoothed(sums - own_sums, counts - own_counts, prior)[codes[inside]]
+        # Those of each fold alone: [categories, folds] and [categories, folds, outputs].
+        each = self._sums(codes * FOLDS + fold, y, FOLDS)
+        own_counts, own_sums = each[0].reshape(-1, FOLDS), each[1].reshape(-1, FOLDS, y.shape[1])
+        total, means = y.sum(axis=0), []
+        for k, size in enumerate(np.bincount(fold, minlength=FOLDS)):
+            prior = (total - y[fold == k].sum(axis=0)) / max(len(codes) - int(size), 1)
+            means.append(_smoothed(sums - own_sums[:, k], counts - own_counts[:, k], prior))
+        out = np.stack(means)[fold, codes]
         return list(out.T)
 
-    def _sums(self, codes: NDArray[np.int64], y: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Rows and sums of the targets of each category."""
-        length = len(self.categories) + int(self.missing)
+    def _sums(
+        self, codes: NDArray[np.int64], y: NDArray[np.float64], parts: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows and sums of the targets of each category, or of so many parts of each, one behind the other."""
+        length = (len(self.categories) + int(self.missing)) * parts
         counts = np.bincount(codes, minlength=length)
         sums = [np.bincount(codes, weights=column, minlength=length) for column in y.T]
         return counts, np.stack(sums, axis=1) if sums else np.zeros((length, 0))

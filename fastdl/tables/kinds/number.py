@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fastdl.files.portable import NumberInput
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings, missing_words, with_indicator
 from fastdl.tables.numbers import Style
@@ -42,6 +43,9 @@ class NumberColumn(Column):
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         numbers = as_numbers(values, self.style, self.name, findings)
         return with_indicator(numbers, self.median, self.missing)
+
+    def portable(self) -> NumberInput:
+        return NumberInput(self.name, self.median, self.missing, self.style.decimal, self.style.grouped)
 
     def describe(self) -> str:
         notes = "decimal comma" if self.style.decimal == "," else ""

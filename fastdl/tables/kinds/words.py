@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from fastdl.files.portable import WordsInput
 from fastdl.tables.encoded import Part
 from fastdl.tables.kinds.column import Column, Findings
 from fastdl.tables.text import as_text, listed, polars
@@ -49,6 +50,9 @@ class TextColumn(Column):
     def encode(self, values: pl.Series, findings: Findings) -> list[Part]:
         cells = _words(as_text(values))
         return [cells.list.contains(word).fill_null(False).to_numpy().astype(np.uint8) for word in self.words]
+
+    def portable(self) -> WordsInput:
+        return WordsInput(self.name, self.words)
 
     def describe(self) -> str:
         if not self.words:

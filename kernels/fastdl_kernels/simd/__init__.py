@@ -40,6 +40,7 @@ float64. The functions work inside `@njit` code only:
 | `select(mask, a, b)`                    | a where the mask is true, else b                                        |
 | `sqrt(v)`, `absolute(v)`, `floor(v)`    | exact                                                                   |
 | `exp(v)`, `log(v)`, `tanh(v)`, `sigmoid(v)` | at most 2 units in the last place from the exact value, NaN stays NaN |
+| `cospi(v)`, `sinpi(v)`                  | cos(πv) and sin(πv), at most 4 units in the last place off; NaN for infinity |
 | `flush_subnormals()`, `restore_mode(m)` | this thread: subnormal numbers count as 0; back to what it was          |
 | `keep_subnormals()`                     | until `flush_subnormals` is called again, they count as what they are   |
 | `hsum(v)`, `hmax(v)`                    | one number: the sum in a fixed tree order; the maximum                  |
@@ -70,9 +71,11 @@ from fastdl_kernels.simd.control import (
     restore_mode,
 )
 from fastdl_kernels.simd.mathematics import (
+    cospi,
     exp,
     log,
     sigmoid,
+    sinpi,
     tanh,
 )
 from fastdl_kernels.simd.memory import (
@@ -111,6 +114,7 @@ __all__ = [
     "absolute",
     "broadcast",
     "bytes_at",
+    "cospi",
     "exp",
     "first_lanes",
     "first_true",
@@ -142,6 +146,7 @@ __all__ = [
     "restore_mode",
     "select",
     "sigmoid",
+    "sinpi",
     "size_of",
     "sqrt",
     "store",

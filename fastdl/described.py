@@ -1,0 +1,39 @@
+"""What a model file says of a model, before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastdl import embeddings, network
+from fastdl.embeddings import PBLD
+from fastdl.errors import InputError
+from fastdl.scaling import Scaling
+
+
+def count(layers: list[int], embedding: PBLD | None, scale_inputs: bool) -> int:
+    """How many numbers a model of these sizes learns."""
+    n_in, *others = layers
+    stage = embeddings.stage_of(embedding, scale_inputs, n_in)
+    if stage is None:
+        return network.n_parameters(layers)
+    return stage.n_parameters(n_in) + network.n_parameters([stage.n_outputs(n_in), *others])
+
+
+def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str, Any]) -> None:
+    """Raise InputError unless statistics and names that a file states are as many as the model has inputs and outputs."""
+    n_in, *_, n_out = layers
+    if scaling is not None:
+        of_targets = [a for a in (scaling.y_mean, scaling.y_scale) if a is not None]
+        sizes = [(a.shape, n_in) for a in (scaling.mean, scaling.scale)] + [(a.shape, n_out) for a in of_targets]
+        if any(shape != (size,) for shape, size in sizes) or len(of_targets) == 1:
+            raise InputError(f"expected statistics of {n_in} inputs, and of {n_out} targets or none, got others")
+        if scaling.clip is not None and not 0 < scaling.clip < float("inf"):
+            raise InputError(f"scaling: expected clip above 0, got {scaling.clip}")
+    wanted = {"feature_names": (list, type(None)), "target_names": (list, type(None)), "classes": (list, type(None))}
+    for name, kinds in {**wanted, "metadata": (dict,)}.items():
+        if not isinstance(description[name], kinds):
+            raise InputError(f"{name}: expected {kinds[0].__name__}, got {type(description[name]).__name__}")
+    names = description["feature_names"]
+    if names is not None and (len(names) != n_in or not all(isinstance(name, str) for name in names)):
+        raise InputError(f"feature_names: expected {n_in} names, got {len(names)} values")
