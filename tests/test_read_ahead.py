@@ -11,10 +11,10 @@ import pytest
 
 import fastdl
 from fastdl import stored
-from fastdl.cli.commands import assess
 from fastdl.stored import StoredRows, is_mapped, picked
 from fastdl.tables import arrays, data, split
 from fastdl.training import read_ahead, shuffling
+from fastdl.training.fitting import Blueprint, assess
 from fastdl.training.read_ahead import Blocks, addresses, block_order, blocks_of
 from fastdl.training.shuffling import Orders, order_of
 
@@ -149,8 +149,6 @@ def test_large_npy_files_are_not_read(tmp_path, rng, small_limits, dtype):
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "y.npy", y)
     files = [str(tmp_path / "X.npy"), str(tmp_path / "y.npy")]
-    from fastdl.training.fitting import Recipe
-
     loaded = data.load_training(files, seed=1)
     assert "blocks of" in loaded.notes[0]
     X_train, y_train = loaded.training_pair()
@@ -158,11 +156,18 @@ def test_large_npy_files_are_not_read(tmp_path, rng, small_limits, dtype):
     assert all(is_mapped(part) for part in [*X_train, *X_held])
     assert 0.15 < len(y_held) / 4000 < 0.25
     np.testing.assert_array_equal(np.concatenate(X_train)[:, 0] > 100, y_train[:, 0] == 1)
-    model = Recipe((8,), "relu", 0, "float32").model(loaded)
+    model = Blueprint((8,), "relu", 0, "float32").model(loaded)
     whole = np.concatenate(X_train).astype(np.float64)
     np.testing.assert_allclose(model.scaling.mean, whole.mean(axis=0), rtol=1e-6)
     spread = np.sqrt(np.mean(whole.var(axis=0))) if dtype == "uint8" else np.where(whole.std(0) > 0, whole.std(0), 1)
     np.testing.assert_allclose(model.scaling.scale, spread, rtol=1e-6)
+    robust = Blueprint((8,), "relu", 0, "float32", scaling="robust", clip=3.0, embedding="pbld").model(loaded)
+    middle, quartiles = np.median(whole, axis=0), np.diff(np.quantile(whole, [0.25, 0.75], axis=0), axis=0)[0]
+    np.testing.assert_allclose(robust.scaling.mean, middle)
+    np.testing.assert_allclose(
+        robust.scaling.scale, spread if dtype == "uint8" else np.where(quartiles > 0, quartiles, 1), rtol=1e-6
+    )
+    assert robust.embedding.columns == tuple(i for i in range(30) if i != 3)
     fastdl.Trainer(model, batch_size=64, epochs=3).fit(X_train, y_train, validation_data=(X_held, y_held))
     assert assess(model, X_held, y_held) == assess(model, np.concatenate(X_held), y_held)
 

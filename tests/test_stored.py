@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,7 +46,10 @@ def numbers(rng, dtype, shape=(ROWS, COLUMNS)):
 def by_hand(X, scaling=None):
     """X in float64, standardised there."""
     X = X.astype(np.float64)
-    return X if scaling is None else (X - scaling.mean) / scaling.scale
+    if scaling is None:
+        return X
+    X = (X - scaling.mean) / scaling.scale
+    return X if scaling.clip is None else X / np.hypot(1.0, X / scaling.clip)
 
 
 def train(X, y, scaling=None, dtype="float32", **settings):
@@ -98,11 +102,13 @@ def unaligned(X):
 
 
 @pytest.mark.parametrize("dtype", NUMBER_TYPES)
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("scaled", [False, True, "clipped"])
 @pytest.mark.parametrize("model", ["float32", "float64"])
 def test_every_dtype_gives_the_bits_of_a_copy_made_by_hand(rng, read_in_place, dtype, scaled, model):
     X, y = numbers(rng, dtype), rng.integers(0, 3, ROWS)
     scaling = Scaling.of(X) if scaled else None
+    if scaled == "clipped":
+        scaling = replace(scaling, clip=0.7)
     if not scaled and X.dtype.itemsize > 2:  # numbers of 1e19 would saturate all units
         X = X % 9
     want = by_hand(X, scaling).astype(model)

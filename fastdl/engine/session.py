@@ -206,13 +206,14 @@ class Session:
         on_progress: Callable[[int], None] | None = None,
         begin: Place = START,
         dropout_factor: float = 1.0,
+        chosen: bool = False,
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
         `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or is a `step_table`. A batch of all rows is
-        read as it stands. `on_progress` is called with the rows done, between native calls. An epoch that has been begun
-        before goes on from `begin`, with the parameters and states of then. The dropout rates are multiplied by
-        `dropout_factor`.
+        read as it stands, unless the rows are `chosen`: some may be missing then and others there twice. `on_progress` is called
+        with the rows done, between native calls. An epoch that has been begun before goes on from `begin`, with the parameters
+        and states of then. The dropout rates are multiplied by `dropout_factor`.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
@@ -220,7 +221,7 @@ class Session:
         check_epoch(self.architecture, (x, y, weight), order, table, n_batches)
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
-        whole = len(order) == len(x) <= batch_size
+        whole = len(order) == len(x) <= batch_size and not chosen
         if dropout_factor != self._dropout_factor:
             self._drop(self.settings, dropout_factor)
         x, source = taken(x, whole)

@@ -48,9 +48,10 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
                 rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
                 order = order_of(trainer, session, data, trainer._epochs_done, epoch < fit.epochs)
                 progress = reading_ahead(data.inputs, order, progress)
-                loss, bad_batch = session.epoch(*arrays, order, rates, progress, place, drop)
+                where = place, drop, data.rows is not None
+                loss, bad_batch = session.epoch(*arrays, order, rates, progress, *where)
                 order_again = functools.partial(order_of, trainer, session, data, trainer._epochs_done)
-                again = functools.partial(train_again, session, arrays, order_again, rates, (place, drop))
+                again = functools.partial(train_again, session, arrays, order_again, rates, where)
             seconds = time.perf_counter() - start
             if bad_batch >= 0:
                 raise diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)

@@ -80,7 +80,7 @@ def train_again(
     data: tuple[Any, Any, Any],
     order: Callable[[], NDArray[np.int64]],
     rates: NDArray[np.float64],
-    place_and_drop: tuple[Place, float],
+    where: tuple[Place, float, bool],
 ) -> None:
     """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
-    session.epoch(*data, order(), rates, None, *place_and_drop)
+    session.epoch(*data, order(), rates, None, *where)
