@@ -135,6 +135,16 @@ def test_mutated_files(files, tmp_path, kind, name):
     assert refused > (0.2 if harmless else 0.6) * count, f"only {refused} of {count} were refused"
 
 
+@pytest.mark.parametrize("kind", ["model", "table", "checkpoint"])
+def test_a_whole_file_behind_another_beginning_is_refused(files, tmp_path, kind):
+    """Archives may have something in front of them; a file of two would be the second one without a word."""
+    data, other = files[kind]
+    for changed in (data + other, data[:700] + other, b"x" + other):
+        (tmp_path / "file").write_bytes(changed)
+        with pytest.raises(fastdl.ModelFileError, match="truncated or altered|cannot be used"):
+            load(kind, tmp_path / "file")
+
+
 @pytest.mark.parametrize("kind", ["model", "checkpoint"])
 @pytest.mark.parametrize("mutation", [bomb, deep, header], ids=lambda f: f.__name__)
 def test_memory_is_bounded_by_the_size_of_the_file(files, tmp_path, kind, mutation):

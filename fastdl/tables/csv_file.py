@@ -53,6 +53,7 @@ class CsvFile:
         named = [name for name in self.dialect.names if name]
         self.names, twice = unique_names(named)
         self._columns = [i for i, name in enumerate(self.dialect.names) if name]
+        self._plain: set[int] | None = None  # columns of plain numbers, as the last block showed
         self.notes = list(self.dialect.notes)
         self.notes += [f"left out column {i + 1}, which has no name" for i, n in enumerate(self.dialect.names) if not n]
         if twice:
@@ -179,7 +180,10 @@ class CsvFile:
         pl = polars()
         bad: dict[int, str] = {}
         wanted = [(i, n) for i, n in zip(self._columns, self.names) if columns is None or n in columns]
-        plain = self._plain_numbers(data, [i for i, n in wanted if n not in as_text])
+        candidates = [i for i, n in wanted if n not in as_text]
+        if self._plain is None or not self._plain <= set(candidates):
+            self._plain = self._plain_numbers(data, candidates)
+        plain = self._plain
         try:
             cells = self._read(data, plain)
         except pl.exceptions.PolarsError:
@@ -210,10 +214,11 @@ class CsvFile:
         except pl.exceptions.PolarsError:
             if not plain:
                 raise
+            self._plain = None  # the next block is looked at anew
             return pl.read_csv(data, **options)
 
     def _plain_numbers(self, data: bytes, candidates: Sequence[int]) -> set[int]:
-        """The columns whose first cells are numbers as computers write them."""
+        """The columns whose first cells are numbers as computers write them; those of one block are tried on the next ones."""
         pl = polars()
         if self._wishes.na_values:
             return set()

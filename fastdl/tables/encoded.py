@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,21 @@ class EncodedRows:
             )
         return out
 
+    @cached_property
+    def _first(self) -> int:
+        """Where the rows begin, if they are neighbours in order; else -1."""
+        index = self.index
+        in_order = len(index) and int(index[-1]) - int(index[0]) == len(index) - 1 and bool((np.diff(index) == 1).all())
+        return int(index[0]) if in_order else -1
+
+    def _places(self, start: int, count: int) -> slice | NDArray[np.int64]:
+        """Which rows of the table some rows are: a slice, where that will do, which gives views instead of copies."""
+        return (
+            slice(self._first + start, self._first + start + count)
+            if self._first >= 0
+            else self.index[start : start + count]
+        )
+
     def _encode(
         self,
         out: NDArray[Any],
@@ -95,7 +111,7 @@ class EncodedRows:
     def _fill(self, block: NDArray[Any], start: int, on: NDArray[Any], scaling: Scaling | None) -> None:
         """Write the rows from `start` on into a block that holds what a one-hot feature is where it is 0; `on` is what it
         is where it is 1. Other features are scaled."""
-        index = self.index[start : start + len(block)]
+        index = self._places(start, len(block))
         places = np.arange(len(block))
         at = 0
         for part in self.encoded.parts:
@@ -145,8 +161,8 @@ class EncodedRows:
     def _robust_part(self, part: Part) -> NDArray[np.float64]:
         """Median and scale [2, width] of the features of one part; those of one-hot features follow from their counts."""
         if not isinstance(part, OneHot):
-            return np.array([robust_statistics(part[self.index])]).T
-        counts = np.bincount(part.codes[self.index].astype(np.intp), minlength=part.width)[: part.width]
+            return np.array([robust_statistics(part[self._places(0, len(self))])]).T
+        counts = np.bincount(part.codes[self._places(0, len(self))].astype(np.intp), minlength=part.width)[: part.width]
         return np.array([robust_statistics_of_ones(int(count), len(self)) for count in counts]).reshape(-1, 2).T
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
@@ -156,13 +172,13 @@ class EncodedRows:
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self.encoded.parts:
                 if isinstance(part, OneHot):
-                    codes = part.codes[self.index].astype(np.intp)
+                    codes = part.codes[self._places(0, len(self))].astype(np.intp)
                     counts = np.bincount(codes, minlength=part.width)[: part.width]
                     mean = counts / n
                     squares = _sum_of_one_hot(codes, (1 - mean) * (1 - mean), (0 - mean) * (0 - mean))
                     found.append(np.array([mean, np.sqrt(squares / n), counts == n, counts > 0], dtype=np.float64))
                 else:
-                    values = part[self.index]
+                    values = part[self._places(0, len(self))]
                     middle = _sum(values) / n
                     square = _sum(values, middle)
                     found.append(np.array([[middle], [np.sqrt(square / n)], [values.min()], [values.max()]]))

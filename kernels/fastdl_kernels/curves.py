@@ -125,16 +125,15 @@ def softplus_derivative(a, alpha):
 @jit
 def gelu_value(z, alpha):
     """z P(Z < z)."""
-    tail, _ = normal_tail(z)
-    zero = like(z, 0.0)
-    low = maximum(-normal_limit(z), z)  # -infinity times 0 would be NaN
-    return select(z > zero, z * (like(z, 1.0) - tail), low * tail)
+    near = minimum(normal_limit(z), maximum(-normal_limit(z), z))  # -infinity times 0 would be NaN
+    tail, _ = normal_tail(z, near)
+    return select(z > like(z, 0.0), z - tail, tail)
 
 
 @jit
 def gelu_derivative(z, alpha):
     """P(Z < z) + z e^(-z²/2) / sqrt(2 pi), from z."""
-    tail, e = normal_tail(z)
+    tail, e = normal_tail(z, like(z, 1.0))
     below = select(z > like(z, 0.0), like(z, 1.0) - tail, tail)
     near = minimum(normal_limit(z), maximum(-normal_limit(z), z))
     return fma(near * like(z, 0.3989422804014327), e, below)
