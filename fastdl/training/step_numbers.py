@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import Session
 from fastdl.errors import InputError
-from fastdl.schedules import Schedule
+from fastdl.schedules import Constant, Schedule
 from fastdl.training.settings import Settings
 
 
@@ -37,6 +37,8 @@ class StepNumbers:
         self.lr = settings.optimizer.lr
         self._session, self._n_batches = session, n_batches
         self._span = span
+        self._known_factor: float | None = None  # what the table of steps was made for, where all epochs have the same
+        self._known: NDArray[np.float64] = np.zeros((0, 0))
         self._most_dropped = max(settings.dropout_rates, default=0.0)
         if span is None:
             check_schedules(settings)
@@ -53,8 +55,18 @@ class StepNumbers:
 
         `done` of its steps were made before.
         """
+        if rate_factor == self._known_factor:
+            return self._known, 1.0
         first = self._session.steps_done - done
+        if self._is_constant:  # making them takes longer than tiny epochs
+            numbers = self._of_steps(rate_factor, first, self._n_batches)
+            self._known_factor, self._known = rate_factor, self._session.step_table(numbers)
+            return self._known, 1.0
         return self._of_steps(rate_factor, first, self._n_batches), self._of_dropout(first)
+
+    @property
+    def _is_constant(self) -> bool:
+        return isinstance(self._schedule, Constant) and self._decay is None and self._dropout is None
 
     def of_next(self, rate_factor: float, count: int) -> NDArray[np.float64]:
         """The learning rates of the next `count` steps, or their step table."""
