@@ -141,7 +141,7 @@ def test_a_whole_file_behind_another_beginning_is_refused(files, tmp_path, kind)
     data, other = files[kind]
     for changed in (data + other, data[:700] + other, b"x" + other):
         (tmp_path / "file").write_bytes(changed)
-        with pytest.raises(fastdl.ModelFileError, match="truncated or altered|cannot be used"):
+        with pytest.raises(fastdl.ModelFileError, match=r"truncated or altered|cannot be used"):
             load(kind, tmp_path / "file")
 
 

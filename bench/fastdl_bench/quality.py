@@ -302,9 +302,7 @@ def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) 
             continue
         cells = []
         for peer in peers:
-            errors = [r["error"] for r in results[name][peer]]
-            seconds = np.mean([r["seconds"] for r in results[name][peer]])
-            cells.append(f"{_digits(np.mean(errors))} ({_duration(seconds)})")
+            cells.append(_digits(float(np.mean([r["error"] for r in results[name][peer]]))))
         measure = "log loss" if {**TABLES, **KEPT_ASIDE}[name].classes else "RMSE"
         lines.append(f"| {name}, {measure} | " + " | ".join(cells) + " |")
     if means:
@@ -320,16 +318,16 @@ def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) 
 
 
 def _digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    """Three digits: `539`, `56.4`, `0.0486`."""
+    if math.isnan(value):
+        return "fails"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _mean_ratio(known: Sequence[dict[str, Any]], peer: str) -> float:
-    """The geometric mean of a peer's errors over LightGBM's."""
-    return _geometric([a["error"] / b["error"] for found in known for a, b in zip(found[peer], found[REFERENCE])])
+    """The geometric mean of a peer's errors over LightGBM's, without tables that a peer fails on."""
+    ratios = [a["error"] / b["error"] for found in known for a, b in zip(found[peer], found[REFERENCE])]
+    return _geometric([ratio for ratio in ratios if not math.isnan(ratio)])
 
 
 def publish(results: dict[str, Any], folder: Path) -> None:
