@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from fastdl.training.callbacks import Callback, EpochResult
     from fastdl.training.checkpoint import Checkpoint
     from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau
+    from fastdl.training.health import HealthWatch
     from fastdl.training.history import History
+    from fastdl.training.live import LiveCurves
     from fastdl.training.many import fit_many
     from fastdl.training.pool import FitResult, ManyProgress
     from fastdl.training.trackers import MLflow, TensorBoard
@@ -54,10 +56,12 @@ __all__ = [
     "EpochResult",
     "FileChunks",
     "FitResult",
+    "HealthWatch",
     "History",
     "Huber",
     "InputError",
     "LeakyReLU",
+    "LiveCurves",
     "MLPClassifier",
     "MLPRegressor",
     "MLflow",
@@ -103,7 +107,9 @@ _MODULES = {
     "fastdl.tables.model": ["TableModel"],
     "fastdl.training.checkpoint": ["Checkpoint"],
     "fastdl.training.early_stopping": ["EarlyStopping", "ReduceOnPlateau"],
+    "fastdl.training.health": ["HealthWatch"],
     "fastdl.training.history": ["History"],
+    "fastdl.training.live": ["LiveCurves"],
     "fastdl.training.many": ["fit_many"],
     "fastdl.training.pool": ["FitResult", "ManyProgress"],
     "fastdl.training.trackers": ["MLflow", "TensorBoard"],

@@ -1,14 +1,15 @@
-"""What a model file says of a model, before it is believed."""
+"""What is said of a model: by its file, before that is believed, and in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from fastdl import embeddings, network
+from fastdl import embeddings, html, network
 from fastdl.embeddings import PBLD
 from fastdl.errors import InputError
 from fastdl.scaling import Scaling
+from fastdl.wording import plural
 
 
 def count(layers: list[int], embedding: PBLD | None, scale_inputs: bool) -> int:
@@ -37,3 +38,23 @@ def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str,
     names = description["feature_names"]
     if names is not None and (len(names) != n_in or not all(isinstance(name, str) for name in names)):
         raise InputError(f"feature_names: expected {n_in} names, got {len(names)} values")
+
+
+def input_stage(model: Any) -> str:
+    """What becomes of inputs before the first layer: `PBLD, scaled`, or nothing."""
+    return ", ".join([*(["PBLD"] if model.embedding is not None else []), *(["scaled"] if model.scale_inputs else [])])
+
+
+def as_html(model: Any) -> str:
+    """A table of the layers, and the names of what goes in and comes out."""
+    units = [*(a.name for a in model.activations), model.output]
+    rows: list[tuple[object, ...]] = [
+        (i + 1, f"{w.shape[0]:,} × {w.shape[1]:,}", f"{w.size + b.size:,}", unit)
+        for i, (w, b, unit) in enumerate(zip(model.weights, model.biases, units))
+    ]
+    if model.input_stage is not None:
+        rows.insert(0, ("inputs", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model)))
+    title = f"{type(model).__name__}, {plural(model.n_parameters, 'parameter')} in {model.dtype}"
+    shown = {"features": model.feature_names, "targets": model.target_names, "classes": model.classes}
+    names = {what: ", ".join(map(str, found[:20])) for what, found in shown.items() if found}
+    return html.table(("layer", "weights", "parameters", "activation"), rows, title) + html.pairs(names)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastdl import checks, frames, sparse, stored
 from fastdl.errors import InputError
 from fastdl.scaling import Scaling
+from fastdl.sparse import SparseRows
 from fastdl.stored import Inputs, StoredRows
 
 # Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
@@ -60,6 +61,12 @@ def taken(X: Any, form: Form, name: str = "X") -> tuple[Inputs, str]:
         rows = form.scaling.inputs(rows, form.dtype)
     with np.errstate(over="ignore"):
         return np.require(rows, form.dtype, PLAIN), f"{name} as {form.dtype}"
+
+
+def array_of(inputs: Inputs) -> NDArray[Any]:
+    """Dense inputs in memory of their own, or as they are, if they are an array already: for few rows."""
+    assert not isinstance(inputs, SparseRows)
+    return inputs.array() if isinstance(inputs, StoredRows) else inputs
 
 
 def _sparse(X: Any, form: Form, name: str) -> Inputs:

@@ -372,6 +372,10 @@ class MLP(Exports):
         model.metadata = description["metadata"]
         return model
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the layers, and what goes in and comes out."""
+        return described.as_html(self)
+
     def __repr__(self) -> str:
         names = [a.name for a in self.activations]
         shown = repr(names[0]) if len(set(names)) == 1 else repr(names)

@@ -18,6 +18,7 @@ FASTDL_ROOMS = {
     "entry": ["__main__"],
     "estimators": ["estimators", "estimators.*"],  # above the command line, which has to work without scikit-learn
     "cli": ["cli", "cli.*"],
+    "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
     "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs"],
@@ -35,7 +36,7 @@ FASTDL_ROOMS = {
         "embeddings",
     ],
     "checks": ["checks", "frames", "sparse", "stored"],
-    "words": ["errors", "suggest", "_version"],
+    "words": ["errors", "suggest", "wording", "html", "_version"],
 }
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],

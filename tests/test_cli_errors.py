@@ -12,7 +12,7 @@ import pytest
 import fastdl
 from fastdl import __main__ as entry
 from fastdl import cli
-from fastdl.cli import commands
+from fastdl.cli import commands, runs
 
 FAST = ["--hidden", "4", "--epochs", "2", "--threads", "1"]
 
@@ -254,7 +254,7 @@ def test_missing_matplotlib_is_no_failure(capsys, monkeypatch, tmp_path):
     assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
     captured = capsys.readouterr()
     assert captured.err.count('pip install "fastdl[plot]"') == 1
-    assert "model.fastdl, history.csv, config.json\n" in captured.out
+    assert "model.fastdl, history.csv, config.json, report.html, report.json\n" in captured.out
     assert not Path("r/curves.png").exists()
 
 
@@ -266,9 +266,7 @@ def test_a_picture_that_fails_costs_nothing_else(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(commands.curves, "draw", broken)
     assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
     assert "the learning curves are not drawn (RuntimeError: no fonts)" in capsys.readouterr().err
-    assert sorted(p.name for p in Path("r").iterdir()) == [
-        "checkpoint.fastdl", "config.json", "history.csv", "model.fastdl",
-    ]  # fmt: skip
+    assert sorted(p.name for p in Path("r").iterdir()) == sorted({*runs.FILES} - {runs.CURVES})
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])

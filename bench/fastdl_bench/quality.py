@@ -307,13 +307,13 @@ def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) 
         lines.append(f"| {name}, {measure} | " + " | ".join(cells) + " |")
     if means:
         for title, group in (
-            ("as those were by which defaults were chosen", TABLES),
+            ("by which defaults were chosen", TABLES),
             ("that were kept aside", KEPT_ASIDE),
         ):
             known = [results[name] for name in group if name in results]
             if known:
                 ratios = [f"{_mean_ratio(known, peer):.2f}×" for peer in peers]
-                lines.append(f"| {len(known)} tables {title}: of LightGBM's error | " + " | ".join(ratios) + " |")
+                lines.append(f"| {len(known)} tables {title}, of LightGBM's error | " + " | ".join(ratios) + " |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The command line: train, tune, resume, predict, evaluate, inspect, export and bench.
+"""The command line: train, tune, resume, predict, evaluate, inspect, report, export and bench.
 
 Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by
 SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
@@ -108,7 +108,7 @@ def _options(
 
 
 def _train(**given: Any) -> None:
-    """Train a model on a data set: it ends up in a folder with history.csv, config.json and curves.png.
+    """Train a model on a data set: it ends up in a folder with history.csv, config.json, curves.png and report.html.
 
     [cyan]fastdl train digits[/]
 
@@ -230,11 +230,35 @@ def evaluate(
 
 
 @app.command()
-def inspect(model: ModelPath) -> None:
+def inspect(
+    model: ModelPath,
+    html: Annotated[str | None, typer.Option(help="Write it as a page to this file instead.", metavar="FILE")] = None,
+) -> None:
     """Print what a model file holds: layers, features, classes, and how it was trained."""
     from fastdl.cli import commands
 
-    commands.inspect(model, _output())
+    commands.inspect(model, _output(), html)
+
+
+@app.command()
+def report(
+    run: Annotated[list[str], typer.Argument(metavar="RUN", help="The folder of a run; or several, side by side.")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="File for the page.", metavar="FILE", show_default="RUN/report.html; comparison.html of several runs"
+        ),
+    ] = None,
+) -> None:
+    """Make the page of a run again, or one that shows several runs side by side.
+
+    [cyan]fastdl report runs/diamonds-1 runs/diamonds-2[/]
+
+    The page is one file that asks nothing of the network; its path goes to stdout.
+    """
+    from fastdl.cli import pages
+
+    print(pages.report(run, out))
 
 
 @app.command()
@@ -286,6 +310,6 @@ def bench(
     Each library trains in a process of its own, by turns; that all learn the same is checked first.
     """
     options = dict(locals())
-    from fastdl.cli import commands
+    from fastdl.cli import benchmark
 
-    commands.bench(commands.BenchOptions(**options), _messages())
+    benchmark.bench(benchmark.BenchOptions(**options), _messages())

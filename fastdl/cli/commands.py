@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import checkpoints, columns, curves, ensembles, runs, signals, wording
+from fastdl.cli import checkpoints, columns, curves, ensembles, pages, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
@@ -37,6 +36,7 @@ from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
 from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
+from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
 from fastdl.tables.ensemble import Ensemble
 from fastdl.tables.loading import load
@@ -45,6 +45,7 @@ from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
 from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
+from fastdl.training.health import HealthWatch
 from fastdl.training.history import History
 from fastdl.training.recipes import Facts
 from fastdl.training.trainer import Trainer
@@ -80,17 +81,21 @@ def train(
         trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer, typed.recipe)
     columns.show(messages, loaded)
-    _warm_up(trainer, messages, live)
+    _warm_up(trainer, messages, live, options.health)
+    told = ""
     if options.explain:
         with _status(messages, live, "measuring"):
-            told = trainer.explain()
+            told = str(trainer.explain())
         messages.print(f"{told}\n", markup=False)
 
-    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+    job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, told=told)
     with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
         runs.write_extras(folder, extras or {})
         if options.ensemble > 1 or options.folds:
-            return ensembles.train(options, loaded, wanted, blueprint, trainer_of, messages, output, live, folder)
+            command = typed.command()
+            return ensembles.train(
+                options, loaded, wanted, blueprint, trainer_of, messages, output, live, folder, command
+            )
         return _train(job, folder, messages, output, live)
 
 
@@ -108,6 +113,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         trainer = kept.trainer
         if epochs is not None and epochs < max(1, kept.done):
             raise OptionError(f"--epochs: expected at least the {kept.done} epochs that are done, got {epochs}")
+        extended = epochs is not None and epochs != trainer.epochs
         trainer.epochs = trainer.epochs if epochs is None else epochs
         if (kept.stopped or kept.done >= trainer.epochs) and runs.is_written(folder):
             why = (
@@ -128,15 +134,20 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         wording.plan(messages, loaded, trainer.model, trainer, typed.recipe)
         batches = f" and {wording.plural(kept.batches, 'batch')}" if kept.batches else ""
         messages.print(f"going on after {wording.plural(kept.done, 'epoch')}{batches}\n", markup=False)
-        _warm_up(trainer, messages, live)
+        _warm_up(trainer, messages, live, options.health)
         blueprint, trainer_of = blueprint_of(options, trainer.class_weight)
-        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer)
+        job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, extended)
         return _train(job, folder, messages, output, live)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is ready: options as typed and as filled in, data, trainer; the rest is for cross-validation."""
+    """A training that is ready: options as typed and as filled in, data, and trainer.
+
+    wanted, folds, blueprint, trainer_of : for cross-validation
+    extended : the schedule was another one at the beginning
+    told : what `--explain` has said
+    """
 
     typed: TrainOptions
     options: FilledOptions
@@ -146,6 +157,8 @@ class Job:
     blueprint: fitting.Blueprint
     trainer_of: Callable[[MLP, int], Trainer]
     trainer: Trainer
+    extended: bool = False
+    told: str = ""
 
 
 def _train(job: Job, folder: Path, messages: Console, output: Console, live: bool) -> int:
@@ -159,22 +172,28 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.typed, loaded), say)
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
+    watch = HealthWatch() if options.health else None
     code = 0
     start = time.perf_counter()
     try:
-        with Progress(messages, live) as progress:
-            trainer.callbacks.extend((progress, keeper))
+        with (
+            pages.live(options.watch, loaded.name, model.output, messages) as shown,
+            Progress(messages, live) as progress,
+        ):
+            trainer.callbacks.extend((progress, *shown, *([] if watch is None else [watch]), keeper))
             trainer.fit(X, y, validation_data=held_out)
     except KeyboardInterrupt as error:
         code = signals.exit_code(error)
         keeper.rescue()
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
+    if watch is not None:
+        watch.look(trainer, loaded)
     if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
-    temperature = None
-    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+    temperature, folds = None, None
+    if held_out is not None and settings_in(options.set)["calibrate"]:
         temperature = fitting.calibrate(model, *held_out)
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}
@@ -184,6 +203,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
             members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds)
             members.fit()
             found = members.out_of_fold()
+            folds = Folds(found, *members.a_fold())
             validation = found.metrics
         if options.interval is not None:
             fitting.give_interval(model, found.averaged, loaded.targets.y[found.rows], options.interval, options.seed)
@@ -200,6 +220,13 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     messages.print()
     runs.write(folder, model, trainer.history, config)
     _draw(folder, loaded.name, trainer.history, validation, messages)
+    if options.report:
+        with _status(messages, live, "making the page of the run"):
+            run = Finished(loaded, model, trainer, trainer.history, config, job.typed.command())
+            run = replace(run, watch=watch, folds=folds, one_schedule=not job.extended, told=job.told)
+            pages.write(folder, run, messages)
+    if watch is not None and watch.seen:
+        messages.print(f"\n{watch.seen[-1]}\n", markup=False)
     _summarise(output, folder, trainer, record, validation, seconds, len(loaded.train))
     if code and (folder / runs.CHECKPOINT).exists():
         say(f"fastdl resume {folder} goes on from here")
@@ -240,6 +267,9 @@ def check(typed: TrainOptions) -> None:
     check_task(options.task)
     one_of("--dtype", options.dtype, DTYPES)
     check_numbers(options, typed)
+    for name in ("health", "watch"):
+        if getattr(options, name) and (options.ensemble > 1 or options.folds):
+            raise OptionError(f"--{name}: expected a training of one model, got --ensemble or --folds; leave it out")
 
 
 def _load(
@@ -266,9 +296,12 @@ def _load(
     return loaded, wanted, folds
 
 
-def inspect(model_path: str, output: Console) -> None:
-    """Print what a model file holds."""
+def inspect(model_path: str, output: Console, html: str | None = None) -> None:
+    """Print what a model file holds, or write it as a page to the file `html`."""
     model = load(model_path)
+    if html is not None:
+        pages.inspection(model, model_path, html, ensembles.told(model))
+        return
     if isinstance(model, Ensemble):
         ensembles.inspection(output, model, model_path)
     else:
@@ -292,56 +325,24 @@ def export(model_path: str, out: str, messages: Console) -> None:
     messages.print(f"wrote {escape(out)}: {exports.EXPORTS[Path(out).suffix.lower()].what}")
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """The options of `fastdl bench`, by their names on the command line; None is "not given"."""
-
-    model: str
-    batch: int
-    activation: str
-    peers: str | None
-    threads: int | None
-    quick: bool
-    json: str | None
-
-
-def bench(options: BenchOptions, messages: Console) -> None:
-    """Measure the training of a network here, against the libraries that are installed, and print the answer."""
-    from fastdl_bench import model, show
-    from fastdl_bench.protocol import PeerError
-    from fastdl_bench.versions import UsageError
-
-    def say(text: str) -> None:
-        messages.print(escape(text))
-
-    try:
-        workload = model.workload_of(options.model, options.batch, options.activation)
-        threads = model.check_threads(options.threads)
-        names = model.libraries(options.peers, say)
-        result = model.run(workload, names, threads, model.QUICK if options.quick else model.NORMAL, say)
-    except UsageError as error:
-        raise OptionError(str(error)) from error
-    except PeerError as error:
-        raise InputError(f"the measurement failed: {error}") from error
-    if options.json is not None:
-        with atomic_write(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
-    show.show(result)
-    print(model.summary(result))
-
-
-def _warm_up(trainer: Trainer, messages: Console, live: bool) -> None:
+def _warm_up(trainer: Trainer, messages: Console, live: bool, health: bool) -> None:
     """Have the kernels compiled or loaded, by training a tiny model of the same kind, before the clock runs."""
     model = trainer.model
-    n_out = 2
-    tiny = MLP([1, 1, n_out], output=model.output, dtype=model.dtype.name)
+    n_out = model.layers[-1] if isinstance(model.loss.parameter, tuple) else 2
+    embedding = None if model.embedding is None else replace(model.embedding, columns=None)
+    tiny = MLP(
+        [1, *(1 for _ in model.activations), n_out], model.activations, model.output, dtype=model.dtype.name,
+        loss=model.loss, embedding=embedding, scale_inputs=model.scale_inputs,
+    )  # fmt: skip
     X = np.linspace(-1, 1, 4)[:, None]
     y: NDArray[Any] = np.array([0, 1, 0, 1]) if model.output == "softmax" else np.eye(4)[:, :n_out]
     start = time.perf_counter()
     with _status(messages, live, "preparing the kernels: compiled once on a machine, then kept"):
-        Trainer(tiny, replace(trainer.optimizer, lr=1e-3), 2, 1, trainer.l2, 0, trainer.n_threads).fit(
-            X, y, validation_data=(X, y)
-        )
+        short = Trainer(tiny, replace(trainer.optimizer, lr=1e-3), 2, 1, trainer.l2, 0, trainer.n_threads)
+        short.dropout, short.clip_norm = trainer.dropout, trainer.clip_norm
+        short.fit(X, y, validation_data=(X, y))
+        if health:
+            short.health()
     seconds = time.perf_counter() - start
     if seconds > 3:
         messages.print(f"prepared the kernels in {wording.duration(seconds)}; they are kept for the next runs\n")

@@ -15,10 +15,11 @@ from rich.markup import escape
 
 from fastdl import metrics
 from fastdl.calibration import Interval
-from fastdl.cli import runs, wording
+from fastdl.cli import pages, runs, wording
 from fastdl.cli.options import option_error
 from fastdl.cli.recipe import settings_in
 from fastdl.cli.train_options import FilledOptions
+from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
 from fastdl.tables.ensemble import Ensemble
 from fastdl.training import fitting
@@ -36,8 +37,9 @@ def train(
     output: Console,
     live: bool,
     folder: Path,
+    command: str,
 ) -> int:
-    """Train all models, write the run into its folder, and return the exit code."""
+    """Train all models, write the run into its folder, and return the exit code; `command` is what was typed."""
     with option_error("--"):
         members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0)
     count = len(members.trainers)
@@ -60,7 +62,7 @@ def train(
     found = members.out_of_fold() if members.folds and not interrupted else None
     held_out = loaded.validation_pair()
     model = members.ensemble() if found is None else members.ensemble(found.temperature)
-    if held_out is not None and settings_in(options.set)["calibrate"] and model.output != "linear":
+    if held_out is not None and settings_in(options.set)["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
     y = loaded.targets.y
@@ -87,6 +89,9 @@ def train(
     config = runs.configuration(loaded, first.model, first, record, asdict(options), seconds)
     messages.print()
     runs.write(folder, model, members.history, config)
+    if options.report:
+        folds = None if found is None else Folds(found, *members.a_fold())
+        pages.write(folder, Finished(loaded, model, first, members.history, config, command, folds=folds), messages)
     facts = {}
     if validation:
         spread = {} if found is None else found.spread
@@ -112,7 +117,7 @@ def _folds(count: int) -> str:
 def with_spread(values: Mapping[str, float], spread: Mapping[str, float]) -> str:
     """Several metrics in one line: `accuracy 97.77 % ± 0.52 %   log loss 0.0831 ± 0.0101`."""
     texts = []
-    for name, value in values.items():
+    for name, value in wording.shown(values).items():
         text = f"{wording.LABELS.get(name, name)} {wording.metric(name, value)}"
         texts.append(f"{text} ± {wording.metric(name, spread[name])}" if name in spread else text)
     return "   ".join(texts)

@@ -22,6 +22,7 @@ from fastdl.errors import DivergedError, InputError, OptionError
 from fastdl.files.atomic import atomic_write, remove_unfinished
 from fastdl.files.lock import locked
 from fastdl.model import MODEL_FILE
+from fastdl.report.data import CONFIG, DATA, HISTORY
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, HISTORY, CONFIG, CURVES, TRIALS = MODEL_FILE, "history.csv", "config.json", "curves.png", "trials.csv"
-RESULTS = (MODEL, HISTORY, CONFIG, CURVES)
+MODEL, CURVES, REPORT, TRIALS = MODEL_FILE, "curves.png", "report.html", "trials.csv"
+RESULTS = (MODEL, HISTORY, CONFIG, CURVES, REPORT, DATA)
 """What `fastdl train` leaves when it is done; `fastdl tune` leaves `TRIALS` besides."""
 FILES = (*RESULTS, CHECKPOINT)
 
@@ -145,7 +146,8 @@ def write(folder: Path, model: MLP | Ensemble, history: History, config: Mapping
         model.save(folder / MODEL)
         with atomic_write(folder / HISTORY) as file:
             file.write(history_csv(history).encode())
-        (folder / CURVES).unlink(missing_ok=True)
+        for old in (CURVES, REPORT, DATA):  # those of a run that is replaced
+            (folder / old).unlink(missing_ok=True)
         with atomic_write(folder / CONFIG) as file:
             file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     except (InputError, OSError) as error:

@@ -7,6 +7,7 @@ The command line's parameters are made of them (`app`), and what they say of the
 from __future__ import annotations
 
 import inspect
+import shlex
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
 
@@ -218,12 +219,50 @@ class TrainOptions:
         bool,
         typer.Option("--explain", help="Say how the training uses this machine.", rich_help_panel=TRAINING),
     ] = False
+    health: Annotated[
+        bool,
+        typer.Option(
+            "--health",
+            help="Look after the layers in training: dead units, norms, steps; the page shows it.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Serve the curves on 127.0.0.1 while it trains; the address is shown.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False
     out: Annotated[
         str | None, _option(RESULT, "Folder for the run.", "DIR", show_default="runs/NAME-N, the next free N")
     ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Replace the run that --out holds.", rich_help_panel=RESULT)
     ] = False
+
+    report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Make the run's page, report.html.", rich_help_panel=RESULT),
+    ] = True
+
+    def command(self) -> str:
+        """The command line that these options came from, for a shell: what differs from the defaults."""
+        words: list[str] = []
+        for f in fields(TrainOptions)[1:]:
+            value, name = getattr(self, f.name), "--" + f.name.replace("_", "-")
+            if value == _default(f):
+                continue
+            if isinstance(value, bool):
+                words.append(name if value else "--no-" + name[2:])
+                continue
+            for text in map(str, value if isinstance(value, list) else [value]):
+                words += [f"{name}={text}"] if text.startswith("-") else [name, text]
+        files = ["--", *self.data] if any(name.startswith("-") for name in self.data) else self.data
+        return shlex.join(
+            ["fastdl", "train", *words, *files] if files != self.data else ["fastdl", "train", *files, *words]
+        )
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fastdl import checks
 from fastdl.cli import commands, runs, wording
-from fastdl.cli.options import dropout_shares, option_error, settings_of, table_options
+from fastdl.cli.options import dropout_shares, optimizer_of, option_error, table_options
 from fastdl.cli.recipe import filled, settings_in
 from fastdl.cli.train_options import TuneOptions
 from fastdl.errors import InputError, OptionError
@@ -59,7 +59,7 @@ def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
         trainer.early_stopping = None
         return trainer
 
-    rate = settings_of(options, len(hidden), settings_in(options.set))["optimizer"].lr
+    rate = optimizer_of(options, settings_in(options.set)).lr
     first = Candidate(tuple(hidden), rate, max(dropout_shares(options.dropout, len(hidden)), default=0.0))
     search = Search(part, blueprint, trainer_of, draw(first, trials, options.seed), options.epochs)
     messages.print(

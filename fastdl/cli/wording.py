@@ -1,8 +1,7 @@
-"""What the command line says: numbers for people, the plan of a training, its summary, and a model's table."""
+"""What the command line says: the plan of a training, and a model's table; numbers as `fastdl.wording` writes them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,85 +11,31 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fastdl.described import input_stage
 from fastdl.tables import tasks
+from fastdl.wording import LABELS, duration, metric, metrics, naive, number, plural, rate, shown
 
 if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.tables.data import TrainingData
     from fastdl.training.trainer import Trainer
 
-LABELS = {
-    "loss": "loss",
-    "val_loss": "val loss",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auc": "AUC",
-    "log_loss": "log loss",
-    "f1": "F1",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
-}
-"""How metrics are written for people."""
-
-
-def number(value: float) -> str:
-    """Four significant digits, with thousands separated: 0.04217, 4.217, 4,217."""
-    if not math.isfinite(value):
-        return str(value)
-    if value == 0:
-        return "0"
-    size = math.floor(math.log10(abs(value)))
-    if size < -4 or size > 8:
-        return f"{value:.3e}"
-    return f"{value:,.{max(0, 3 - size)}f}"
-
-
-def metric(name: str, value: float) -> str:
-    """The value of a metric or loss: accuracy in percent, R² and usual losses with four decimals."""
-    if name in ("accuracy", "balanced_accuracy"):
-        return f"{100 * value:.2f} %"
-    # Losses stand below each other in tables: in each line as wide, and as many decimals while that shows enough.
-    if "loss" in name and 0 < abs(value) < 0.001:
-        return f"{value:.1e}"
-    return f"{value:.4f}" if name in ("r2", "auc", "f1") or ("loss" in name and abs(value) < 1000) else number(value)
-
-
-def metrics(values: Mapping[str, float]) -> str:
-    """Several metrics in one line: `accuracy 97.77 %   log loss 0.08312`; a loss of smoothed labels says less beside that."""
-    shown = {name: value for name, value in values.items() if name != "loss" or "log_loss" not in values}
-    return "   ".join(f"{LABELS.get(name, name)} {metric(name, value)}" for name, value in shown.items())
-
-
-def naive(output: str, values: Mapping[str, float]) -> str:
-    """The metrics of the naive answer, and what it is."""
-    return f"{metrics(values)}   (always {'the mean' if output == 'linear' else 'the most frequent class'})"
-
-
-def rate(rows_per_second: float) -> str:
-    """Rows per second: `812`, `81.2 k`, `1.23 M`."""
-    for limit, unit in ((1e6, " M"), (1e3, " k")):
-        if rows_per_second >= limit:
-            scaled = rows_per_second / limit
-            return f"{scaled:.{max(0, 2 - math.floor(math.log10(scaled)))}f}{unit}"
-    return f"{rows_per_second:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """A time: `0.42 s`, `42 s`, `4 min 02 s`, `1 h 04 min`."""
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 row`, `1,797 rows`, `2 classes`."""
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+__all__ = [
+    "LABELS",
+    "duration",
+    "facts",
+    "inspection",
+    "metric",
+    "metrics",
+    "naive",
+    "number",
+    "plan",
+    "plural",
+    "print_pairs",
+    "rate",
+    "shape",
+    "shown",
+]
 
 
 def shape(model: MLP) -> str:
@@ -176,7 +121,7 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("activation")
     units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
     if model.input_stage is not None:
-        layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", _stage(model))
+        layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         last = i == len(model.weights) - 1
         layers.add_row(
@@ -186,22 +131,22 @@ def inspection(console: Console, model: MLP, path: str) -> None:
             f"{weight.size + bias.size:,}",
             model.output if last else units[i],
         )
-    facts = {
+    print_pairs(console, facts(model, path))
+    console.print(layers, soft_wrap=False)
+    if model.feature_names:
+        console.print(_features(model, model.feature_names), soft_wrap=False)
+
+
+def facts(model: MLP, path: str) -> dict[str, str]:
+    """What a model is for, what goes in and comes out, and how it was trained."""
+    found = {
         "model": path,
         "task": str(model.metadata.get("task", "not stated")),
         "inputs": f"{plural(model.layers[0], 'feature')}, {_scaling(model)}",
         "outputs": _outputs(model),
         "numbers": str(model.dtype),
     }
-    print_pairs(console, facts | _training(model))
-    console.print(layers, soft_wrap=False)
-    if model.feature_names:
-        console.print(_features(model, model.feature_names), soft_wrap=False)
-
-
-def _stage(model: MLP) -> str:
-    """`PBLD, scaled`."""
-    return ", ".join([*(["PBLD"] if model.embedding is not None else []), *(["scaled"] if model.scale_inputs else [])])
+    return found | _training(model)
 
 
 def _scaling(model: MLP) -> str:
@@ -217,8 +162,8 @@ def _outputs(model: MLP) -> str:
     names = ", ".join(model.target_names or [])
     of = f" of {names}" if names else ""
     if model.classes is not None:
-        shown = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
-        return f"{plural(len(model.classes), 'class')}{of}: {shown}"
+        listed = ", ".join(map(str, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
+        return f"{plural(len(model.classes), 'class')}{of}: {listed}"
     if model.output == "softmax":
         return f"{plural(model.layers[-1], 'class')}{of}: 0 to {model.layers[-1] - 1}"
     what = "target" if model.output == "linear" else "label"

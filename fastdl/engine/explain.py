@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl import html
 from fastdl.engine import structs
 from fastdl.engine.session import Session
 from fastdl.engine.thread_tuner import WORK_PER_PHASE
@@ -52,6 +53,10 @@ class Explanation:
     def share_of_peak(self) -> float:
         """gflops / peak_gflops."""
         return self.gflops / self.peak_gflops
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the lines that `print` writes as a table."""
+        return html.table((), [line.split(maxsplit=1) for line in str(self).splitlines()])
 
     def __str__(self) -> str:
         shares = ", ".join(

@@ -159,7 +159,7 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
     where they are not, results mean nothing.
     """
     nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0))
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
@@ -199,7 +199,7 @@ def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, 
 def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
     """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
     values)."""
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0))
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (

@@ -154,6 +154,7 @@ class Source(NamedTuple):
     """Dense rows that are converted, and scaled, as they are read: see `source`. No parts: there is nothing of this.
 
     parts [n_parts, PART_COLUMNS] : where they lie. shift, scale [columns] : x becomes x' = (x - shift) / scale; null: x stays x.
+    inverse [columns] : 1 / scale, by which a division is faster, where it may be used; or null
     clip [columns] : x' becomes x' / sqrt(1 + (x' / clip)^2); null: it stays
     """
 
@@ -161,6 +162,7 @@ class Source(NamedTuple):
     n_parts: Any
     shift: Any
     scale: Any
+    inverse: Any
     clip: Any
 
 
@@ -255,7 +257,7 @@ BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
-SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS, NUMBERS), Source)
+SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS, NUMBERS, NUMBERS), Source)
 
 
 def _named(kind: type, *members: types.Type) -> types.Type:
@@ -363,12 +365,13 @@ def sparse_of(arrays):
 
 @jit
 def source_of(arrays):
-    """`Source` of its arrays (parts, shift, scale, clip); those that are not wanted are empty."""
-    parts, shift, scale, clip = arrays
+    """`Source` of its arrays (parts, shift, scale, inverse, clip); those that are not wanted are empty."""
+    parts, shift, scale, inverse, clip = arrays
     nothing = null(1.0)
     return Source(
         pointer(parts, 0), parts.shape[0], pointer(shift, 0) if shift.size else nothing,
-        pointer(scale, 0) if scale.size else nothing, pointer(clip, 0) if clip.size else nothing,
+        pointer(scale, 0) if scale.size else nothing, pointer(inverse, 0) if inverse.size else nothing,
+        pointer(clip, 0) if clip.size else nothing,
     )  # fmt: skip
 
 

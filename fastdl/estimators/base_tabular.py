@@ -191,7 +191,7 @@ class BaseTabular(BaseEstimator):
             own = None if weights is None else weights[loaded.train]
             held_out = loaded.validation_pair()
             trainer.fit(inputs, targets, validation_data=held_out, sample_weight=own)
-            if chosen["calibrate"] and held_out is not None and trainer.model.output != "linear":
+            if chosen["calibrate"] and held_out is not None:
                 calibrate(trainer.model, *held_out)
             assert isinstance(trainer.model, TableModel)
             self.model_: TableModel | Ensemble = trainer.model
@@ -200,7 +200,7 @@ class BaseTabular(BaseEstimator):
             held_out = loaded.validation_pair()
             found = members.out_of_fold() if folds else None
             self.model_ = members.ensemble(1.0 if found is None else found.temperature)
-            if chosen["calibrate"] and held_out is not None and self.model_.output != "linear":
+            if chosen["calibrate"] and held_out is not None:
                 self.model_ = members.calibrated(*held_out)
             self.model_.metadata["task"] = loaded.targets.task
         self.history_: History = members.history

@@ -154,7 +154,7 @@ def _members(file: IO[bytes]) -> dict[str, bytes]:
             raise ValueError("its members are compressed")
         if sum(m.file_size for m in members) > size:
             raise ValueError("its members are larger than the file")
-        if members and min(m.header_offset for m in members):  # zipfile reads what stands behind other bytes
+        if 0 not in {m.header_offset for m in members}:  # zipfile reads what stands behind other bytes
             raise ValueError("it does not begin with a member")
         return {m.filename: archive.read(m) for m in members}
 

@@ -85,13 +85,10 @@ class EncodedRows:
         in_order = len(index) and int(index[-1]) - int(index[0]) == len(index) - 1 and bool((np.diff(index) == 1).all())
         return int(index[0]) if in_order else -1
 
-    def _places(self, start: int, count: int) -> slice | NDArray[np.int64]:
-        """Which rows of the table some rows are: a slice, where that will do, which gives views instead of copies."""
-        return (
-            slice(self._first + start, self._first + start + count)
-            if self._first >= 0
-            else self.index[start : start + count]
-        )
+    def _places(self, start: int = 0, count: int | None = None) -> slice | NDArray[np.int64]:
+        """Which rows of the table some rows, or all, are: a slice, where that will do, which gives views instead of copies."""
+        end = len(self) if count is None else start + count
+        return slice(self._first + start, self._first + end) if self._first >= 0 else self.index[start:end]
 
     def _encode(
         self,
@@ -161,8 +158,8 @@ class EncodedRows:
     def _robust_part(self, part: Part) -> NDArray[np.float64]:
         """Median and scale [2, width] of the features of one part; those of one-hot features follow from their counts."""
         if not isinstance(part, OneHot):
-            return np.array([robust_statistics(part[self._places(0, len(self))])]).T
-        counts = np.bincount(part.codes[self._places(0, len(self))].astype(np.intp), minlength=part.width)[: part.width]
+            return np.array([robust_statistics(part[self._places()])]).T
+        counts = np.bincount(part.codes[self._places()].astype(np.intp), minlength=part.width)[: part.width]
         return np.array([robust_statistics_of_ones(int(count), len(self)) for count in counts]).reshape(-1, 2).T
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
@@ -172,13 +169,13 @@ class EncodedRows:
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self.encoded.parts:
                 if isinstance(part, OneHot):
-                    codes = part.codes[self._places(0, len(self))].astype(np.intp)
+                    codes = part.codes[self._places()].astype(np.intp)
                     counts = np.bincount(codes, minlength=part.width)[: part.width]
                     mean = counts / n
                     squares = _sum_of_one_hot(codes, (1 - mean) * (1 - mean), (0 - mean) * (0 - mean))
                     found.append(np.array([mean, np.sqrt(squares / n), counts == n, counts > 0], dtype=np.float64))
                 else:
-                    values = part[self._places(0, len(self))]
+                    values = part[self._places()]
                     middle = _sum(values) / n
                     square = _sum(values, middle)
                     found.append(np.array([[middle], [np.sqrt(square / n)], [values.min()], [values.max()]]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings
+from fastdl import checks, described, embeddings, html
 from fastdl.errors import InputError
 from fastdl.files import native
 from fastdl.losses import Loss
@@ -21,6 +21,7 @@ from fastdl.tables.frames import is_frame, to_polars
 from fastdl.tables.kinds import Column, Findings
 from fastdl.tables.model import TableModel, labels_of, model_of
 from fastdl.tables.preprocessor import Preprocessor
+from fastdl.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
@@ -305,6 +306,11 @@ class Ensemble:
         ensemble = cls(members, told["temperature"])
         ensemble.metadata = description["metadata"]
         return ensemble
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many models there are, and the layers of the first one."""
+        count = plural(len(self.members), "model")
+        return html.pairs({"ensemble": f"{count}, temperature {self.temperature:.3g}"}) + self.members[0]._repr_html_()
 
     def __repr__(self) -> str:
         return f"Ensemble({len(self.members)} of {self.members[0]!r})"

@@ -136,22 +136,32 @@ class Members:
         return Ensemble([trainer.model for trainer in self.trained], temperature)
 
     def calibrated(self, X: Any, y: NDArray[Any]) -> Ensemble:
-        """The same, at the temperature that fits rows best which no model has learnt from."""
+        """The same, at the temperature that fits rows best which no model has learnt from, if it tells classes."""
         whole = self.ensemble()
+        if whole.output == "linear":
+            return whole
         raws, targets = whole.raw_of_each(X), whole.prepare_targets(y, len(X))
         loss_of = calibration.careful(lambda t: _log_loss(whole.averaged(raws, t), targets), len(targets))
         return self.ensemble(calibration.best_temperature(loss_of))
 
+    def _models_of_parts(self) -> list[tuple[int, Part, list[MLP]]]:
+        """(number, part, its models that are any good) of each part that has some."""
+        good = {id(trainer) for trainer in self.trained}
+        each = [(k, part, [t.model for t in part.trainers if id(t) in good]) for k, part in enumerate(self.parts)]
+        return [(k, part, models) for k, part, models in each if models]
+
+    def a_fold(self) -> tuple[TrainingData, Ensemble]:
+        """The data and the models of one fold, for what only a model itself can be asked."""
+        _, part, models = self._models_of_parts()[0]
+        return part.loaded, Ensemble(models)
+
     def out_of_fold(self) -> OutOfFold:
         """What the models say of the rows that they have not seen, after `fit` with folds."""
-        good = {id(trainer) for trainer in self.trained}
         found = []
-        for fold, part in enumerate(self.parts):
-            models = [trainer.model for trainer in part.trainers if id(trainer) in good]
-            if models:
-                held_out = part.loaded.validation
-                group = Ensemble(models)
-                found.append((fold, held_out, group, group.raw_of_each(part.loaded.inputs(held_out))))
+        for fold, part, models in self._models_of_parts():
+            held_out = part.loaded.validation
+            group = Ensemble(models)
+            found.append((fold, held_out, group, group.raw_of_each(part.loaded.inputs(held_out))))
         rows = np.concatenate([held_out for _, held_out, _, _ in found])
         fold_of = np.concatenate([np.full(len(held_out), fold) for fold, held_out, _, _ in found])
         whole = self.ensemble()

@@ -17,7 +17,7 @@ from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
-from fastdl.stored import is_list_of_arrays
+from fastdl.stored import is_list_of_arrays, is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.ensemble import Ensemble
@@ -115,12 +115,13 @@ def numeric_features(loaded: TrainingData) -> list[int]:
             if isinstance(part, OneHot):
                 at += part.width
                 continue
-            found += [at] if _varies(part[rows]) else []
+            found += [at] if _varies(part, rows) else []
             at += 1
         return found
-    X = loaded.inputs(loaded.train)
-    parts = X if is_list_of_arrays(X) else [X]
-    if not sum(map(len, parts)):
+    if not is_mapped(loaded.features):
+        return [k for k in range(loaded.n_features) if _varies(loaded.features[:, k], loaded.train)]
+    parts = loaded.inputs(loaded.train)
+    if not len(loaded.train):
         return []
     low, high = _extremes(parts)
     between = [((part != low) & (part != high)).any(axis=0) for part in _some_rows(parts)]
@@ -144,13 +145,20 @@ def _never_vary(parts: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
     return low == high
 
 
-def _varies(values: NDArray[Any]) -> bool:
-    """Whether there are more than two values."""
-    return bool(len(values) and ((values != values.min()) & (values != values.max())).any())
+def _varies(column: NDArray[Any], rows: NDArray[np.int64]) -> bool:
+    """Whether there are more than two values in these rows; the first thousand nearly always show it."""
+    for some in (rows[:1000], rows):
+        values = column[some]
+        if len(values) and ((values != values.min()) & (values != values.max())).any():
+            return True
+    return False
 
 
-def calibrate(model: MLP, X: Any, y: NDArray) -> float:
-    """Divide the last layer by the temperature that fits rows best which the model has not learnt from, and return it."""
+def calibrate(model: MLP, X: Any, y: NDArray) -> float | None:
+    """Divide the last layer by the temperature that fits rows best which the model has not learnt from, and return it; None for
+    numbers, which have none."""
+    if model.output == "linear":
+        return None
     targets, raw = model.prepare_targets(y, len(y)), model.forward(X).astype(np.float64)
     loss_of = calibration.careful(lambda t: calibration.log_loss(raw / t, targets), len(raw))
     found = calibration.best_temperature(loss_of)

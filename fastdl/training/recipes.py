@@ -46,13 +46,12 @@ MORE: dict[str, Any] = {
 }
 """Settings without an option of their own, and what they are where nobody says otherwise."""
 _OF_OPTIMIZER = (
-    *("lr", "weight_decay", "beta1", "beta2", "init", "ntk", "group_rates", "group_decays", "decay_schedule"),
-)
+    "lr", "weight_decay", "beta1", "beta2", "init", "ntk", "group_rates", "group_decays", "decay_schedule",
+)  # fmt: skip
 """What a recipe says only for the optimizer that it names."""
 BY_RECIPE = (
-    *("hidden", "activation", "loss", "optimizer", "lr", "batch_size", "epochs", "l2", "schedule", "dropout"),
-    "early_stopping",
-)
+    "hidden", "activation", "loss", "optimizer", "lr", "batch_size", "epochs", "l2", "schedule", "dropout", "early_stopping",
+)  # fmt: skip
 """Settings that have an option, or an argument of the Tabular classes, of their own."""
 FEW = 1000
 """Below so many rows `auto` has half the width and embeds no numbers: six such tables are learnt as well, three times faster."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl import checks, metrics
+from fastdl import checks, html, metrics
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer, optimizer_of
@@ -61,9 +61,21 @@ class Settings:
         rates = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * len(self.model.activations)
         return rates if any(rates) else ()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the settings and the history of the last `fit`."""
+        history = getattr(self, "history", None)
+        shown = html.row(html.pairs({name: _in_words(value) for name, value in self.record().items()}, "Trainer"))
+        return shown + (history._repr_html_() if history else "")
+
     def record(self) -> dict[str, Any]:
         """The settings as plain JSON values, for a run's record and model file."""
         return {name: setting.plain(getattr(self, name)) for name, setting in SETTINGS.items() if setting.plain}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(v)}" for name, v in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _model(value: Any, _: Settings) -> MLP:

@@ -5,37 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastdl import checks
 from fastdl.engine import Session
-from fastdl.engine import Settings as StepSettings
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.network import aligned_copy
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
+from fastdl.training import health
 from fastdl.training.callbacks import Hooks
 from fastdl.training.chunks import Chunks
 from fastdl.training.early_stopping import EarlyStopping
 from fastdl.training.epochs import learn_once, run
-from fastdl.training.groups import factors_of
 from fastdl.training.history import History
+from fastdl.training.looks import Looks
 from fastdl.training.rows import TrainingRows
-from fastdl.training.settings import SETTINGS, Settings
+from fastdl.training.settings import SETTINGS
 from fastdl.training.shuffling import Orders
 from fastdl.training.step_numbers import StepNumbers, check_schedules
 from fastdl.training.under_way import Data, Fit, Kept, Pending
 from fastdl.training.validation import Validation, warn_of_large_targets
 
-if TYPE_CHECKING:
-    from fastdl.engine.explain import Explanation
+# What a copy of a trainer makes anew.
+_OWN = ("_session", "_orders", "_fit", "_looked_at")
 
 
-class Trainer(Settings):
+class Trainer(Looks):
     """Trains an `MLP` with mini-batches.
 
     Parameters
@@ -118,6 +116,7 @@ class Trainer(Settings):
         self._fit: Fit | None = None  # under way, or interrupted
         self._pending: Pending | None = None  # of a checkpoint: the next `fit` finishes it
         self._orders = Orders(self.seed)
+        self._looked_at: health.LookedAt | None = None
 
     def fit(
         self,
@@ -202,6 +201,7 @@ class Trainer(Settings):
         self._stopped = pending is not None and pending.fit["stopped"]
         self._fit = Fit(self, session, whole, hooks.callbacks, pending)
         self._pending = None
+        self._looked_at = health.LookedAt.of(data, self._fit.span)
         try:
             hooks.call("on_train_begin", self.epochs, whole.n_rows)
             self._fit.take_up(self)
@@ -302,34 +302,6 @@ class Trainer(Settings):
         """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
         self._stopped = True
 
-    def explain(self, seconds: float = 0.3) -> Explanation:
-        """How this training runs on this machine: threads and tiles, speed and share of the peak, where the time goes.
-
-        It is measured for about `seconds`, on random rows and on copies of the parameters and of everything else that a
-        step changes: the training goes on as if nothing had been asked. `print` what it returns.
-        """
-        from fastdl.engine.explain import explain
-
-        seconds = checks.positive(seconds, "seconds", "how long to measure")
-        self.check_again()
-        parameters = aligned_copy(self.model.parameters)
-        session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
-        return explain(session, self.n_threads, seconds)
-
-    def _step_settings(self, clocked: bool = False) -> StepSettings:
-        """What the settings, as they are now, say of a step."""
-        return StepSettings(
-            self.batch_size,
-            self.optimizer,
-            self.l2,
-            self.clip_norm or 0.0,
-            self.dropout_rates,
-            self.seed,
-            self.n_threads,
-            clocked,
-            factors=factors_of(self.model, self.optimizer, self.group_rates, self.group_decays, self.ntk),
-        )
-
     def _current_session(self) -> Session:
         """The session of the model, for the settings as they are now.
 
@@ -351,7 +323,7 @@ class Trainer(Settings):
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, counters and the optimizer's state: workspaces and compiled code are made anew by a copy."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_session", "_orders", "_fit")}
+        state = {name: value for name, value in vars(self).items() if name not in _OWN}
         return {**state, "_kept": self._keep()}
 
     def _keep(self) -> Kept | None:
@@ -363,5 +335,5 @@ class Trainer(Settings):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = self._fit = None
+        self._session = self._fit = self._looked_at = None
         self._orders = Orders(self.seed)

@@ -46,7 +46,8 @@ float64. The functions work inside `@njit` code only:
 | `hsum(v)`, `hmax(v)`                    | one number: the sum in a fixed tree order; the maximum                  |
 
 For numbers of other types, one by one: `number_in(bytes_at(address), offset, like)` loads one of the type of `like`, aligned or
-not; `size_of(like)` is its size, `float64_of_bits(i)` the float64 with the bits of an int64.
+not; `size_of(like)` is its size, `float64_of_bits(i)` the float64 with the bits of an int64, and `quotient(x, d, 1 / d)` is x / d
+in float64, faster than a division.
 
 `a` is a C-contiguous array of any shape, indexed flat, or a `pointer(a, i)`, which passes through functions without
 touching reference counts. A pointer does not keep its array alive: hold the array while you use it.
@@ -104,6 +105,7 @@ from fastdl_kernels.simd.raw import (
     bytes_at,
     float64_of_bits,
     number_in,
+    quotient,
     size_of,
 )
 from fastdl_kernels.simd.vector import (
@@ -143,6 +145,7 @@ __all__ = [
     "pointer",
     "prefetch",
     "prefetch_second",
+    "quotient",
     "restore_mode",
     "select",
     "sigmoid",
