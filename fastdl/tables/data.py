@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import OptionError
-from fastdl.stored import picked
+from fastdl.stored import is_mapped, picked
 from fastdl.tables import targets, tasks
 from fastdl.tables.arrays import ArrayData
 from fastdl.tables.dialect import Wishes
@@ -97,6 +97,15 @@ class TrainingData:
         return (
             self.features.rows(self.rows[rows]) if isinstance(self.features, Encoded) else picked(self.features, rows)
         )
+
+    def copied(self, rows: NDArray[np.int64]) -> Any:
+        """The same in memory, where the data are in a file that is mapped: for few rows."""
+        return self.inputs(rows) if isinstance(self.features, Encoded) else self.features[rows]
+
+    def most_rows(self, most: int, numbers: int) -> int:
+        """As many rows as are copied of features that are mapped: `most`, or fewer, so that they hold `numbers` at most."""
+        mapped = isinstance(self.features, np.ndarray) and is_mapped(self.features)
+        return min(most, max(1, numbers // self.n_features)) if mapped else most
 
     def training_pair(self) -> tuple[Any, NDArray[Any]]:
         """Features and targets to train on."""

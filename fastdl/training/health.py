@@ -147,7 +147,7 @@ class HealthWatch(Callback):
         )
         rows = loaded.train[_evenly(len(loaded.train), count)]
         with contextlib.suppress(InputError):
-            self.seen.append(trainer.health(loaded.inputs(rows), loaded.targets.y[rows]))
+            self.seen.append(trainer.health(loaded.copied(rows), loaded.targets.y[rows]))
 
 
 def _evenly(count: int, most: int) -> NDArray[np.int64]:
