@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "described", "exporting", "importing"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -35,7 +35,7 @@ FASTDL_ROOMS = {
         "datasets",
         "embeddings",
     ],
-    "checks": ["checks", "frames", "sparse"],
+    "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "wording", "html", "svg", "_version"],
 }
 KERNEL_ROOMS = {
