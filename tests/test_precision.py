@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from test_bf16 import rounded
+from reference import rounded
 
 import fastdl
 from fastdl import cli, precision
