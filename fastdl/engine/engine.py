@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
-from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
+from fastdl.engine.loss import first_bad_label, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session
@@ -48,9 +47,7 @@ class Engine:
     def prepare(self) -> None:
         """Have the compiled code ready that predictions and losses would wait for at first."""
         self._predictor.prepare()
-        dtype = self.architecture.dtype
-        raw = np.zeros((0, 1), dtype)
-        total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
+        total_loss.of(self.architecture.dtype)
 
     def forward(self, x: NDArray | SparseRows, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
@@ -101,7 +98,9 @@ class Engine:
         total = 0.0
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
-            total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
+            total += total_loss.of(dtype)(
+                self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch
+            )
         bad = first_bad_label(labels, a.layers[-1]) if total != total else None
         if bad is not None:
             raise fault(bad)

@@ -6,9 +6,11 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
-from fastdl_kernels._jit import entry, jit
+from fastdl_kernels._jit import jit
+from fastdl_kernels._units import array_type, native
 from fastdl_kernels.host import host
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import hsum
@@ -47,7 +49,7 @@ def _fma_job(t, n, x, sums):
     sums[t] = hsum(_fma_loop(n, x))
 
 
-@entry
+@native(lambda x: (types.int64, types.int64, x, array_type(x, 1)))
 def fma_loops(n_threads, n, x, sums):
     """The loop on each of `n_threads` threads; sums [n_threads] of x's dtype is overwritten."""
     run_jobs(_fma_job, n_threads, n_threads > 1, (n, x, sums))
@@ -60,4 +62,4 @@ def fma_flop(n_threads: int, n: int, dtype: np.dtype) -> int:
 
 def run_fma_loops(n_threads: int, n: int, sums: NDArray) -> None:
     """`fma_loops` with the dtype of `sums`."""
-    fma_loops(n_threads, n, sums.dtype.type(0.5), sums)
+    fma_loops.callable(from_dtype(sums.dtype))(n_threads, n, 0.5, sums)

@@ -5,7 +5,8 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import Linked, entry, inlined, jit, linked, named_type, noinline
+from fastdl_kernels._jit import inlined, jit, noinline
+from fastdl_kernels._units import ELEMENTS, UNITS, Linked, Native, Unit, array_type, linked, named_type, native
 from fastdl_kernels.activations import BLOCKS as ACTIVATION_BLOCKS
 from fastdl_kernels.activations import (
     IDENTITY,
@@ -32,6 +33,7 @@ from fastdl_kernels.tile import panel_width
 
 __all__ = [
     "ACTIVATION_BLOCKS",
+    "ELEMENTS",
     "IDENTITY",
     "IN_REGISTERS",
     "LOSSES",
@@ -42,16 +44,19 @@ __all__ = [
     "STOP",
     "TANH",
     "TILE_ROWS",
+    "UNITS",
     "AdamNumbers",
     "Linked",
+    "Native",
     "Operand",
     "Target",
+    "Unit",
     "adam_range",
     "apply_activation",
+    "array_type",
     "barrier",
     "check_in",
     "claim",
-    "entry",
     "first_job",
     "fma_flop",
     "grid",
@@ -70,6 +75,7 @@ __all__ = [
     "momentum_range",
     "n_jobs",
     "named_type",
+    "native",
     "needs_z",
     "noinline",
     "panel_width",
