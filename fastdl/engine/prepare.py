@@ -8,12 +8,39 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from numba.core.types import Type
 
 import fastdl.engine
-from fastdl_kernels.prebuilt import FOREIGN, target_names
+from fastdl_kernels import prebuilt
+from fastdl_kernels.prebuilt import FOREIGN, cache, clean, machines, target_names, targets_for
 from fastdl_kernels.serial import ELEMENTS, UNITS, Unit, usable_cores
+
+__all__ = [
+    "DTYPES",
+    "kept",
+    "machines",
+    "pack",
+    "prepare",
+    "remove_all",
+    "share",
+    "target_names",
+    "targets_for",
+    "units",
+]
+DTYPES = [str(element) for element in ELEMENTS]
+
+
+def kept() -> dict[str, Any]:
+    """What the user's folder holds: see `prebuilt.cache`."""
+    return cache()
+
+
+def remove_all() -> int:
+    """Empty the user's folder; how many versions there were."""
+    return clean(everything=True)
 
 
 def units(dtypes: Sequence[str] = ("float32", "float64"), only: Sequence[str] = ()) -> list[tuple[Unit, Type]]:
@@ -51,6 +78,13 @@ def prepare(
         if process.returncode:
             last = text.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
             raise OSError(f"a process that compiles failed: {last[0]}")
+
+
+def pack(folder: Path, targets: Sequence[str], only: Sequence[str] = ()) -> None:
+    """Fill a folder with one for each target, of all code or of that whose names start with one of `only`."""
+    for target in targets:
+        prepare(DTYPES, target, only)
+        prebuilt.gather(folder, target, [(unit.key(element), unit.sources) for unit, element in units(DTYPES, only)])
 
 
 def share(dtypes: Sequence[str], only: Sequence[str], number: int, n: int) -> None:

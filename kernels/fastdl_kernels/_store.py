@@ -110,6 +110,11 @@ def encode(code: Code, sources: str) -> bytes:
     return json.dumps(head, sort_keys=True).encode() + b"\n" + code.object
 
 
+def reference(target: str) -> bytes:
+    """The content of a file whose code is the same for another target of the same package."""
+    return json.dumps({"format": FORMAT, "see": target}).encode() + b"\n"
+
+
 def decode(data: bytes, sources: str) -> Code | None:
     """What a file holds; None for another state of the sources, ValueError for anything that is not as it was written."""
     line, _, rest = data.partition(b"\n")
@@ -127,10 +132,14 @@ def _read(path: Path, sources: str, ours: bool) -> Code | None:
     try:
         if ours and distrust(path) is not None:
             raise ValueError(f"it {distrust(path)}")
-        return decode(path.read_bytes(), sources)
+        data = path.read_bytes()
+        line, _, rest = data.partition(b"\n")
+        if not ours and not rest:
+            data = (path.parent.parent / str(json.loads(line)["see"]) / path.name).read_bytes()
+        return decode(data, sources)
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         say(f"{path} is not used, and compiled again: {error}")
         return None
 

@@ -56,9 +56,13 @@ class Unit:
         """The name of its code for an element type."""
         return f"{self.name}-{element}"
 
+    @property
+    def sources(self) -> str:
+        """A hash of the sources that its code depends on."""
+        return build_id(str(Path(inspect.getfile(self.function)).parent))
+
     def _store(self) -> Store:
-        folder = str(Path(inspect.getfile(self.function)).parent)
-        return Store(build_id(folder), names(host().l1_bytes, host().isa == "avx512"))
+        return Store(self.sources, names(host().l1_bytes, host().isa == "avx512"))
 
     def is_cached(self, element: types.Type) -> bool:
         """Whether there is machine code for an element type."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -53,6 +55,30 @@ def _fma_job(t, n, x, sums):
 def fma_loops(n_threads, n, x, sums):
     """The loop on each of `n_threads` threads; sums [n_threads] of x's dtype is overwritten."""
     run_jobs(_fma_job, n_threads, n_threads > 1, (n, x, sums))
+
+
+@native(lambda x: (types.int64, types.int64))
+def shift_loop(n, x):
+    """n times two shifts and two exclusive-ors, each of which waits a cycle for the one before; the last number."""
+    for _ in range(n):
+        x ^= x << 13
+        x ^= x >> 7
+    return x
+
+
+def clock_hertz() -> float:
+    """The core's clock while it works, the best of a few loops of 4 cycles a step."""
+    loop, n, best, tries = shift_loop.callable(types.float32), 10_000, 0.0, 0
+    while tries < 30:
+        start = time.perf_counter()
+        loop(n, 88_172_645_463_325_252)
+        seconds = time.perf_counter() - start
+        if seconds < 0.002:
+            n *= 4
+        else:
+            tries += 1
+            best = max(best, 4 * n / seconds)
+    return best
 
 
 def fma_flop(n_threads: int, n: int, dtype: np.dtype) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from fastdl_kernels import _store
 from fastdl_kernels._targets import FOREIGN, TARGETS, names
 from fastdl_kernels.host import host
 
-__all__ = ["FOREIGN", "cache", "clean", "fitting", "packaged", "target_names", "targets_for"]
+__all__ = ["FOREIGN", "cache", "clean", "fitting", "gather", "machines", "packaged", "target_names", "targets_for"]
 
 
 def target_names() -> list[str]:
@@ -42,6 +44,18 @@ def clean(everything: bool = False) -> int:
     return _store.clean(everything=everything)
 
 
-def folders_of(target: str) -> list[Path]:
-    """The folders in the user's folder that hold code for a target, of all versions, the last used ones first."""
-    return [path / target for path in _store.versions() if (path / target).is_dir()]
+def machines() -> list[str]:
+    """What code can be built for: "x86_64" and "aarch64"."""
+    return list(dict.fromkeys(target.machine for target in TARGETS.values()))
+
+
+def gather(folder: Path, target: str, functions: Iterable[tuple[str, str]]) -> None:
+    """Copy the code of functions, given by their keys and the hashes of their sources, from the user's folder to one for a
+    package; what another target there has with the same content refers to that."""
+    place = folder / target
+    place.mkdir(parents=True, exist_ok=True)
+    for name, sources in functions:
+        file = name + _store.SUFFIX
+        data = (_store.folder() / _store.version(sources) / target / file).read_bytes()
+        same = [path.parent.name for path in sorted(folder.glob(f"*/{glob.escape(file)}")) if path.read_bytes() == data]
+        (place / file).write_bytes(_store.reference(same[0]) if same else data)

@@ -23,7 +23,7 @@ from fastdl_kernels.loss_rows import LOSSES, SQUARED_ERROR, loss_rows, mean_over
 from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
-from fastdl_kernels.peak import fma_flop, run_fma_loops
+from fastdl_kernels.peak import clock_hertz, fma_flop, run_fma_loops
 from fastdl_kernels.random_bits import mix, mix_small
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.team import STATE_SIZE, STOP, barrier, check_in, claim, first_job
@@ -57,6 +57,7 @@ __all__ = [
     "barrier",
     "check_in",
     "claim",
+    "clock_hertz",
     "first_job",
     "fma_flop",
     "grid",
