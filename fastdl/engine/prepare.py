@@ -16,7 +16,7 @@ from numba.core.types import Type
 import fastdl.engine
 from fastdl_kernels import prebuilt
 from fastdl_kernels.prebuilt import FOREIGN, cache, clean, machines, target_names, targets_for
-from fastdl_kernels.serial import ELEMENTS, UNITS, Unit, usable_cores
+from fastdl_kernels.serial import ELEMENTS, UNITS, Linked, Unit, usable_cores
 
 __all__ = [
     "DTYPES",
@@ -44,11 +44,11 @@ def remove_all() -> int:
 
 
 def units(dtypes: Sequence[str] = ("float32", "float64"), only: Sequence[str] = ()) -> list[tuple[Unit, Type]]:
-    """All functions that there is machine code of, for these dtypes; `only` those whose names start with one of these."""
+    """All functions that there is machine code of, for these dtypes; `only` those whose keys start with one of these."""
     for module in pkgutil.iter_modules(fastdl.engine.__path__):
         importlib.import_module(f"fastdl.engine.{module.name}")
     names = tuple(only) or ("",)
-    return [(unit, x) for x in ELEMENTS if str(x) in dtypes for unit in UNITS if unit.name.startswith(names)]
+    return [(unit, x) for x in ELEMENTS if str(x) in dtypes for unit in UNITS if unit.key(x).startswith(names)]
 
 
 def prepare(
@@ -91,7 +91,8 @@ def share(dtypes: Sequence[str], only: Sequence[str], number: int, n: int) -> No
     """What process `number` of n does: the longest first, by turns."""
     todo = units(dtypes, only)
     for unit in UNITS:
-        unit.awaited = True  # what a function calls is compiled by its own turn
+        if isinstance(unit, Linked):
+            unit.awaited = True  # what a function calls is compiled by its own turn
     for i, (unit, element) in enumerate(todo):
         if i % n == number:
             unit.code(element)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 from typing import Any
 
@@ -32,11 +33,19 @@ def engine() -> Any:
 
 def missing(code: Code) -> list[str]:
     """The symbols that the code needs and this process does not have: LLVM would end it."""
-    own = ctypes.CDLL(None) if hasattr(ctypes, "CDLL") else None
-    return [
-        name for name in code.needs
-        if binding.address_of_symbol(name) is None and (name.startswith("fastdl_") or not hasattr(own, name))
-    ]  # fmt: skip
+    return [name for name in code.needs if binding.address_of_symbol(name) is None and not _found_in_c(name)]
+
+
+def _found_in_c(name: str) -> bool:
+    """Whether the C library has a function that LLVM did not find by itself; it knows it then."""
+    if name.startswith("fastdl_"):
+        return False
+    try:
+        library = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+        binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def load(code: Code) -> int:

@@ -89,7 +89,8 @@ def distrust(path: Path) -> str | None:
 
 
 @functools.cache
-def _is_trusted(root: Path) -> bool:
+def is_trusted(root: Path) -> bool:
+    """Whether code may be loaded from a folder and kept in it; one line says why not."""
     if not root.exists():
         return True
     why = distrust(root)
@@ -153,7 +154,7 @@ class Store:
     def _places(self) -> list[tuple[Path, bool]]:
         """(folder, whether it is the user's), in the order in which code is looked for."""
         own = folder()
-        ours = [own / version(self.sources) / target for target in self.targets] if _is_trusted(own) else []
+        ours = [own / version(self.sources) / target for target in self.targets] if is_trusted(own) else []
         exact, others = ours[:1], ours[1:]
         packaged = [PACKAGED / target for target in self.targets[1:] or self.targets]
         return [*((path, True) for path in exact), *((path, False) for path in packaged), *((p, True) for p in others)]
@@ -176,7 +177,7 @@ class Store:
     def save(self, name: str, code: Code) -> None:
         """Keep the code of a function; where nothing can be written, nothing is."""
         own = folder()
-        if not _is_trusted(own):
+        if not is_trusted(own):
             return
         place = own / version(self.sources) / self.targets[0]
         with contextlib.suppress(OSError):
@@ -185,12 +186,17 @@ class Store:
             write(place / (name + SUFFIX), encode(code, self.sources))
 
 
-def write(path: Path, data: bytes) -> None:
-    """The file in one piece, in folders for the user alone."""
-    for parent in reversed(path.parents):
-        if not parent.exists():
+def make_folder(path: Path) -> None:
+    """The folder and those above it, as far as they are not there: for the user alone."""
+    for folder_ in (*reversed(path.parents), path):
+        if not folder_.exists():
             with contextlib.suppress(FileExistsError):
-                parent.mkdir(mode=0o700)
+                folder_.mkdir(mode=0o700)
+
+
+def write(path: Path, data: bytes) -> None:
+    """The file in one piece."""
+    make_folder(path.parent)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

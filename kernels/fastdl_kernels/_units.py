@@ -23,9 +23,9 @@ from numba.np.numpy_support import from_dtype
 
 from fastdl_kernels import _calls, _loader
 from fastdl_kernels._cache import build_id
-from fastdl_kernels._jit import FASTMATH, jit
+from fastdl_kernels._jit import FASTMATH, entry, jit
 from fastdl_kernels._signals import callback, handlers_later, interrupt_later
-from fastdl_kernels._store import Code, Store
+from fastdl_kernels._store import PACKAGED, Code, Store, say
 from fastdl_kernels._targets import foreign, names
 from fastdl_kernels.host import host
 
@@ -78,6 +78,7 @@ class Unit:
         found = store.find(key)
         if found is not None:
             return found, True
+        _say_why(store.targets)
         code = handlers_later(self.compile, element)
         store.save(key, code)
         return code, False
@@ -90,8 +91,9 @@ class Unit:
                 for name in code.needs:
                     if name in _by_symbol:
                         _by_symbol[name][0].make_ready_for_callers(_by_symbol[name][1])
-                if self._kept[element] and _loader.missing(code):  # by versions that call other functions
-                    code = handlers_later(self.compile, element)
+                lacking = _loader.missing(code) if foreign() is None else []
+                if lacking:
+                    raise LookupError(f"{self.name} needs {', '.join(lacking)}, which this process does not have")
                 self._addresses[element] = _loader.load(code) if foreign() is None else 0
         return self._addresses[element]
 
@@ -99,6 +101,14 @@ class Unit:
         """Make it ready for an element type; True if nothing had to be compiled."""
         self.address(element)
         return self._kept[element]
+
+
+def _say_why(names_here: list[str]) -> None:
+    """One line where there is prebuilt code, but none that this processor can run."""
+    if foreign() is None and PACKAGED.is_dir():
+        packaged = sorted(path.name for path in PACKAGED.iterdir())
+        if packaged and not set(packaged) & set(names_here):
+            say(f"the prebuilt code is for {', '.join(packaged)} and does not fit {host().cpu}: compiling, once")
 
 
 def _options() -> dict[str, Any]:
@@ -238,13 +248,17 @@ class Native(Unit):
     def callable(self, element: types.Type) -> Callable[..., Any]:
         """What Python calls for an element type; it raises TypeError for any other arguments than those of the signature."""
         if element not in self._callables:
-            if _calls.offsets_hold():
-                self._callables[element] = _calls.callable_at(self.address(element), self.function.__name__)
-            else:
-                from fastdl_kernels._jit import entry
-
-                self._callables[element] = entry(self.function).compile(self.signature_of(element))
+            self._callables[element] = self._own(element) or entry(self.function).compile(self.signature_of(element))
         return self._callables[element]
+
+    def _own(self, element: types.Type) -> Callable[..., Any] | None:
+        """What is called without Numba's wrapper; None where Python or the C library is not as it expects."""
+        if not _calls.offsets_hold():
+            return None
+        try:
+            return _calls.callable_at(self.address(element), self.function.__name__)
+        except LookupError:
+            return None
 
     def of(self, dtype: np.dtype) -> Callable[..., Any]:
         """`callable` for arrays of a dtype."""

@@ -5,7 +5,7 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import inlined, jit, noinline
+from fastdl_kernels._jit import entry, inlined, jit, noinline
 from fastdl_kernels._units import ELEMENTS, UNITS, Linked, Native, Unit, array_type, linked, named_type, native
 from fastdl_kernels.activations import BLOCKS as ACTIVATION_BLOCKS
 from fastdl_kernels.activations import (
@@ -58,6 +58,7 @@ __all__ = [
     "check_in",
     "claim",
     "clock_hertz",
+    "entry",
     "first_job",
     "fma_flop",
     "grid",
