@@ -74,6 +74,7 @@ WRONG = {
     "an array for a number": {"n": np.array(6)},
     "a number for a bool": {"adds": 1},
     "beyond 64 bits": {"n": 2**63},
+    "a whole number beyond 64 bits for a fraction": {"factor": 2**70},
     "a list": {"first": [[1.0]]},
     "another dtype": {"first": np.zeros((2, 3), np.float32)},
     "another byte order": {"first": np.zeros((2, 3), ">f8")},

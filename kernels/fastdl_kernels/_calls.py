@@ -291,13 +291,27 @@ def _read(text: _Text, store: Callable[[str], None], ty: types.Type, value: str,
         whole = text.is_equal("ptr", kind, "@fastdl_python_int")
         fraction = text.new(f"call i32 @PyType_IsSubtype(ptr {kind}, ptr @fastdl_python_float)")
         text.refuse_unless(text.new(f"or i1 {whole}, {text.new(f'icmp ne i32 {fraction}, 0')}"))
-        number = text.new(f"call double @PyFloat_AsDouble(ptr {value})")
-        number = text.new(f"bitcast double {number} to i64")
+        number = text.new(f"bitcast double {_float(text, value, whole)} to i64")
     else:
         number = text.new(f"call i64 @PyLong_AsLongLong(ptr {value})")
     error = text.new("call ptr @PyErr_Occurred()")
     text.refuse_unless(text.is_equal("ptr", error, "null"))
     store(number)
+
+
+def _float(text: _Text, value: str, is_whole: str) -> str:
+    """A float as it is, and a whole number of 64 bits as one."""
+    text.count += 1
+    mark = text.count
+    text.do(f"br i1 {is_whole}, label %whole{mark}, label %fraction{mark}")
+    text.lines.append(f"whole{mark}:")
+    whole = text.new(f"sitofp i64 {text.new(f'call i64 @PyLong_AsLongLong(ptr {value})')} to double")
+    text.do(f"br label %number{mark}")
+    text.lines.append(f"fraction{mark}:")
+    fraction = text.new(f"call double @PyFloat_AsDouble(ptr {value})")
+    text.do(f"br label %number{mark}")
+    text.lines.append(f"number{mark}:")
+    return text.new(f"phi double [ {whole}, %whole{mark} ], [ {fraction}, %fraction{mark} ]")
 
 
 def _result(ty: types.Type) -> str:

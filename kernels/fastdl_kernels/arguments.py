@@ -177,10 +177,6 @@ class Rules:
                         f"{self.kernel}: expected {dim} = {known} (from {where}) in {key} [{', '.join(dims)}], "
                         f"got shape {value.shape}"
                     )
-        for key in self.labels:
-            wrong = given[key][(given[key] < 0) | (given[key] >= sizes["N"][0])]
-            if wrong.size:
-                return f"{self.kernel}: expected {key} from 0 to N - 1, with N = {sizes['N'][0]}, got {wrong[0]}"
         if given.get("activation", 0) not in ACTIVATIONS.values():
             choice = ", ".join(f"{code} ({name})" for name, code in ACTIVATIONS.items())
             return f"{self.kernel}: expected activation to be one of {choice}, got {given['activation']}"
@@ -203,4 +199,8 @@ class Rules:
                         f"{self.kernel}: expected {key} in memory of its own, but it overlaps {other}; "
                         f"pass a separate array"
                     )
+        for key in self.labels:
+            wrong = given[key][(given[key] < 0) | (given[key] >= sizes["N"][0])]
+            if wrong.size:
+                return f"{self.kernel}: expected {key} from 0 to N - 1, with N = {sizes['N'][0]}, got {wrong[0]}"
         return None

@@ -27,7 +27,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
-from fastdl_kernels import _loader
+from fastdl_kernels._loader import assemble
 from fastdl_kernels._signals import callback, handlers_later, interrupt_later
 
 forked = False
@@ -121,7 +121,7 @@ def _first(n: int, address: int, data: int) -> None:
         addresses = {key: binding.address_of_symbol(name) for key, name in symbols.items()}
         if None in addresses.values():
             raise LookupError("numba launches its threads in another way")
-        function = handlers_later(_loader.assemble, _REGION_TEXT.format(**addresses), "fastdl.region")
+        function = handlers_later(assemble, _REGION_TEXT.format(**addresses), "fastdl.region")
     except Exception:  # no threading layer can be loaded: the work is done all the same
         _fill(_serial_callback)
         _on_this_thread(n, address, data)
