@@ -40,14 +40,17 @@ FASTDL_ROOMS = {
     "words": ["errors", "suggest", "wording", "html", "svg", "_version"],
 }
 KERNEL_ROOMS = {
-    "entry": ["serial", "__main__"],
+    "entry": ["serial", "__main__", "_timings"],
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments"],
     "losses": ["loss_rows", "rows", "terms"],
     "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
     "activations": ["activations", "curves", "precision"],
-    "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
-}
+    "the machine and the compiler": [
+        "simd", "simd.*", "host", "regions", "peak", "random_bits", "ticks", "prebuilt", "_calls", "_emit", "_loader", "_cache",
+        "_jit", "_signals", "_store", "_targets", "_units",
+    ],
+}  # fmt: skip
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]
 # Rooms of fastdl that may import fastdl_kernels.
 MAY_IMPORT_KERNELS = {"engine", "model", "specs"}

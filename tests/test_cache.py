@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import processes
@@ -18,6 +20,14 @@ PACKAGE = processes.KERNELS / "fastdl_kernels"
 RIGHT = [6.5, [2.0, 3.0]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def users_caches_beside_their_sources():
+    """Not in the one folder that whoever runs the tests may have chosen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NUMBA_CACHE_DIR", raising=False)
+        yield
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the package without compiled code, for this test to edit."""
@@ -25,19 +35,17 @@ def copy(tmp_path):
     return tmp_path / "fastdl_kernels"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def caches_beside_the_sources():
-    """Not in the one folder that whoever runs the tests may have chosen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("NUMBA_CACHE_DIR", raising=False)
-        yield
-
-
 def start(copy, *arguments, **environment):
     """A fresh process that imports the copy."""
     # Bytecode of Python itself is told by the second of the edit, which is too coarse for a test.
     folder = copy.parent
-    return processes.start(*arguments, paths=[folder], cwd=folder, PYTHONDONTWRITEBYTECODE="1", **environment)
+    settings = {"PYTHONDONTWRITEBYTECODE": "1", "FASTDL_CACHE_DIR": str(cache_of(copy)), **environment}
+    return processes.start(*arguments, paths=[folder], cwd=folder, **settings)
+
+
+def cache_of(copy):
+    """The folder of the copy's compiled code."""
+    return copy.parent / "cache"
 
 
 def run(copy, **environment):
@@ -45,7 +53,7 @@ def run(copy, **environment):
     done = start(copy, program("squared_error_once"), **environment)
     assert done.returncode == 0, done.stderr
     loss, gradient, hits = json.loads(done.stdout)
-    return [loss, gradient], hits == 1
+    return [loss, gradient], hits
 
 
 def edit(path, old, new):
@@ -134,16 +142,25 @@ def garble(data):
     return np.random.default_rng(0).bytes(len(data))
 
 
-@pytest.mark.parametrize("damage", [truncate, garble])
-@pytest.mark.parametrize("kind", ["nbi", "nbc"], ids=["index", "data"])
-def test_damaged_files_are_replaced(tmp_path, damage, kind, copied_and_compiled):
+def one_bit(data):
+    """Of the machine code: what a hash is for."""
+    return data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:]
+
+
+@pytest.mark.parametrize("damage", [truncate, garble, one_bit], ids=["truncated", "garbled", "one bit"])
+def test_damaged_files_are_replaced(tmp_path, damage, copied_and_compiled):
+    """One line says which, and the code is compiled again."""
     copy = tmp_path / "fastdl_kernels"
-    shutil.copytree(copied_and_compiled, copy)
-    files = list(copy.rglob(f"*.{kind}"))
+    shutil.copytree(copied_and_compiled.parent, tmp_path, dirs_exist_ok=True)
+    files = list(cache_of(copy).rglob("*.code"))
     assert files
     for path in files:
         path.write_bytes(damage(path.read_bytes()))
-    assert run(copy) == (RIGHT, False)
+    done = start(copy, program("squared_error_once"))
+    assert json.loads(done.stdout) == [*RIGHT, False]
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("fastdl: ") and "is not used, and compiled again" in line for line in lines)
+    assert 1 <= len(lines) <= len(files)
     assert run(copy) == (RIGHT, True)
 
 
@@ -157,25 +174,69 @@ def copied_and_compiled(tmp_path_factory):
 
 
 def test_without_a_folder_to_write_to(copy, tmp_path):
-    """Nowhere to put the cache, as for an install of another user's without a home: everything works, compiled anew."""
+    """Nowhere to put the cache: everything works, compiled anew."""
     (tmp_path / "a_file").write_text("")
-    nowhere = {"NUMBA_CACHE_DIR": str(tmp_path / "a_file"), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    nowhere = {"FASTDL_CACHE_DIR": str(tmp_path / "a_file")}
     for _ in range(2):
         assert run(copy, **nowhere) == (RIGHT, False)
-    assert not list(copy.rglob("*.nbi"))
     report = start(copy, "-m", "fastdl_kernels", **nowhere)
-    assert "not in use: no folder can be written" in report.stdout
+    assert "to which nothing can be written" in report.stdout
 
 
-def test_a_read_only_install(copied_and_compiled, tmp_path):
-    """What was compiled before is used, and what was not is kept where the user says."""
-    folders = [copied_and_compiled, *(p for p in copied_and_compiled.rglob("*") if p.is_dir())]
+def test_a_cache_that_was_copied_and_is_read_only(copied_and_compiled, tmp_path):
+    """Other paths and other times of the sources and of the cache: its code is used where it is, and nothing is written."""
+    shutil.copytree(copied_and_compiled, tmp_path / "elsewhere" / "fastdl_kernels")
+    copy = tmp_path / "elsewhere" / "fastdl_kernels"
+    for path in copy.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+    moved = tmp_path / "moved"
+    shutil.copytree(cache_of(copied_and_compiled), moved)
+    folders = [moved, *(path for path in moved.rglob("*") if path.is_dir())]
+    before = sorted(moved.rglob("*"))
     try:
         for folder in folders:
             folder.chmod(0o555)
-        results = [run(copied_and_compiled, NUMBA_CACHE_DIR=str(tmp_path / "own")) for _ in range(2)]
-        assert results == [(RIGHT, False), (RIGHT, True)]
-        assert list((tmp_path / "own").rglob("*.nbi"))
+        for _ in range(2):
+            assert run(copy, FASTDL_CACHE_DIR=str(moved)) == (RIGHT, True)
+        assert sorted(moved.rglob("*")) == before
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_folder_that_others_may_write_to_is_not_used(copied_and_compiled, tmp_path):
+    """Its code might be anybody's; one line says so."""
+    shutil.copytree(cache_of(copied_and_compiled), tmp_path / "cache")
+    (tmp_path / "cache").chmod(0o777)
+    done = start(copied_and_compiled, program("squared_error_once"), FASTDL_CACHE_DIR=str(tmp_path / "cache"))
+    assert json.loads(done.stdout) == [*RIGHT, False]
+    assert len(done.stderr.splitlines()) == 1
+    assert "may be written to by others (mode 777)" in done.stderr
+
+
+def test_the_folder_is_for_the_user_alone(copied_and_compiled):
+    cache = cache_of(copied_and_compiled)
+    for path in (cache, *filter(Path.is_dir, cache.rglob("*"))):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_two_versions_side_by_side_and_old_ones_make_room(tmp_path, copied_and_compiled):
+    """Both are loaded by turns, without one replacing the other; what nobody has used for long goes when a new one comes."""
+    first, second = (tmp_path / name / "fastdl_kernels" for name in ("first", "second"))
+    for copy in (first, second):
+        shutil.copytree(copied_and_compiled, copy)
+    cache = tmp_path / "cache"
+    shutil.copytree(cache_of(copied_and_compiled), cache)
+    forgotten = cache / "0123-numba-0.1-llvmlite-0.1"
+    forgotten.mkdir(mode=0o700)
+    os.utime(forgotten, (1e9, 1e9))
+    edit(second / "terms.py", "return d * d, d + d\n", "return d * d, d + d + d + d\n")
+    settings = {"FASTDL_CACHE_DIR": str(cache)}
+    other = [6.5, [4.0, 6.0]]
+    assert run(second, **settings) == (other, False)
+    assert not forgotten.exists()
+    for _ in range(2):
+        assert run(first, **settings) == (RIGHT, True)
+        assert run(second, **settings) == (other, True)
+    assert len(list(cache.iterdir())) == 2

@@ -80,7 +80,7 @@ def interruptible():
 
 @pytest.mark.parametrize(
     ("function", "patched", "works"),
-    [("_first", "compile_for_c", True), ("_first", "_CRegion", False)],
+    [("_first", "assemble", True), ("_first", "_CRegion", False)],
 )
 def test_control_c_inside_a_callback_is_not_lost(interruptible, monkeypatch, function, patched, works):
     """ctypes swallows what its callbacks raise: it comes a moment later instead, and jobs that have not begun are done."""

@@ -1,4 +1,5 @@
-"""The command line: train, tune, resume, predict, evaluate, inspect, report, export and bench.
+"""The command line: train, tune, resume, predict, evaluate, inspect, report, export, prepare,
+doctor and bench.
 
 Data go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by
 SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` anywhere on the line shows the traceback as well.
@@ -282,6 +283,43 @@ def export(
     from fastdl.cli import commands
 
     commands.export(model, out, _messages())
+
+
+@app.command(cls=QuickCommand)
+def prepare(
+    cpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Compile for another kind of processor, such as x86-64-v4 or aarch64.",
+            metavar="NAME",
+            show_default="this one",
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32 or float64.", metavar="NAME", show_default="both")
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what the folder holds first, of all versions.")
+    ] = False,
+) -> None:
+    """Compile everything now, so that no training waits for it: for images of containers and for machines to come.
+
+    [cyan]RUN fastdl prepare[/] in a Dockerfile
+
+    The code is kept in the folder that FASTDL_CACHE_DIR names, or in the user's folder for caches; its path goes to stdout. It
+    may be copied to any path and to other machines of the kind, and may be read-only there.
+    """
+    from fastdl.cli import installation
+
+    installation.prepare(cpu, dtype or [], clean, _messages())
+
+
+@app.command(cls=QuickCommand)
+def doctor() -> None:
+    """Say what the installation sees of this machine, what is wrong, and how to mend it; exit code 1 if something is."""
+    from fastdl.cli import installation
+
+    raise typer.Exit(installation.doctor(_output()))
 
 
 @app.command(cls=QuickCommand)

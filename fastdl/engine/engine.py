@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
 from fastdl.engine.finite import all_finite
-from fastdl.engine.loss import check_labels, empty_targets, split_targets, total_loss
+from fastdl.engine.loss import check_labels, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session
@@ -59,10 +58,7 @@ class Engine:
     def prepare(self) -> None:
         """Have the compiled code ready that predictions and losses would wait for at first."""
         self._predictor.prepare()
-        dtype = self.architecture.dtype
-        raw = np.zeros((0, 1), dtype)
-        arguments = self._layout.loss, raw, empty_targets(dtype), raw, np.zeros(0)
-        total_loss.compile(tuple(map(numba.typeof, arguments)))
+        total_loss.of(self.architecture.dtype)
 
     def forward(self, x: Inputs, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
@@ -119,7 +115,7 @@ class Engine:
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
             data = labels[part], targets[part], weights[part]
-            total += total_loss(self._layout.loss, raw[part], data, scratch, losses)
+            total += total_loss.of(dtype)(self._layout.loss, raw[part], data, scratch, losses)
         if total != total:
             check_labels(labels, a.layers[-1])
         return total / (raw.size if a.loss.per_output else len(raw))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numba.core import types
 
+from fastdl.engine.arrays import I64, INTS_1, SOURCE_ARRAYS, floats_3
 from fastdl.engine.predictor import is_finite
 from fastdl.engine.source import arguments_of, for_source, read_rows
 from fastdl.engine.structs import Matrix, source_of
 from fastdl.engine.thread_tuner import CallLength, threads_for
 from fastdl.stored import StoredRows
-from fastdl_kernels.serial import entry, jit, run_jobs
+from fastdl_kernels.serial import jit, native, run_jobs
 from fastdl_kernels.simd import flush_subnormals, null, pointer, restore_mode
 
 # Numbers of a chunk: they stay in L2.
@@ -34,7 +36,11 @@ def _look_through(t, n_threads, chunk, source, first, stop, n_columns, work, bad
     restore_mode(mode)
 
 
-@entry
+def _signature(x: types.Type) -> tuple[types.Type, ...]:
+    return (I64, I64, SOURCE_ARRAYS, I64, I64, floats_3(x), INTS_1)
+
+
+@native(_signature)
 def count_bad(n_threads, chunk, source, first, stop, work, bad):
     """bad [n_threads] = 1 for each thread that found a number that is not finite in the rows first .. stop of a source.
 
@@ -61,7 +67,7 @@ def all_finite(x: StoredRows) -> bool:
         count = length.count
         stop = min(n_rows, done + count * threads * chunk)
         start = time.perf_counter()
-        count_bad(threads, chunk, arguments_of(x), done, stop, work, bad)
+        count_bad.of(x.dtype)(threads, chunk, arguments_of(x), done, stop, work, bad)
         length.took(count, time.perf_counter() - start)
         done = stop
     return not bad.any()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba.core import types
 from numpy.typing import NDArray
 
+from fastdl.engine.arrays import INTS_1, NUMBERS_1, floats_1, floats_2, group, loss_arrays
 from fastdl.engine.boundary import fault
 from fastdl.engine.structs import F64, I64, NUMBERS, Loss, floats, loss_type, rows_of, rows_type
 from fastdl.network import LossTerm
 from fastdl_kernels.serial import (
     TILE_ROWS,
-    entry,
     jit,
     linked,
+    native,
     sum_of,
 )
 from fastdl_kernels.serial import loss_rows as sum_of_rows
@@ -81,7 +83,11 @@ def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
         losses[start // TILE_ROWS] = part
 
 
-@entry
+def _signature(x: types.Type) -> tuple[types.Type, ...]:
+    return loss_arrays(x), floats_2(x), group(INTS_1, floats_2(x), floats_1(x)), floats_2(x), NUMBERS_1
+
+
+@native(_signature)
 def total_loss(loss, outputs, data, scratch, losses):
     """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
 

@@ -9,10 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numba
 import numpy as np
+from numba.core import types
 from numpy.typing import NDArray
 
+from fastdl.engine.arrays import (
+    I64,
+    INTS_1,
+    INTS_2,
+    SOURCE_ARRAYS,
+    floats_1,
+    floats_2,
+    floats_3,
+    network_arrays,
+    stored_arrays,
+)
 from fastdl.engine.boundary import check, check_inputs
 from fastdl.engine.compile import for_arithmetic, for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
@@ -35,7 +46,7 @@ from fastdl.engine.structs import (
 from fastdl.engine.thread_tuner import CallLength, threads_for
 from fastdl.sparse import SparseRows
 from fastdl.stored import Inputs, StoredRows
-from fastdl_kernels.serial import FLOAT32, TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
+from fastdl_kernels.serial import FLOAT32, TILE_ROWS, jit, job_block, n_jobs, native, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
     first_lanes,
@@ -151,7 +162,19 @@ def _predict_chunks(t, n_threads, chunk, network, data, stored, source, n_rows, 
     own[0] = number_like(own[0], 1 if finite else 0)  # the answer, in a place that only this thread writes to
 
 
-@entry
+def _signature(x: types.Type) -> tuple[types.Type, ...]:
+    return (I64, I64, INTS_2, floats_1(x), floats_1(x), floats_2(x), floats_3(x), floats_2(x), INTS_1)
+
+
+def _stored_signature(x: types.Type) -> tuple[types.Type, ...]:
+    return (I64, I64, network_arrays(x), SOURCE_ARRAYS, I64, floats_3(x), floats_2(x), INTS_1)
+
+
+def _sparse_signature(x: types.Type) -> tuple[types.Type, ...]:
+    return (I64, I64, network_arrays(x), stored_arrays(x), floats_3(x), floats_2(x), INTS_1)
+
+
+@native(_signature)
 def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, classes):
     """raw [N, O] = outputs of the last layer for all N rows of data, or classes [N] = their greatest outputs.
 
@@ -178,7 +201,7 @@ def _all_said_yes(n_threads, work):
     return finite
 
 
-@entry
+@native(_stored_signature)
 def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, classes):
     """The same for rows that are converted as they are read: network is (plan, alphas, parameters), source as `source_of` takes
     it; work is wide enough for the inputs as well.
@@ -195,7 +218,7 @@ def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, 
     return _all_said_yes(n_threads, work)
 
 
-@entry
+@native(_sparse_signature)
 def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
     """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
     values)."""
@@ -216,7 +239,7 @@ def _predict_sparse(
 ) -> bool:  # fmt: skip
     """`predict_chunks` for sparse rows."""
     data = x.starts, x.columns, x.values
-    predict_sparse_chunks(n_threads, chunk, (plan, alphas, parameters), data, work, raw, classes)
+    predict_sparse_chunks.of(x.values.dtype)(n_threads, chunk, (plan, alphas, parameters), data, work, raw, classes)
     return True
 
 
@@ -225,7 +248,7 @@ def _predict_stored(
     raw: NDArray, classes: NDArray[np.int64],
 ) -> bool:  # fmt: skip
     """`predict_chunks` for rows that are converted as they are read."""
-    return predict_stored_chunks(
+    return predict_stored_chunks.of(x.dtype)(
         n_threads, chunk, (plan, alphas, parameters), arguments_of(x), len(x), work, raw, classes
     )  # fmt: skip
 
@@ -315,12 +338,5 @@ class Predictor:
             return self._chunks
         for_prediction(self._dtype)
         for_network(self._layout.architecture)
-        matrix, vector, classes = (
-            numba.typeof(self._no_raw),
-            numba.typeof(self._layout.alphas),
-            numba.typeof(NO_CLASSES),
-        )
-        plan, work = numba.typeof(self._plan), numba.typeof(np.empty((1, 2, 0), self._dtype))
-        count = numba.typeof(1)
-        self._chunks = predict_chunks.compile((count, count, plan, vector, vector, matrix, work, matrix, classes))
+        self._chunks = predict_chunks.of(self._dtype)
         return self._chunks

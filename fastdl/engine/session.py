@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -359,7 +358,7 @@ class Session:
         """
         dtype = self.architecture.dtype
         if dtype not in _entries:
-            _entries[dtype] = step.train_batches.compile(tuple(map(numba.typeof, self._no_steps())))
+            _entries[dtype] = step.train_batches.of(dtype)
         return _entries[dtype]
 
     def _no_steps(self) -> tuple[Any, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fastdl.engine.arrays import INTS_1, PLACES_1, by_column_arrays, floats_1
 from fastdl.engine.structs import I64, INTS, by_column_of, by_column_type, stored_of, stored_type
-from fastdl_kernels.serial import entry, jit, linked
+from fastdl_kernels.serial import jit, linked, native
 from fastdl_kernels.simd import is_null, null, pointer
 
 # Bits of a column's number by which numbers are sorted at once: as many counters fit into the first cache.
@@ -70,7 +71,7 @@ def turn(start, rows, n_columns, stored, order, to, scratch, counts):
     to.count[0] = n
 
 
-@entry
+@native(lambda x: (I64, INTS_1, PLACES_1, floats_1(x), by_column_arrays(x), by_column_arrays(x), INTS_1))
 def turn_all(n_columns, starts, columns, values, to, scratch, counts):
     """All rows by columns; to and scratch are arrays count, column, first, rows, values."""
     turn(

@@ -8,13 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import structs
+from fastdl.engine.arrays import (
+    I64,
+    NUMBERS_1,
+    NUMBERS_2,
+    data_arrays,
+    network_arrays,
+    places_arrays,
+    sparse_arrays,
+    update_arrays,
+)
 from fastdl.engine.sparse import NUMBERS_AT_ONCE, RATE_COLUMNS, catch_up_block, rows_of_weights
 from fastdl.engine.sparse_batch import COUNTERS, turn_all
 from fastdl.engine.structs import Batches, Update, network_of, rows_of, source_of, sparse_of
 from fastdl.engine.update import step_rates
 from fastdl.network import Architecture
 from fastdl.sparse import SparseRows
-from fastdl_kernels.serial import entry, jit, run_jobs
+from fastdl_kernels.serial import jit, native, run_jobs
 from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
 
 # Rows of weights that a thread takes at a time in the last catching up.
@@ -47,7 +57,7 @@ class SparseWorkspace:
             if x.turned is None:
                 x.turned = turned_batch(1, len(x.values), dtype)
                 scratch = turned_batch(1, len(x.values), dtype)
-                turn_all(n_in, *self._stored, x.turned, scratch, self._counts)
+                turn_all.of(dtype)(n_in, *self._stored, x.turned, scratch, self._counts)
             self._batches = x.turned
         else:
             longest = np.sort(x.lengths)[-batch_size:]
@@ -71,7 +81,7 @@ class SparseWorkspace:
         self.mode = structs.IDLE if idle else structs.LAZY
         if len(self._rates) != len(table):
             self._rates = np.zeros((len(table), RATE_COLUMNS))
-        fill_rates(hyper, table, first_update, *sizes, self._rates)
+        fill_rates.of(self._zeros.dtype)(hyper, table, first_update, *sizes, self._rates)
 
     def catch_up(self, arguments: tuple[Any, ...], steps: int | None) -> None:
         """All rows of weights catch up with the first `steps` steps of the epoch, or with the one that is furthest (None).
@@ -81,7 +91,8 @@ class SparseWorkspace:
         if self.mode == structs.EAGER:
             return
         team, network, _, update, data, places, sparse = arguments[:7]
-        catch_up_all(team[1], network, update, data, places, sparse, int(self._done.max()) if steps is None else steps)
+        upto = int(self._done.max()) if steps is None else steps
+        catch_up_all.of(self._zeros.dtype)(team[1], network, update, data, places, sparse, upto)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -99,7 +110,7 @@ def no_sparse(dtype: np.dtype) -> tuple[Any, ...]:
     return structs.DENSE, stored, nothing, nothing, numbers, numbers, np.zeros((0, RATE_COLUMNS)), np.zeros(0, dtype)
 
 
-@entry
+@native(lambda x: (NUMBERS_1, NUMBERS_2, I64, I64, I64, NUMBERS_2))
 def fill_rates(hyper, table, first_update, n_rows, size, rates):
     """rates [steps, 7] of the steps of an epoch of n_rows rows: see `sparse.RATE_COLUMNS`."""
     numbers = pointer(hyper, 0)
@@ -118,7 +129,11 @@ def _catch_up_job(job, n_jobs, network, update, batches, steps):
     restore_mode(mode)
 
 
-@entry
+@native(
+    lambda x: (
+        I64, network_arrays(x), update_arrays(x), data_arrays(x), places_arrays(x), sparse_arrays(x), I64
+    )
+)  # fmt: skip
 def catch_up_all(n_threads, network, update, data, places, sparse, steps):
     """All rows of weights catch up with the first `steps` steps; the other arguments are those of `step.train_batches`."""
     code, hyper, state1, state2, gradient, squares, partial, row_squares = update

@@ -28,6 +28,22 @@ from __future__ import annotations
 
 import math
 
+from numba.core import types
+
+from fastdl.engine.arrays import (
+    INTS_1,
+    INTS_2,
+    NUMBERS_1,
+    NUMBERS_2,
+    data_arrays,
+    floats_1,
+    group,
+    loss_arrays,
+    network_arrays,
+    places_arrays,
+    sparse_arrays,
+    update_arrays,
+)
 from fastdl.engine.loss import loss_of
 from fastdl.engine.phases import (
     Worker,
@@ -73,7 +89,7 @@ from fastdl.engine.structs import (
     update_type,
 )
 from fastdl.engine.update import penalty_sum
-from fastdl_kernels.serial import check_in, entry, jit, linked, run_jobs
+from fastdl_kernels.serial import check_in, jit, linked, native, run_jobs
 from fastdl_kernels.simd import flush_subnormals, pointer, restore_mode
 
 
@@ -121,7 +137,15 @@ def _work_job(job, team, network, loss, update, batches, memory, run, report):
     work(job, team, network, loss, update, batches, memory, run, report)
 
 
-@entry
+def _signature(x: types.Type) -> tuple[types.Type, ...]:
+    numbers = group(I64, I64, NUMBERS_2, I64, I64, I64)
+    return (
+        group(INTS_1, I64, I64), network_arrays(x), loss_arrays(x), update_arrays(x), data_arrays(x), places_arrays(x),
+        sparse_arrays(x), group(floats_1(x), floats_1(x), NUMBERS_1), numbers, group(NUMBERS_1, INTS_2),
+    )  # fmt: skip
+
+
+@native(_signature)
 def train_batches(team, network, loss, update, data, places, sparse, memory, run, report):
     """Train on some batches of an epoch. The arguments are tuples of arrays and numbers, in the order of the struct's fields:
 
@@ -129,7 +153,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     network : plan, alphas, parameters
     loss : code, whether its mean is per output, its parameters
     update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
-    data : batch size, order, inputs, labels, targets, weights, source (parts, shift, scale; empty where inputs are the data)
+    data : batch size, order, inputs, labels, targets, weights, source (see `source.arguments_of`; empty where inputs are the data)
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
     sparse : mode, stored rows (starts, columns, values), batches by column (counts, column, first, rows, values: each a row for
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from numba.core import types
+
+from fastdl.engine.arrays import INTS_2, floats_1
 from fastdl.engine.backward import weight_gradient
 from fastdl.engine.forward import parts_of
 from fastdl.engine.structs import (
@@ -47,11 +50,11 @@ from fastdl.engine.structs import (
 from fastdl_kernels.serial import (
     AdamNumbers,
     adam_range,
-    entry,
     grid,
     jit,
     linked,
     momentum_range,
+    native,
     noinline,
     rmsprop_range,
     sgd_range,
@@ -168,7 +171,7 @@ def slot_bias(rows, row):
     return (rows * row + 15) // 16 * 16
 
 
-@entry
+@native(lambda x: (I64, I64, types.boolean, INTS_2, floats_1(x), floats_1(x)))
 def cut_updates(size, rows, clips, plan, alphas, parameters):
     """Write into `plan` how updates are cut for a team of `size` and batches of `rows`: into blocks of whole rows.
 

@@ -91,7 +91,7 @@ class Workspace:
             # Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.
             row_blocks = n_partial or max(min(count, batch_size // (2 * TILE_ROWS)), blocks) if fused else 0
             crew = Crew(count, row_blocks, layout.plan(batch_size, arithmetic=arithmetic))
-            jobs, slot = cut_updates(count, batch_size, clips, crew.plan, layout.alphas, parameters)
+            jobs, slot = cut_updates.of(dtype)(count, batch_size, clips, crew.plan, layout.alphas, parameters)
             room = max(room, slot * count)
             self.crews.append(crew)
         self._first_updates = [crew.plan[0, structs.UPDATES] for crew in self.crews]

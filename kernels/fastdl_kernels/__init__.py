@@ -11,7 +11,8 @@ if numba.config.DISABLE_JIT:
         "(your own functions can be tried uncompiled by their attribute py_func)"
     )
 
-from fastdl_kernels._jit import load_cached
+from fastdl_kernels._targets import foreign  # the first of all: see there
+from fastdl_kernels._units import load_cached
 from fastdl_kernels.activations import (
     ACTIVATIONS,
     ELU,
@@ -42,8 +43,9 @@ from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nest
 from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32
 from fastdl_kernels.regions import start_threads
 
-start_threads()
-load_cached()
+if foreign() is None:
+    start_threads()
+    load_cached()
 
 __all__ = [
     "ACTIVATIONS",

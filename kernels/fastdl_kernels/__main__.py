@@ -1,13 +1,14 @@
-"""`python -m fastdl_kernels`: what the kernels see of this machine, and what they chose for it."""
+"""`python -m fastdl_kernels`: what the kernels see of this machine, and what they chose for it; `--timings`: see `_timings`."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import numba
 import numpy as np
 
-from fastdl_kernels import linear_forward
+from fastdl_kernels import _timings, prebuilt
 from fastdl_kernels.host import allowed_cpus, cgroup_quota, host, physical_cores, usable_cores
 from fastdl_kernels.packing import BLOCK_BYTES, DEPTH, IN_PLACE
 from fastdl_kernels.simd import lanes
@@ -17,7 +18,7 @@ from fastdl_kernels.tile import MR, NV, panel_width
 def report() -> str:
     """The description, one fact per line."""
     machine = host()
-    quota = cgroup_quota()
+    quota, kept = cgroup_quota(), prebuilt.cache()
     layer = "none loaded"
     with contextlib.suppress(ValueError):
         numba.get_num_threads()
@@ -37,10 +38,14 @@ def report() -> str:
         f"{panel_width(np.float64)} of float64",
         "blocks": f"{DEPTH} steps deep, {BLOCK_BYTES // 1024} KB of the left operand"
         + (", read where it is unless rows are 4 KB apart" if IN_PLACE else ", packed where many panels meet it"),
-        "compiled cache": linear_forward.dispatcher._cache.cache_path or "not in use: no folder can be written",
+        "prebuilt code": ", ".join(set(prebuilt.fitting()) & set(prebuilt.packaged())) or "none for this processor",
+        "compiled code": f"{kept['folder']}: {kept['bytes'] / 1e6:.1f} MB"
+        + ("" if kept["writable"] and kept["distrust"] is None else ", to which nothing can be written"),
     }
     return "\n".join(f"{name:<16}{fact}" for name, fact in facts.items())
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--timings"]:
+        sys.exit(_timings.report(sys.argv[2] if len(sys.argv) > 2 else None))
     print(report())

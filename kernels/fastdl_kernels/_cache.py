@@ -1,8 +1,9 @@
-"""Compiled code kept on disk: valid for one state of the sources, loaded without starting Numba's compiler.
+"""What Numba compiles of the kernels for a user's own functions, kept on disk beside the machine code of `_store`.
 
-Numba's own cache notices an edit in the file of the function itself only; a changed helper, constant or tile size would
-go on returning results of the old code. Here every cache index is stamped with `build_id`, a hash of all kernel sources,
-so that any edit recompiles what depends on it. A damaged or unwritable cache costs time, never an error.
+Numba's own cache notices an edit in the file of the function itself only, and looks for files by the path of the sources; a
+changed helper, constant or tile size would go on returning results of the old code. Here files lie in a folder that is named
+after `build_id`, a hash of all kernel sources, so that any edit recompiles what depends on it, and a copy of the folder is as
+good. A damaged or unwritable cache costs time, never an error.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.runtime import rtsys
+
+from fastdl_kernels import _store
 
 
 @functools.cache
@@ -30,31 +34,44 @@ def build_id(folder: str) -> str:
     return digest.hexdigest()
 
 
-class KernelCache:
-    """The cache of one function, as Numba's dispatchers and callbacks expect it.
+class _Files(FunctionCache):
+    """Numba's cache of a function, in a folder of ours."""
 
-    The files are looked for when they are first needed: Numba tries the folder by writing to it, which would be done at
-    import for a hundred functions most of which only ever live inside others.
+    def __init__(self, py_func: Callable[..., Any], place: Path, stamp: str) -> None:
+        self._name, self._py_func = repr(py_func), py_func
+        self._impl = object.__new__(
+            CompileResultCacheImpl
+        )  # made the usual way, it looks for a folder by the path of the source
+        name = f"{py_func.__module__}.{py_func.__qualname__}-{sys.version_info[0]}{sys.version_info[1]}"
+        self._cache_path = str(place)
+        self._cache_file = IndexDataCacheFile(self._cache_path, name.replace("<locals>.", ""), stamp)
+        self.enable()
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        if self._impl.check_cachable(data):
+            _store.make_folder(Path(self._cache_path))
+            self._cache_file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
+
+
+class KernelCache:
+    """The cache of one function, as Numba's dispatchers expect it.
+
+    The files are looked for when they are first needed.
     """
 
     def __init__(self, py_func: Callable[..., Any]) -> None:
         self._py_func = py_func
 
     @functools.cached_property
-    def _files(self) -> FunctionCache | None:
-        """Numba's cache with our stamp, or None where no folder can be written."""
-        try:
-            files = FunctionCache(self._py_func)
-        except RuntimeError:
-            return None
-        folder = str(Path(inspect.getfile(self._py_func)).parent)
-        stamp = (files._impl.locator.get_source_stamp(), build_id(folder))
-        files._cache_file = IndexDataCacheFile(files.cache_path, files._impl.filename_base, stamp)
-        return files
+    def _files(self) -> _Files | None:
+        """Numba's cache in our folder, or None where that is not to be trusted."""
+        sources = build_id(str(Path(inspect.getfile(self._py_func)).parent))
+        place = _store.folder() / _store.version(sources) / "numba"
+        return _Files(self._py_func, place, sources) if _store.is_trusted(_store.folder()) else None
 
     @property
     def cache_path(self) -> str | None:
-        """The folder of the files, None where none can be written."""
+        """The folder of the files, None where none can be kept."""
         return self._files and self._files.cache_path
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -82,16 +99,6 @@ class KernelCache:
             pass
         except Exception:
             self.flush()
-
-    def holds(self, sig: Any, target_context: Any) -> bool:
-        """Whether there is a compiled function for a signature."""
-        if self._files is None:
-            return False
-        try:
-            key = self._files._index_key(sig, target_context.codegen())
-            return self._files._cache_file.load(key) is not None
-        except Exception:
-            return False
 
     def flush(self) -> None:
         """Empty the index, so that the next compilation is saved again."""

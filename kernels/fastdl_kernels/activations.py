@@ -17,7 +17,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from fastdl_kernels._jit import jit, linked, noinline
+from fastdl_kernels._jit import jit, noinline
+from fastdl_kernels._units import linked
 from fastdl_kernels.curves import (
     elu_derivative,
     elu_value,

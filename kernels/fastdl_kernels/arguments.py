@@ -13,6 +13,7 @@ import numpy as np
 from numba import typeof
 from numba.core import types
 
+from fastdl_kernels._units import array_type
 from fastdl_kernels.activations import ACTIVATIONS, BY_CODE
 from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 
@@ -107,6 +108,16 @@ class Rules:
         self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.fewest = len(self.names) - n_defaults
 
+    def signature(self, element: types.Type) -> tuple[types.Type, ...]:
+        """The types of all arguments, for arrays of an element type."""
+
+        def type_of(name: str) -> types.Type:
+            if name not in self.shapes:
+                return types.int64 if name in WHOLE else types.float64
+            return array_type(types.int64 if name in self.labels else element, len(self.shapes[name]))
+
+        return tuple(map(type_of, self.names))
+
     def wrong_types(self, args: Sequence[Seen]) -> str | None:
         """One sentence about the first argument of a wrong type, or None."""
         if not self.fewest <= len(args) <= len(self.names):
@@ -198,4 +209,8 @@ class Rules:
                         f"{self.kernel}: expected {key} in memory of its own, but it overlaps {other}; "
                         f"pass a separate array"
                     )
+        for key in self.labels:
+            wrong = given[key][(given[key] < 0) | (given[key] >= sizes["N"][0])]
+            if wrong.size:
+                return f"{self.kernel}: expected {key} from 0 to N - 1, with N = {sizes['N'][0]}, got {wrong[0]}"
         return None

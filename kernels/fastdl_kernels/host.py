@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from llvmlite import binding
-from numba.core import config
+
+from fastdl_kernels import _targets as targets
+from fastdl_kernels._targets import foreign
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Host:
 @functools.cache
 def host() -> Host:
     """The description of this machine; caches are read from the operating system, features from LLVM."""
-    features = _features()
+    other = foreign()
+    features = targets.features()
     # Numba compiles for config.CPU_NAME; an explicit "generic" means "no features but the listed ones".
-    cpu = config.CPU_NAME or binding.get_host_cpu_name()
+    cpu = targets.cpu_name()
     if "avx512f" in features and "avx512vl" in features and "avx512dq" in features:
         isa, vector_bytes, n_registers = "avx512", 64, 32
     elif "avx2" in features and "fma" in features:
@@ -54,7 +57,7 @@ def host() -> Host:
         isa, vector_bytes, n_registers = "neon", 16, 32
     else:
         isa, vector_bytes, n_registers = "generic", 16, 16
-    l1, l2, l3 = _caches()
+    l1, l2, l3 = _caches() if other is None else (other.l1_bytes, 0, 0)
     return Host(
         cpu=cpu,
         isa=isa,
@@ -66,24 +69,6 @@ def host() -> Host:
         l2_bytes=l2,
         l3_bytes=l3,
     )
-
-
-def _features() -> set[str]:
-    """Names of the enabled target features, by the same rules as Numba's code generator."""
-    text = config.CPU_FEATURES
-    if text is None:
-        if config.CPU_NAME == "generic":
-            return set()
-        from numba.core.codegen import get_host_cpu_features
-
-        text = get_host_cpu_features()
-    enabled: set[str] = set()
-    for feature in filter(None, (f.strip() for f in text.split(","))):
-        if feature.startswith("-"):
-            enabled.discard(feature[1:])
-        else:
-            enabled.add(feature.lstrip("+"))
-    return enabled
 
 
 def _caches() -> tuple[int, int, int]:

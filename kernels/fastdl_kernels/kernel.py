@@ -18,6 +18,7 @@ from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic, overload, typeof_impl
 
 from fastdl_kernels._jit import entry, is_current, jit
+from fastdl_kernels._units import ELEMENTS, Native
 from fastdl_kernels.arguments import Limits, Rules, seen_type, seen_value
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
@@ -25,6 +26,7 @@ from fastdl_kernels.arguments import Limits, Rules, seen_type, seen_value
 SERIAL_WORK = 500_000
 
 _RULES: dict[str, Rules] = {}  # of each kernel, by its name
+_ELEMENTS = {str(element): element for element in ELEMENTS}
 
 
 class Kernel:
@@ -63,7 +65,14 @@ class Kernel:
             self.__name__, list(parameters), dims, outputs, optional, integers, limits or {}, len(defaults)
         )  # fmt: skip
         _RULES[self.__name__] = self.rules
+        # For compiled code, and for arguments of types that `native` was not made for.
         self.dispatcher = self._guarded(entry(function))
+        written = frozenset(map(self.rules.names.index, self.rules.outputs))
+        self.native = Native(function, self.rules.signature, written)
+        self._floats = next(
+            i for i, name in enumerate(self.rules.names) if name in dims and name not in self.rules.labels
+        )
+        self._call = self._first
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
@@ -71,15 +80,25 @@ class Kernel:
         if self._defaults and len(args) >= self._fewest:
             args += self._defaults[len(args) - self._fewest :]
         try:
+            return self._call(*args)
+        except (TypeError, ValueError):
+            pass
+        # Why it was refused: wrong types, wrong values, or a version of the other dtype, and last of types that Numba takes.
+        message = self.rules.wrong_types([seen_value(arg) for arg in args])
+        if message is not None:
+            raise TypeError(message)
+        message = self.rules.wrong_values(args)
+        if message is not None:
+            raise ValueError(message)
+        element = _ELEMENTS[args[self._floats].dtype.name]
+        self._call = self.native.callable(element)
+        try:
+            return self._call(*args)
+        except (TypeError, ValueError):
             return self.dispatcher(*args)
-        except Exception as error:  # Numba raises many kinds for types that it cannot take
-            message = self.rules.wrong_types([seen_value(arg) for arg in args])
-            if message is not None:
-                raise TypeError(message) from None
-            message = self.rules.wrong_values(args) if isinstance(error, ValueError) else None
-            if message is not None:
-                raise ValueError(message) from None
-            raise
+
+    def _first(self, *args: Any) -> Any:
+        raise TypeError("no version of it is loaded yet")
 
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments in order."""

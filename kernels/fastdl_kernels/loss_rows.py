@@ -15,7 +15,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-from fastdl_kernels._jit import jit, linked
+from fastdl_kernels._jit import jit
+from fastdl_kernels._units import linked
 from fastdl_kernels.rows import (
     FEW,
     columns_scratch,

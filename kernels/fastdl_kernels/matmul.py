@@ -43,7 +43,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
-from fastdl_kernels._jit import inlined, jit, linked, named_type
+from fastdl_kernels._jit import inlined, jit, number_in_memory
+from fastdl_kernels._units import linked, named_type
 from fastdl_kernels.activations import (
     IDENTITY,
     LAST_DERIVATIVE_IN_REGISTERS,
@@ -95,7 +96,8 @@ FEWEST_ROWS = min(4, MR // 2)
 # Full tiles of a panel from which on they prepare the next one between their steps; at least GRAIN.
 FEWEST_TILES = 4
 # Bytes of a block of B up to which there is nothing to prepare where it can be read in place.
-SMALL_BYTES = max(128 * 1024, host().l2_bytes // 2) if IN_PLACE else 0
+# A number in memory, and not in the code, which is the same for all sizes of L2.
+small_bytes = number_in_memory("fastdl_small_bytes", max(128 * 1024, host().l2_bytes // 2) if IN_PLACE else 0)
 
 
 class Target(NamedTuple):
@@ -174,7 +176,7 @@ def _product_of(arithmetic, block, depth, a, b, c):
         steps = steps_of(arithmetic, k)
         asks = steps >= ASKING_DEPTH
         prepares = asks and full_tiles >= FEWEST_TILES * rows_per_step
-        if in_place and k * (n1 - n0) * itemsize <= SMALL_BYTES:
+        if in_place and k * (n1 - n0) * itemsize <= small_bytes():
             prepares = False
         every, portion = steps // MR, 0
         if prepares and b.transposed:

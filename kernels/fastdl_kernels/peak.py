@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
-from fastdl_kernels._jit import entry, jit
+from fastdl_kernels._jit import jit
+from fastdl_kernels._units import array_type, native
 from fastdl_kernels.host import host
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.simd import hsum
@@ -47,10 +51,34 @@ def _fma_job(t, n, x, sums):
     sums[t] = hsum(_fma_loop(n, x))
 
 
-@entry
+@native(lambda x: (types.int64, types.int64, x, array_type(x, 1)))
 def fma_loops(n_threads, n, x, sums):
     """The loop on each of `n_threads` threads; sums [n_threads] of x's dtype is overwritten."""
     run_jobs(_fma_job, n_threads, n_threads > 1, (n, x, sums))
+
+
+@native(lambda x: (types.int64, types.int64))
+def shift_loop(n, x):
+    """n times two shifts and two exclusive-ors, each of which waits a cycle for the one before; the last number."""
+    for _ in range(n):
+        x ^= x << 13
+        x ^= x >> 7
+    return x
+
+
+def clock_hertz() -> float:
+    """The core's clock while it works, the best of a few loops of 4 cycles a step."""
+    loop, n, best, tries = shift_loop.callable(types.float32), 10_000, 0.0, 0
+    while tries < 30:
+        start = time.perf_counter()
+        loop(n, 88_172_645_463_325_252)
+        seconds = time.perf_counter() - start
+        if seconds < 0.002:
+            n *= 4
+        else:
+            tries += 1
+            best = max(best, 4 * n / seconds)
+    return best
 
 
 def fma_flop(n_threads: int, n: int, dtype: np.dtype) -> int:
@@ -60,4 +88,4 @@ def fma_flop(n_threads: int, n: int, dtype: np.dtype) -> int:
 
 def run_fma_loops(n_threads: int, n: int, sums: NDArray) -> None:
     """`fma_loops` with the dtype of `sums`."""
-    fma_loops(n_threads, n, sums.dtype.type(0.5), sums)
+    fma_loops.callable(from_dtype(sums.dtype))(n_threads, n, 0.5, sums)

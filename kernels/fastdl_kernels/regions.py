@@ -1,8 +1,9 @@
 """Jobs on Numba's threads, for functions that are compiled as serial ones.
 
 `parallel=True` sends a function through passes of Numba that take a second or more, for each of a dozen kernels. Here one
-parallel region is compiled for all of them: it calls an address with the number of a thread and a pointer to what the jobs
-need. Callers find it through a slot in memory, which says what a region is in this process:
+parallel region, a few instructions that are assembled when they are first needed, serves all of them: it launches Numba's
+threads as Numba's own code does, and they call an address with the number of a job and a pointer to what the jobs need.
+Callers find it through a slot in memory, which says what a region is in this process:
 
 * Numba's threads, under OpenMP and TBB, which give every Python thread regions of its own;
 * the same for Numba's work queue, whose launches go through `_launch`: it aborts the process when a second one begins
@@ -26,8 +27,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
-from fastdl_kernels._jit import compile_for_c, parallel_jit
-from fastdl_kernels._signals import callback, interrupt_later
+from fastdl_kernels._loader import assemble
+from fastdl_kernels._signals import callback, handlers_later, interrupt_later
 
 forked = False
 """True in a child of fork: everything runs on the calling thread."""
@@ -46,26 +47,63 @@ _CRegion = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
 _CCount = ctypes.CFUNCTYPE(ctypes.c_ssize_t)
 
 
-@intrinsic
-def _call_job(typingctx, address, job, data):
-    """Call void job(i64, i8*) at an address."""
-
-    def codegen(context, builder, sig, args):
-        function = builder.inttoptr(args[0], _JOB.as_pointer())
-        builder.call(function, [args[1], builder.inttoptr(args[2], _BYTES)])
-        return context.get_dummy_value()
-
-    return types.none(types.int64, types.int64, types.int64), codegen
-
-
-@parallel_jit
-def _on_threads(n, address, data):
-    for job in numba.prange(n):
-        _call_job(address, job, data)
-
-
-def _region(n, address, data):
-    _on_threads(n, address, data)
+# One task for each thread, which does the jobs of its number, and of that plus the number of threads, and so on. Numba's layers
+# add steps[0] times the number of a task to args[0], and give a task dims[0] numbers in a row.
+_REGION_TEXT = """
+define void @fastdl.region(i64 %n, i64 %job, i64 %data) {{
+  %args = alloca ptr
+  %dims = alloca i64
+  %steps = alloca i64
+  %shared = alloca [4 x i64]
+  %threads = call i64 inttoptr (i64 {count} to ptr)()
+  store ptr null, ptr %args
+  store i64 %threads, ptr %dims
+  store i64 1, ptr %steps
+  store i64 %n, ptr %shared
+  %s1 = getelementptr i64, ptr %shared, i64 1
+  store i64 %threads, ptr %s1
+  %s2 = getelementptr i64, ptr %shared, i64 2
+  store i64 %job, ptr %s2
+  %s3 = getelementptr i64, ptr %shared, i64 3
+  store i64 %data, ptr %s3
+  %few = trunc i64 %threads to i32
+  call void inttoptr (i64 {launch} to ptr)(
+    ptr @fastdl.task, ptr %args, ptr %dims, ptr %steps, ptr %shared, i64 0, i64 1, i32 %few)
+  ret void
+}}
+define void @fastdl.task(ptr %args, ptr %dims, ptr %steps, ptr %shared) {{
+entry:
+  %start = load ptr, ptr %args
+  %first = ptrtoint ptr %start to i64
+  %many = load i64, ptr %dims
+  %behind = add i64 %first, %many
+  %n = load i64, ptr %shared
+  %s1 = getelementptr i64, ptr %shared, i64 1
+  %threads = load i64, ptr %s1
+  %s2 = getelementptr i64, ptr %shared, i64 2
+  %job = load ptr, ptr %s2
+  %s3 = getelementptr i64, ptr %shared, i64 3
+  %data = load ptr, ptr %s3
+  br label %task
+task:
+  %k = phi i64 [ %first, %entry ], [ %next_k, %next_task ]
+  %has_task = icmp slt i64 %k, %behind
+  br i1 %has_task, label %jobs, label %end
+jobs:
+  %i = phi i64 [ %k, %task ], [ %next_i, %do ]
+  %has_job = icmp slt i64 %i, %n
+  br i1 %has_job, label %do, label %next_task
+do:
+  call void %job(i64 %i, ptr %data)
+  %next_i = add i64 %i, %threads
+  br label %jobs
+next_task:
+  %next_k = add i64 %k, 1
+  br label %task
+end:
+  ret void
+}}
+"""
 
 
 def _on_this_thread(n: int, address: int, data: int) -> None:
@@ -78,9 +116,13 @@ def _first(n: int, address: int, data: int) -> None:
     """The slot's first content: compiles the region, or loads it, and finds out what this process needs."""
     global _compiled
     try:
-        numba.get_num_threads()  # starts the threads, without which a region from the cache finds no symbols
-        function = compile_for_c(_region, (types.int64,) * 3)
-    except Exception:  # no threading layer can be loaded, or no compiler: the work is done all the same
+        numba.get_num_threads()  # starts the threads
+        symbols = {"count": "get_num_threads", "launch": "numba_parallel_for"}
+        addresses = {key: binding.address_of_symbol(name) for key, name in symbols.items()}
+        if None in addresses.values():
+            raise LookupError("numba launches its threads in another way")
+        function = handlers_later(assemble, _REGION_TEXT.format(**addresses), "fastdl.region")
+    except Exception:  # no threading layer can be loaded: the work is done all the same
         _fill(_serial_callback)
         _on_this_thread(n, address, data)
         return
@@ -88,8 +130,7 @@ def _first(n: int, address: int, data: int) -> None:
         interrupt_later()
         _on_this_thread(n, address, data)
         return
-    _compiled = _CRegion(function.address)
-    _keep.append(function)
+    _compiled = _CRegion(function)
     _fill(_compiled)
     _compiled(n, address, data)
 
@@ -99,7 +140,6 @@ def _fill(function: Any) -> None:
 
 
 _compiled: Any = None
-_keep: list[Any] = []
 _first_callback, _serial_callback = (_CRegion(callback(function)) for function in (_first, _on_this_thread))
 _slot = ctypes.c_void_p()
 _fill(_first_callback)

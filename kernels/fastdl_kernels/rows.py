@@ -7,7 +7,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastdl_kernels._jit import inlined, jit, linked
+from fastdl_kernels._jit import inlined, jit
+from fastdl_kernels._units import linked
 from fastdl_kernels.packing import scratch, transpose_block
 from fastdl_kernels.simd import (
     broadcast,

@@ -5,7 +5,8 @@ A public kernel is a loop over jobs; the jobs themselves are here, to be called 
 """
 
 from fastdl_kernels import regions
-from fastdl_kernels._jit import Linked, entry, inlined, jit, linked, named_type, noinline
+from fastdl_kernels._jit import entry, inlined, jit, noinline
+from fastdl_kernels._units import ELEMENTS, UNITS, Linked, Native, Unit, array_type, linked, named_type, native
 from fastdl_kernels.activations import BLOCKS as ACTIVATION_BLOCKS
 from fastdl_kernels.activations import (
     IDENTITY,
@@ -31,7 +32,7 @@ from fastdl_kernels.matmul import (
 )
 from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
-from fastdl_kernels.peak import fma_flop, run_fma_loops
+from fastdl_kernels.peak import clock_hertz, fma_flop, run_fma_loops
 from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 from fastdl_kernels.random_bits import mix, mix_small
 from fastdl_kernels.regions import run_jobs
@@ -44,6 +45,7 @@ __all__ = [
     "ACTIVATION_BLOCKS",
     "BF16",
     "BF16_EMULATED",
+    "ELEMENTS",
     "FLOAT32",
     "HAS_BF16",
     "IDENTITY",
@@ -57,15 +59,20 @@ __all__ = [
     "STOP",
     "TANH",
     "TILE_ROWS",
+    "UNITS",
     "AdamNumbers",
     "Linked",
+    "Native",
     "Operand",
     "Target",
+    "Unit",
     "adam_range",
     "apply_activation",
+    "array_type",
     "barrier",
     "check_in",
     "claim",
+    "clock_hertz",
     "entry",
     "first_job",
     "fma_flop",
@@ -85,6 +92,7 @@ __all__ = [
     "momentum_range",
     "n_jobs",
     "named_type",
+    "native",
     "needs_z",
     "noinline",
     "panel_width",

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.host import host
-from fastdl_kernels.simd.vector import element_pointer
+from fastdl_kernels.simd.vector import call_llvm, element_pointer
 
 # Fields of a team's state, an int64 array: each on its own 128 bytes, since neighbours of a cache line come with it.
 _DOOR, _SIZE, _ARRIVED, _PHASE, _NEXT, STOP = (16 * i for i in range(6))
@@ -44,7 +44,7 @@ def _emit_pause(builder: ir.IRBuilder) -> None:
         )
         builder.call(function, [])
     elif host().isa == "neon":
-        builder.asm(ir.FunctionType(ir.VoidType(), []), "yield", "", [], side_effect=True)
+        call_llvm(builder, "llvm.aarch64.hint", ir.VoidType(), [ir.Constant(ir.IntType(32), 1)])  # yield
 
 
 @intrinsic

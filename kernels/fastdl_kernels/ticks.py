@@ -7,6 +7,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels.host import host
+from fastdl_kernels.simd.vector import read_register
 
 
 @intrinsic
@@ -21,7 +22,7 @@ def ticks(typingctx):
             return builder.call(function, [])
         if isa == "neon":
             # LLVM's own choice, the cycle counter, may not be read by programs; the virtual timer may.
-            return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+            return read_register(builder, "cntvct_el0")
         return ir.Constant(i64, 0)
 
     return types.int64(), codegen

@@ -24,7 +24,7 @@ print(
                 unit.ensure(types.float32)
                 for unit in [*prepare.HELPERS, LOSS_BODIES[LOSSES["softmax_cross_entropy"]].linked]
             ],
-            "signatures": len(step.train_batches.signatures),
+            "entry": step.train_batches.ensure(types.float32),
             "bits": hashlib.sha256(model.parameters.tobytes()).hexdigest(),
         }
     )

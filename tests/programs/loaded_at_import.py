@@ -6,9 +6,9 @@ import ctypes
 
 from llvmlite import binding
 
-from fastdl_kernels import _jit
+from fastdl_kernels import _units
 
-for target, element in _jit._lazy:
+for target, element in _units._lazy:
     if target.is_cached(element):
         slot = ctypes.c_void_p.from_address(binding.address_of_symbol(target._symbol(element)))
-        print(target.function.__name__, slot.value == _jit.native_address(target._compiled[element]))
+        print(target.function.__name__, slot.value == target._addresses.get(element))

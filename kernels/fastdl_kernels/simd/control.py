@@ -9,6 +9,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels.host import host
+from fastdl_kernels.simd.vector import read_register
 
 
 def _control_register(builder: ir.IRBuilder, new: ir.Value | None) -> ir.Value | None:
@@ -27,8 +28,10 @@ def _control_register(builder: ir.IRBuilder, new: ir.Value | None) -> ir.Value |
         return builder.zext(builder.load(cell), i64) if new is None else None
     if isa == "neon":
         if new is None:
-            return builder.asm(ir.FunctionType(i64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
-        builder.asm(ir.FunctionType(ir.VoidType(), [i64]), "msr fpcr, $0", "r", [new], side_effect=True)
+            return read_register(builder, "fpcr")
+        name = builder.module.add_metadata(["fpcr"])
+        write = ir.FunctionType(ir.VoidType(), [ir.MetaDataType(), i64])
+        builder.call(cgutils.get_or_insert_function(builder.module, write, "llvm.write_register.i64"), [name, new])
         return None
     return ir.Constant(i64, 0) if new is None else None
 

@@ -167,6 +167,16 @@ def emit_prefetch(builder: ir.IRBuilder, address: ir.Value, write: bool = False,
     )
 
 
+def read_register(builder: ir.IRBuilder, name: str) -> ir.Value:
+    """An i64 register of the processor by its name.
+
+    Not by inline assembly: LLVM reads that of the processor it runs on only, and code for AArch64 is built on x86, too.
+    """
+    read = ir.FunctionType(ir.IntType(64), [ir.MetaDataType()])
+    function = cgutils.get_or_insert_function(builder.module, read, "llvm.read_volatile_register.i64")
+    return builder.call(function, [builder.module.add_metadata([name])])
+
+
 def is_vec(ty: types.Type) -> bool:
     """True for a vector of numbers, not for a mask."""
     return isinstance(ty, VecType) and ty.element is not types.boolean
