@@ -153,7 +153,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     network : plan, alphas, parameters
     loss : code, whether its mean is per output, its parameters
     update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
-    data : batch size, order, inputs, labels, targets, weights, source (see `source.arguments_of`; empty where inputs are the data)
+    data : batch size, order, inputs, labels, targets, weights, source (`source.arguments_of`; empty where inputs are the data)
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
     sparse : mode, stored rows (starts, columns, values), batches by column (counts, column, first, rows, values: each a row for
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
