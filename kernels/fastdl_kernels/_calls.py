@@ -345,13 +345,12 @@ class _Method(ctypes.Structure):
     )  # fmt: skip
 
 
-_methods: list[_Method] = []  # Python keeps pointers to them
-
-
 def callable_at(address: int, name: str) -> Callable[..., Any]:
-    """The wrapper at an address as a function of Python's."""
+    """The wrapper at an address as a function of Python's.
+
+    The function is a method of its own description: Python looks at that when it lets go of the function, at the very end too.
+    """
     method = _Method(name.encode(), address, _FASTCALL, None)
-    _methods.append(method)
     make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    return make(ctypes.addressof(method), None, None)
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    return make(ctypes.addressof(method), method, None)
