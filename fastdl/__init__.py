@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
-    from fastdl.embeddings import PBLD
+    from fastdl.embeddings import PBLD, Periodic, PiecewiseLinear
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
@@ -67,6 +67,8 @@ __all__ = [
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
+    "Periodic",
+    "PiecewiseLinear",
     "Quantile",
     "RMSProp",
     "ReduceOnPlateau",
@@ -90,7 +92,7 @@ _MODULES = {
     "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
-    "fastdl.embeddings": ["PBLD"],
+    "fastdl.embeddings": ["PBLD", "Periodic", "PiecewiseLinear"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],

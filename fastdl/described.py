@@ -5,20 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastdl import embeddings, html, network
-from fastdl.embeddings import PBLD
+from fastdl import checks, embeddings, html, network
+from fastdl.activations import Activation
+from fastdl.embeddings import Embedding
 from fastdl.errors import InputError
+from fastdl.losses import Loss
 from fastdl.scaling import Scaling
 from fastdl.wording import plural
 
 
-def count(layers: list[int], embedding: PBLD | None, scale_inputs: bool) -> int:
+def count(layers: list[int], embedding: Embedding | None, scale_inputs: bool) -> int:
     """How many numbers a model of these sizes learns."""
     n_in, *others = layers
     stage = embeddings.stage_of(embedding, scale_inputs, n_in)
     if stage is None:
         return network.n_parameters(layers)
     return stage.n_parameters(n_in) + network.n_parameters([stage.n_outputs(n_in), *others])
+
+
+def arguments(description: dict[str, Any], n_parameters: int) -> dict[str, Any]:
+    """What a model is made with that a file describes, which holds so many parameters."""
+    layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
+    embedding = embeddings.from_json(description.get("embedding"))
+    scale_inputs = description.get("scale_inputs", False)
+    if len(layers) < 2 or count(layers, embedding, scale_inputs) != n_parameters:  # before memory is taken
+        raise InputError(f"expected the parameters of {layers[:9]}, got {n_parameters} numbers")
+    told = description.get("loss")  # version 1 has none: each output unit had one
+    loss = None
+    if told is not None:
+        number = told["parameter"]
+        loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
+    units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
+    return {
+        "layers": layers, "activation": units, "loss": loss, "embedding": embedding, "scale_inputs": scale_inputs,
+        **{name: description[name] for name in ("output", "seed", "dtype")},
+    }  # fmt: skip
 
 
 def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str, Any]) -> None:
@@ -42,7 +63,8 @@ def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str,
 
 def input_stage(model: Any) -> str:
     """What becomes of inputs before the first layer: `PBLD, scaled`, or nothing."""
-    return ", ".join([*(["PBLD"] if model.embedding is not None else []), *(["scaled"] if model.scale_inputs else [])])
+    embedding = [] if model.embedding is None else [type(model.embedding).__name__]
+    return ", ".join([*embedding, *(["scaled"] if model.scale_inputs else [])])
 
 
 def as_html(model: Any) -> str:

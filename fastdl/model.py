@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, described, embeddings, frames, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
-from fastdl.embeddings import PBLD
+from fastdl.embeddings import Embedding
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.exporting import Exports
@@ -53,7 +53,8 @@ class MLP(Exports):
     loss : what the outputs are trained for: None is the default of the output unit; or a name ("absolute_error", "poisson", ...)
         or an instance such as `fastdl.Huber(1.0)`, `fastdl.Quantile(0.9)`, `fastdl.CrossEntropy(label_smoothing=0.1)`. With
         "poisson" raw outputs are log rates, targets counts of 0 or more, and `predict` gives rates
-    embedding : `fastdl.PBLD()` embeds the inputs before the first layer, which then has more of them
+    embedding : `fastdl.PBLD()`, `Periodic()` or `PiecewiseLinear()` embeds the inputs before the first layer, which then has
+        more of them
     scale_inputs : multiply each input of the first layer by a learnt scale, which starts as 1
 
     Attributes
@@ -74,7 +75,7 @@ class MLP(Exports):
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
     input_stage: StageViews | None
-    embedding: PBLD | None = None
+    embedding: Embedding | None = None
     scale_inputs: bool = False
     engine: Engine
 
@@ -87,7 +88,7 @@ class MLP(Exports):
         dtype: str = "float32",
         init: str | float = "auto",
         loss: LossLike | None = None,
-        embedding: PBLD | None = None,
+        embedding: Embedding | None = None,
         scale_inputs: bool = False,
     ) -> None:
         if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
@@ -220,6 +221,22 @@ class MLP(Exports):
         clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
         self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
         self.note_names(X)
+        self.fit_embedding(X)
+        return self
+
+    def fit_embedding(self, X: Any) -> MLP:
+        """Take what an embedding does not learn, the edges of `PiecewiseLinear`, from the rows X; `standardize` has done so.
+
+        Returns the model itself.
+        """
+        if self.embedding is not None and self.embedding.is_fitted and self.input_stage is not None:
+            rows = self.prepare_inputs(X)
+            stage = self.architecture.stage
+            assert stage is not None
+            assert not isinstance(rows, SparseRows)
+            if len(rows) == 0:
+                raise InputError("X: expected at least one row to take quantiles of, got an empty array")
+            self.embedding.fit(self.input_stage, rows[:, list(stage.embedded)])
         return self
 
     def note_names(self, X: ArrayLike) -> None:
@@ -354,23 +371,7 @@ class MLP(Exports):
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
-        layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
-        embedding = embeddings.from_json(description.get("embedding"))
-        scale_inputs = description.get("scale_inputs", False)
-        if (
-            len(layers) < 2 or described.count(layers, embedding, scale_inputs) != parameters.size
-        ):  # before memory is taken
-            raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
-        units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
-        told = description.get("loss")  # version 1 has none: each output unit had one
-        loss = None
-        if told is not None:
-            number = told["parameter"]
-            loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
-        model = cls(
-            layers, units, description["output"], description["seed"], description["dtype"], loss=loss,
-            embedding=embedding, scale_inputs=scale_inputs,
-        )  # fmt: skip
+        model = cls(**described.arguments(description, parameters.size))
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(
                 f"expected {model.n_parameters} parameters of {model.dtype}, "

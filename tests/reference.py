@@ -238,50 +238,6 @@ def network_backward(layers, activations, output, flat, x, y, row_weight=None, l
     return loss, np.concatenate(pieces), d_z @ weights[0].T
 
 
-# --- the input stage: columns that become x and linear maps of cosines, and a scale of every output ---
-
-
-def split_stage(n_inputs, embedded, waves, size, scaled, flat):
-    """(frequencies [E, J], phases [E, J], weights [E, size - 1, J], biases [E, size - 1], scale [outputs])."""
-    rows, rest, maps = [], f64(flat), size - 1
-    for _ in embedded:
-        w, b, v, a = np.split(rest[: 2 * waves + maps * waves + maps], np.cumsum([waves, waves, maps * waves]))
-        rows.append((w, b, v.reshape(maps, waves), a))
-        rest = rest[2 * waves + maps * waves + maps :]
-    scale = rest if scaled else np.ones(n_inputs + len(embedded) * maps)
-    assert scale.size == n_inputs + len(embedded) * maps
-    return rows, scale
-
-
-def stage_forward(x, embedded, rows, scale):
-    """(outputs before they are scaled, outputs): the numbers of each embedded column, then the other columns."""
-    x = f64(x)
-    pieces = []
-    for column, (w, b, v, a) in zip(embedded, rows, strict=True):
-        cosines = np.cos(2 * np.pi * x[:, [column]] * w + b)
-        pieces += [cosines @ v.T + a, x[:, [column]]]
-    pieces.append(np.delete(x, embedded, axis=1))
-    plain = np.concatenate(pieces, axis=1)
-    return plain, plain * scale
-
-
-def stage_backward(x, embedded, rows, scale, scaled, d_out):
-    """The gradient of the stage's numbers, flat."""
-    x, pieces, at = f64(x), [], 0
-    plain, _ = stage_forward(x, embedded, rows, scale)
-    for column, (w, b, v, _) in zip(embedded, rows, strict=True):
-        size = len(v) + 1
-        d_maps = (d_out * scale)[:, at : at + size - 1]
-        at += size
-        angle = 2 * np.pi * x[:, [column]] * w + b
-        d_angle = -np.sin(angle) * (d_maps @ v)
-        d_w = (d_angle * 2 * np.pi * x[:, [column]]).sum(axis=0)
-        pieces += [d_w, d_angle.sum(axis=0), (d_maps.T @ np.cos(angle)).ravel(), d_maps.sum(axis=0)]
-    if scaled:
-        pieces.append((d_out * plain).sum(axis=0))
-    return np.concatenate(pieces) if pieces else np.zeros(0)
-
-
 # --- optimizers: new (parameters, states) from the old ones; step counts from 1 ---
 
 

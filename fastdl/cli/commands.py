@@ -329,7 +329,7 @@ def _warm_up(trainer: Trainer, messages: Console, live: bool, health: bool) -> N
     """Have the kernels compiled or loaded, by training a tiny model of the same kind, before the clock runs."""
     model = trainer.model
     n_out = model.layers[-1] if isinstance(model.loss.parameter, tuple) else 2
-    embedding = None if model.embedding is None else replace(model.embedding, columns=None)
+    embedding = None if model.embedding is None else model.embedding.for_all_columns()
     tiny = MLP(
         [1, *(1 for _ in model.activations), n_out], model.activations, model.output, dtype=model.dtype.name,
         loss=model.loss, embedding=embedding, scale_inputs=model.scale_inputs,

@@ -9,6 +9,7 @@ from typing import Any
 from fastdl import checks, initialisation
 from fastdl.cli.options import hidden_sizes, one_of, option_error
 from fastdl.cli.train_options import FilledOptions, TrainOptions
+from fastdl.embeddings import EMBEDDINGS
 from fastdl.errors import OptionError
 from fastdl.training import recipes
 from fastdl.training.recipes import Facts
@@ -88,8 +89,10 @@ def check_more(more: Mapping[str, Any]) -> None:
             raise OptionError(f"--set {name}: expected true or false, got {more[name]!r}")
     if more["scaling"] not in ("standard", "robust"):
         raise OptionError(f"--set scaling: expected standard or robust, got {more['scaling']!r}")
-    if more["embedding"] not in (None, "pbld"):
-        raise OptionError(f"--set embedding: expected pbld or none, got {more['embedding']!r}")
+    if more["embedding"] is not None and more["embedding"] not in EMBEDDINGS:
+        raise OptionError(
+            f"--set embedding: expected one of {', '.join(EMBEDDINGS)} or none, got {more['embedding']!r}"
+        )
     with option_error("--set "):
         if more["clip"] is not None:
             checks.positive(more["clip"], "clip", "how far features get at the most")

@@ -76,7 +76,7 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer, rec
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
     scaling = "pixels share one scale" if data.pixels else "features standardised"
-    embedded = 0 if model.input_stage is None else len(model.input_stage.frequencies)
+    embedded = 0 if model.input_stage is None else len(model.input_stage.weights)
     inputs = f"{plural(embedded, 'number')} embedded, " if embedded else ""
     rows_text = {
         "task": f"{targets.task}, {why}",

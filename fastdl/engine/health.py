@@ -180,11 +180,11 @@ def _staged(architecture: Architecture, parameters: NDArray, x: NDArray) -> NDAr
     if not stage.embedded:
         return np.ascontiguousarray(x * learnt.scale)
     order, count = stage.order(x.shape[1]), len(stage.embedded)
-    numbers, others = x[:, order[:count], None], x[:, order[count:]]
+    numbers, others = x[:, order[:count]], x[:, order[count:]]
     # In the network's own precision: cosines in float64 take four times as long, and nobody sees the difference here.
-    waves = np.cos(x.dtype.type(2 * np.pi) * learnt.frequencies * numbers + learnt.phases)
-    maps = np.matmul(learnt.weights, waves[..., None])[..., 0] + learnt.biases
-    out = np.concatenate([np.concatenate([maps, numbers], axis=2).reshape(len(x), -1), others], axis=1)
+    maps = np.matmul(learnt.weights, learnt.terms(numbers)[..., None])[..., 0] + learnt.biases
+    made = np.concatenate([maps, numbers[:, :, None]], axis=2)[:, :, : stage.size]
+    out = np.concatenate([made.reshape(len(x), -1), others], axis=1)
     return np.ascontiguousarray(out * learnt.scale if stage.scaled else out)
 
 

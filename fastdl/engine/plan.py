@@ -68,7 +68,8 @@ class Layout:
         plan[:, structs.ACTIVATION] = [unit.code for unit in self._units]
         if stage is not None:
             plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
-            plan[0, [structs.FREQUENCIES, structs.SIZE]] = stage.frequencies, stage.size
+            plan[0, [structs.TERMS, structs.COUNT, structs.SIZE]] = stage.terms, stage.count, stage.size
+            plan[0, structs.EDGES] = self.architecture.n_parameters - stage.n_edges
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
         plan[:, structs.Z] = -1

@@ -18,12 +18,12 @@ from fastdl_kernels.simd import pointer
 # outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
 # buffer for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
-# the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
-# -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other.
+# the lowest layer then (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges
+# stand at EDGES; SIZE is 0 for all other layers. BIAS is -1 where it has no scales. LISTED, in the first layer's row, says how
+# many rows follow those of the layers: they hold the inputs in the order of the stage's outputs, one number after the other.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED = range(11, 16)
-PLAN_COLUMNS = 16
+WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES = range(11, 18)
+PLAN_COLUMNS = 24
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)

@@ -17,7 +17,7 @@ from fastdl._version import __version__
 from fastdl.errors import InputError
 from fastdl.files import portable, standalone
 from fastdl.files.atomic import atomic_write
-from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, Portable
+from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, Portable, Stage
 
 WIDTH = 120
 """Columns of the written file at most, where it is code."""
@@ -134,7 +134,7 @@ def _literal(value: Any, indent: int) -> str:
 def _functions(model: Portable) -> list[str]:
     """The source of what the model uses of `standalone`, in the order that it has there."""
     used = {a.name for a in model.activations} | {"identity"}
-    used |= {"embedded"} if model.stage is not None else set()
+    used |= {"embedded", _terms(model.stage)} if model.stage is not None else set()
     used |= {"clipped"} if model.scaling is not None and model.scaling.clip is not None else set()
     used |= {"softmax"} if model.output == "softmax" else {"sigmoid"} if model.output == "sigmoid" else set()
     if model.table is not None:
@@ -150,6 +150,11 @@ def _functions(model: Portable) -> list[str]:
     if "read_moment" in used:
         texts.append(f"MOMENT_PARTS = {standalone.MOMENT_PARTS!r}")
     return texts
+
+
+def _terms(stage: Stage) -> str:
+    """The function of `standalone` whose terms an embedding maps."""
+    return "pieces" if stage.has_pieces else "cosines"
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -293,7 +298,8 @@ def _numbers(model: Portable) -> str:
     kind = model.dtype.newbyteorder("<")
     parts = [part.ravel() for pair in zip(model.weights, model.biases) for part in pair]
     stage = model.stage
-    parts += [] if stage is None else [part.ravel() for part in stage.numbers]
+    of_stage = [] if stage is None else [*stage.numbers[2:5], *stage.term_arrays]
+    parts += [part.ravel() for part in of_stage]
     flat = np.concatenate(parts).astype(kind)
     written = base64.b64encode(flat.tobytes()).decode()
     text = "\n".join(written[i : i + WIDTH] for i in range(0, len(written), WIDTH))
@@ -301,7 +307,10 @@ def _numbers(model: Portable) -> str:
     learnt = ""
     if stage is not None:
         columns, others = _literal(list(stage.embedded), 11), _literal(list(stage.others), 9)
-        learnt = _STAGE.format(columns=columns, others=others, shapes=[list(part.shape) for part in stage.numbers])
+        learnt = _STAGE.format(
+            columns=columns, others=others, terms=_terms(stage), passes=stage.passes,
+            shapes=[list(part.shape) for part in of_stage],
+        )  # fmt: skip
     return "\n".join(lines) + textwrap.dedent('''
         # Weights [inputs, outputs] row by row and biases of each layer, one after the other, in base64.
         PARAMETERS = np.frombuffer(base64.b64decode("""
@@ -316,10 +325,10 @@ def _numbers(model: Portable) -> str:
 
 
 _STAGE = textwrap.dedent("""
-    # What is learnt before the first layer: frequencies, phases, weights and biases of embedded columns, and the scales of all.
+    # What stands before the first layer: weights and biases of embedded columns, the scales of all, and numbers of the terms.
     EMBEDDED = {columns}
     OTHERS = {others}
-    STAGE = [EMBEDDED, OTHERS]
+    STAGE = [EMBEDDED, OTHERS, {terms}, {passes}]
     for shape in {shapes}:
         STAGE.append(PARAMETERS[at : at + int(np.prod(shape))].reshape(shape))
         at += int(np.prod(shape))

@@ -116,25 +116,39 @@ def _scaled(model: Portable, graph: Graph, features: str) -> str:
 
 
 def _staged(stage: Stage, graph: Graph, value: str) -> str:
-    """What an input stage makes of the inputs: cosines behind linear maps, the inputs themselves, and scales."""
+    """What an input stage makes of the inputs: linear maps of cosines or pieces, the inputs themselves, and scales."""
     parts = []
     if stage.embedded:
-        turn = graph.constant(
-            2 * np.pi * stage.numbers.frequencies.astype(np.float64), "frequencies", stage.numbers.scale.dtype
-        )
         x = graph.add("Gather", value, graph.constant(stage.embedded, "embedded", np.int64), axis=1)
         x = graph.add("Unsqueeze", x, graph.constant([2], "axis", np.int64))  # [N, E, 1]
-        angles = graph.add("Add", graph.add("Mul", x, turn), graph.constant(stage.numbers.phases, "phases"))
+        terms = _pieces(stage, graph, x) if stage.has_pieces else _cosines(stage, graph, x)
         maps = graph.constant(stage.numbers.weights, "embedding")
-        mapped = graph.add("Einsum", graph.add("Cos", angles), maps, equation="nej,ekj->nek")
-        mapped = graph.add("Add", mapped, graph.constant(stage.numbers.biases, "embedding_bias"))
-        size = len(stage.embedded) * (stage.numbers.biases.shape[1] + 1)
-        both = graph.add("Concat", mapped, x, axis=2)
-        parts.append(graph.add("Reshape", both, graph.constant([-1, size], "shape", np.int64)))
+        made = graph.add("Einsum", terms, maps, equation="nej,ekj->nek")
+        made = graph.add("Add", made, graph.constant(stage.numbers.biases, "embedding_bias"))
+        made = graph.add("Concat", made, x, axis=2) if stage.passes else made
+        size = len(stage.embedded) * (stage.numbers.biases.shape[1] + int(stage.passes))
+        parts.append(graph.add("Reshape", made, graph.constant([-1, size], "shape", np.int64)))
     if stage.others:
         parts.append(graph.add("Gather", value, graph.constant(stage.others, "others", np.int64), axis=1))
     value = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
     return graph.add("Mul", value, graph.constant(stage.numbers.scale, "input_scale")) if stage.has_scale else value
+
+
+def _cosines(stage: Stage, graph: Graph, x: str) -> str:
+    """cos(2π frequency x + phase)."""
+    frequencies, phases = stage.term_arrays
+    turn = graph.constant(2 * np.pi * frequencies.astype(np.float64), "frequencies", frequencies.dtype)
+    angles = graph.add("Add", graph.add("Mul", x, turn), graph.constant(phases, "phases"))
+    return graph.add("Cos", angles)
+
+
+def _pieces(stage: Stage, graph: Graph, x: str) -> str:
+    """(x - start) * slope, within its bounds."""
+    starts, slopes, least, most = (
+        graph.constant(a, n) for a, n in zip(stage.term_arrays, ("starts", "slopes", "least", "most"))
+    )
+    grown = graph.add("Mul", graph.add("Sub", x, starts), slopes)
+    return graph.add("Min", graph.add("Max", grown, least), most)
 
 
 def _layers(model: Portable, graph: Graph, value: str) -> str:

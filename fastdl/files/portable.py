@@ -16,7 +16,7 @@ from fastdl import embeddings, network
 from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.losses import Loss
-from fastdl.network import StageViews
+from fastdl.network import StageViews, Terms
 from fastdl.scaling import Scaling
 
 
@@ -128,12 +128,24 @@ class Stage:
     """What stands before the first layer: some inputs become several numbers each, and all get a scale.
 
     embedded, others : which inputs are embedded and which pass as they are, behind them
-    numbers : what is learnt (see `fastdl.network.StageViews`)
+    numbers : what is learnt (see `fastdl.network.StageViews`), and edges
+    passes : whether an embedded input itself stands behind its linear maps
     """
 
     embedded: tuple[int, ...]
     others: tuple[int, ...]
     numbers: StageViews
+    passes: bool
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether the linear maps take pieces (`StageViews.pieces`), not cosines (`StageViews.cosines`)."""
+        return self.numbers.edges.size > 0
+
+    @property
+    def term_arrays(self) -> tuple[NDArray, ...]:
+        """What the functions have of numbers that the linear maps take."""
+        return self.numbers.pieces() if self.has_pieces else self.numbers.cosines()
 
     @property
     def has_scale(self) -> bool:
@@ -242,7 +254,8 @@ def cut(description: dict[str, Any], parameters: NDArray[Any]) -> tuple[list[int
         return [n_in, *others], None
     dense = [stage.n_outputs(n_in), *others]
     rest = tuple(stage.order(n_in)[len(stage.embedded) :])
-    return dense, Stage(stage.embedded, rest, stage.views(parameters[network.n_parameters(dense) :]))
+    numbers = stage.views(parameters[network.n_parameters(dense) :])
+    return dense, Stage(stage.embedded, rest, numbers, stage.terms == Terms.COSINES)
 
 
 def _tuple(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """Models as safetensors files: weights under the names and in the shapes of PyTorch's `nn.Sequential`, the rest as JSON.
 
 Layer l, counted from 0, is `{2 l}.weight` [outputs, inputs] and `{2 l}.bias` [outputs], as each activation is a module of its
-own. What an input stage learns is `inputs.embedding`, a row for each embedded input, and `inputs.scale`. The numbers are those
-that were trained: inputs are standardised before the first layer, where the model does so. The file's metadata hold all else as
-JSON under "fastdl", with a checksum of it and of the parameters.
+own. What an input stage learns is `inputs.embedding`, a row for each embedded input, and `inputs.scale`; `inputs.edges` has the
+ends of pieces. The numbers are those that were trained: inputs are standardised before the first layer, where the model does so.
+The file's metadata hold all else as JSON under "fastdl", with a checksum of it and of the parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastdl.files.portable import cut
 
 SUFFIX = ".safetensors"
 KEY = "fastdl"
-EMBEDDING, SCALE = "inputs.embedding", "inputs.scale"
+EMBEDDING, SCALE, EDGES = "inputs.embedding", "inputs.scale", "inputs.edges"
 
 
 def _library() -> Any:
@@ -65,10 +65,10 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
         tensors[f"{2 * layer}.weight"] = np.ascontiguousarray(weight.T)
         tensors[f"{2 * layer}.bias"] = np.ascontiguousarray(bias)
     if stage is not None:
-        n_scales = stage.numbers.scale.size
-        rest = parameters[network.n_parameters(dense) :]
-        rows = rest[: rest.size - n_scales].reshape(len(stage.embedded), -1) if stage.embedded else rest[:0]
-        tensors |= {EMBEDDING: np.ascontiguousarray(rows), SCALE: stage.numbers.scale.copy()}
+        n, numbers = len(stage.embedded), stage.numbers
+        rows = np.concatenate([part.reshape(n, -1) if n else part.ravel() for part in numbers[:4]], axis=-1)
+        tensors |= {EMBEDDING: rows, SCALE: numbers.scale.copy()}
+        tensors |= {EDGES: numbers.edges.copy()} if numbers.edges.size else {}
     sealed = native.seal(path, description, parameters.tobytes())
     content = library.numpy.save(tensors, {"format": "pt", KEY: json.dumps(sealed)})
     with atomic_write(path) as file:
@@ -117,7 +117,7 @@ def _flat(layers: list[int], tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     parts = []
     for layer in range(len(layers) - 1):
         parts += [tensors[f"{2 * layer}.weight"].T.ravel(), tensors[f"{2 * layer}.bias"]]
-    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE) if name in tensors]
+    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE, EDGES) if name in tensors]
     if len(tensors) != len(parts):
         raise ValueError(f"expected {len(parts)} tensors, got {len(tensors)}")
     return np.concatenate(parts)

@@ -75,8 +75,23 @@ def _inputs(model: Portable, kind: Any) -> Any:
             super().__init__()
             for name in () if scaling is None else ("mean", "scale"):
                 self.register_buffer(name, torch().tensor(getattr(scaling, name), dtype=kind))
-            for name, values in ({} if stage is None else stage.numbers._asdict()).items():
+            if stage is None:
+                return
+            numbers = stage.numbers._asdict()
+            edges = numbers.pop("edges")
+            for name, values in numbers.items():
                 setattr(self, f"learnt_{name}", nn.Parameter(torch().tensor(values, dtype=kind)))
+            for name, values in zip(("starts", "slopes", "least", "most"), stage.term_arrays if edges.size else ()):
+                self.register_buffer(name, torch().tensor(values, dtype=kind))
+
+        def terms(self, own: Any) -> Any:
+            """What the linear maps take of the embedded columns [N, E, 1]."""
+            if hasattr(self, "starts"):
+                return torch().clamp((own - self.starts) * self.slopes, self.least, self.most)
+            angles = 2 * np.pi * self.learnt_frequencies * own
+            if self.learnt_phases.numel():
+                return torch().cos(angles + self.learnt_phases)
+            return torch().cat([torch().cos(angles), torch().sin(angles)], 2)
 
         def forward(self, x: Any) -> Any:
             if scaling is not None:
@@ -86,9 +101,9 @@ def _inputs(model: Portable, kind: Any) -> Any:
             if stage is None:
                 return x
             own = x[:, list(stage.embedded)].unsqueeze(2)
-            angles = 2 * np.pi * self.learnt_frequencies * own + self.learnt_phases
-            maps = torch().einsum("nej,ekj->nek", torch().cos(angles), self.learnt_weights) + self.learnt_biases
-            x = torch().cat([torch().cat([maps, own], 2).flatten(1), x[:, list(stage.others)]], 1)
+            made = torch().einsum("nej,ekj->nek", self.terms(own), self.learnt_weights) + self.learnt_biases
+            made = torch().cat([made, own], 2) if stage.passes else made
+            x = torch().cat([made.flatten(1), x[:, list(stage.others)]], 1)
             return x * self.learnt_scale if stage.has_scale else x
 
     return Inputs()

@@ -63,6 +63,7 @@ class TableModel(MLP):
             of_targets = Scaling.of(np.asarray(y, dtype=np.float64).reshape(len(X), -1))
             scaling = replace(scaling, y_mean=of_targets.mean, y_scale=of_targets.scale)
         self.scaling = scaling
+        self.fit_embedding(X)
         return self
 
     def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating] | SparseRows, str]:

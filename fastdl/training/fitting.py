@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from fastdl import calibration, metrics
 from fastdl.activations import ActivationLike
 from fastdl.calibration import Interval
-from fastdl.embeddings import PBLD
+from fastdl.embeddings import EMBEDDINGS, named
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
-from fastdl.scaling import Scaling
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.ensemble import Ensemble
@@ -40,7 +39,7 @@ class Blueprint:
 
     hidden, activation, seed, dtype, loss, init, scale_inputs : as those of `MLP`
     scaling, clip : "standard" or "robust", and how far features get at the most: see `MLP.standardize`
-    embedding : "pbld" for `PBLD` embeddings of all features that are numbers, or None
+    embedding : a name of `fastdl.embeddings.EMBEDDINGS`, for all features that are numbers, or None
     """
 
     hidden: Sequence[int]
@@ -57,13 +56,13 @@ class Blueprint:
     def __post_init__(self) -> None:
         if self.scaling not in ("standard", "robust"):
             raise InputError(f"scaling: expected 'standard' or 'robust', got {self.scaling!r}")
-        if self.embedding not in (None, "pbld"):
-            raise InputError(f"embedding: expected 'pbld' or None, got {self.embedding!r}")
+        if self.embedding is not None and self.embedding not in EMBEDDINGS:
+            raise InputError(f"embedding: expected one of {', '.join(EMBEDDINGS)}, or None, got {self.embedding!r}")
 
-    def model(self, loaded: TrainingData, scaling: Scaling | None = None) -> MLP:
+    def model(self, loaded: TrainingData, like: MLP | None = None) -> MLP:
         """A new model for a data set: sized, standardised by the training rows, with the names that predictions need.
 
-        scaling : the statistics of these rows, where another model for them has them already
+        like : another model for these rows, which has their statistics already
         """
         output = TASKS[loaded.targets.task].output
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
@@ -71,13 +70,15 @@ class Blueprint:
         numbers = numeric_features(loaded) if self.embedding is not None else []
         model = kind(
             layers, self.activation, output, self.seed, self.dtype, self.init, self.loss,
-            PBLD(columns=numbers) if numbers else None, self.scale_inputs,
+            named(self.embedding, numbers) if self.embedding is not None and numbers else None, self.scale_inputs,
         )  # fmt: skip
-        if scaling is None:
+        if like is None:
             X, y = loaded.training_pair()
             self._standardize(model, X, y, loaded.pixels)
         else:
-            model.scaling = scaling
+            model.scaling = like.scaling
+            if model.input_stage is not None and like.input_stage is not None:
+                model.input_stage.edges[:] = like.input_stage.edges
         if isinstance(model, TableModel) and loaded.preprocessor is not None:
             model.preprocessor = loaded.preprocessor
             model.target_names = loaded.targets.names
@@ -97,6 +98,7 @@ class Blueprint:
         if pixels and model.scaling is not None:
             deviation = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64)))) or 1.0
             model.scaling = replace(model.scaling, scale=np.full(X.shape[1], deviation))
+            model.fit_embedding(X)
 
 
 def numeric_features(loaded: TrainingData) -> list[int]:

@@ -35,7 +35,11 @@ def random_network(seed, dtype="float32"):
     units = [Activation(name, 0.3 if Activation(name).spec.alpha else None) for name in units]
     layers = [int(n) for n in rng.integers(1, 40, depth + 1)] + [n_outputs]
     columns = sorted(rng.choice(layers[0], 1 + layers[0] // 2, replace=False).tolist())
-    embedding = fastdl.PBLD(3 + seed % 2, 5, 0.3, columns if seed % 5 else None) if seed % 3 == 1 else None
+    columns = columns if seed % 5 else None
+    embedding = [None, fastdl.PBLD(3 + seed % 2, 5, 0.3, columns), None][seed % 3]
+    embedding = {5: fastdl.Periodic(2, 5, 0.3, columns), 8: fastdl.PiecewiseLinear(3, 4, columns)}.get(
+        seed % 15, embedding
+    )
     model = fastdl.MLP(
         layers, units, output, seed=seed, dtype=dtype, loss=loss, embedding=embedding, scale_inputs=seed % 4 == 1
     )
