@@ -12,7 +12,7 @@ from fastdl._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdl import schedules
-    from fastdl.activations import ELU, LeakyReLU
+    from fastdl.activations import ELU, Activation, LeakyReLU, PReLU
     from fastdl.datasets import load_digits
     from fastdl.embeddings import PBLD, Periodic, PiecewiseLinear
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
@@ -43,6 +43,7 @@ __all__ = [
     "MLP",
     "PBLD",
     "SGD",
+    "Activation",
     "Adam",
     "AdamW",
     "AverageParameters",
@@ -67,6 +68,7 @@ __all__ = [
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
+    "PReLU",
     "Periodic",
     "PiecewiseLinear",
     "Quantile",
@@ -88,7 +90,7 @@ __all__ = [
 
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
-    "fastdl.activations": ["ELU", "LeakyReLU"],
+    "fastdl.activations": ["ELU", "Activation", "LeakyReLU", "PReLU"],
     "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],

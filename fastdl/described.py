@@ -5,39 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastdl import checks, embeddings, html, network
+from fastdl import checks, embeddings, html
 from fastdl.activations import Activation
-from fastdl.embeddings import Embedding
 from fastdl.errors import InputError
+from fastdl.files import portable
 from fastdl.losses import Loss
 from fastdl.scaling import Scaling
 from fastdl.wording import plural
 
 
-def count(layers: list[int], embedding: Embedding | None, scale_inputs: bool) -> int:
-    """How many numbers a model of these sizes learns."""
-    n_in, *others = layers
-    stage = embeddings.stage_of(embedding, scale_inputs, n_in)
-    if stage is None:
-        return network.n_parameters(layers)
-    return stage.n_parameters(n_in) + network.n_parameters([stage.n_outputs(n_in), *others])
+def count(description: dict[str, Any]) -> int:
+    """How many parameters a model has that a file describes."""
+    return portable.architecture_of(description).n_parameters
 
 
 def arguments(description: dict[str, Any], n_parameters: int) -> dict[str, Any]:
     """What a model is made with that a file describes, which holds so many parameters."""
     layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
-    embedding = embeddings.from_json(description.get("embedding"))
-    scale_inputs = description.get("scale_inputs", False)
-    if len(layers) < 2 or count(layers, embedding, scale_inputs) != n_parameters:  # before memory is taken
+    units = [Activation.from_json(a) for a in description["activations"]]
+    if len(layers) < 2 or len(units) != len(layers) - 2 or count(description) != n_parameters:  # before memory is taken
         raise InputError(f"expected the parameters of {layers[:9]}, got {n_parameters} numbers")
     told = description.get("loss")  # version 1 has none: each output unit had one
     loss = None
     if told is not None:
         number = told["parameter"]
         loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
-    units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
     return {
-        "layers": layers, "activation": units, "loss": loss, "embedding": embedding, "scale_inputs": scale_inputs,
+        "layers": layers, "activation": units, "loss": loss, "embedding": embeddings.from_json(description.get("embedding")),
+        "scale_inputs": description.get("scale_inputs", False),
         **{name: description[name] for name in ("output", "seed", "dtype")},
     }  # fmt: skip
 
@@ -69,7 +64,7 @@ def input_stage(model: Any) -> str:
 
 def as_html(model: Any) -> str:
     """A table of the layers, and the names of what goes in and comes out."""
-    units = [*(a.name for a in model.activations), model.output]
+    units = [*(a.label for a in model.activations), model.output]
     rows: list[tuple[object, ...]] = [
         (i + 1, f"{w.shape[0]:,} × {w.shape[1]:,}", f"{w.size + b.size:,}", unit)
         for i, (w, b, unit) in enumerate(zip(model.weights, model.biases, units))

@@ -32,7 +32,7 @@ _PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned,
 
 
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
-_VIEWS = ("weights", "biases", "input_stage")
+_VIEWS = ("weights", "biases", "unit_alphas", "input_stage")
 _FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "embedding", "scale_inputs", *_VIEWS)
 _LISTS = ("feature_names", "target_names", "classes")
 
@@ -44,7 +44,8 @@ class MLP(Exports):
     ----------
     layers : sizes of all layers, inputs first and outputs last: [64, 128, 10]; [64, 10] is a linear model
     activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "elu", "selu", "softplus", "gelu", "silu",
-        "mish") or an instance, `LeakyReLU(alpha)` or `ELU(alpha)`, for all hidden layers, or a list with one per hidden layer
+        "mish") or an instance, such as `LeakyReLU(alpha)`, `PReLU()` or `Activation("selu", parametric=True)`, for all hidden
+        layers, or a list with one per hidden layer
     output : "linear" (regression), "sigmoid" (one binary label, or several independent ones), "softmax" (classes)
     seed : of the initial weights
     dtype : "float32" or "float64", of parameters and arithmetic
@@ -59,8 +60,10 @@ class MLP(Exports):
 
     Attributes
     ----------
-    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ..., and what the input stage learns
+    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ..., the units' own numbers of
+        parametric activations, and what the input stage learns
     weights, biases : tuples of views of it, (in, out) and (out,)
+    unit_alphas : views of the units' own numbers of each hidden layer whose activation is parametric; of others empty
     input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
@@ -74,6 +77,7 @@ class MLP(Exports):
     parameters: NDArray[Any]
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
+    unit_alphas: tuple[NDArray[Any], ...]
     input_stage: StageViews | None
     embedding: Embedding | None = None
     scale_inputs: bool = False
@@ -124,6 +128,8 @@ class MLP(Exports):
         usual = [*(a.init for a in self.activations), "glorot"]
         for weight, scheme in zip(self.weights, usual):
             initialisation.fill(weight, rng, initialisation.deviation(init, len(weight), weight.shape[1], scheme))
+        for alphas, unit in zip(self.unit_alphas, self.activations):
+            alphas[:] = unit.first_unit_alpha
         if self.input_stage is not None:
             self.input_stage.scale[:] = 1
             if embedding is not None:
@@ -136,6 +142,7 @@ class MLP(Exports):
         if values is not None:
             self.parameters[:] = values
         self.weights, self.biases = self.views(self.parameters)
+        self.unit_alphas = architecture.alpha_views(self.parameters)
         self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
         self.engine = Engine(architecture, self.parameters[:], checks.finite)
@@ -160,7 +167,7 @@ class MLP(Exports):
     @property
     def architecture(self) -> Architecture:
         """What the engine must know of the model besides its parameters."""
-        units = tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations)
+        units = tuple(Unit(a.code, a.alpha or 0.0, a.parametric) for a in self.activations)
         n_in, *others = self.layers
         stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in)
         layers = self.layers if stage is None else (n_in, stage.n_outputs(n_in), *others)
@@ -225,18 +232,13 @@ class MLP(Exports):
         return self
 
     def fit_embedding(self, X: Any) -> MLP:
-        """Take what an embedding does not learn, the edges of `PiecewiseLinear`, from the rows X; `standardize` has done so.
-
-        Returns the model itself.
-        """
+        """Take what an embedding does not learn, edges of `PiecewiseLinear`, from rows X, as `standardize` does. Returns self."""
         if self.embedding is not None and self.embedding.is_fitted and self.input_stage is not None:
             rows = self.prepare_inputs(X)
-            stage = self.architecture.stage
-            assert stage is not None
-            assert not isinstance(rows, SparseRows)
             if len(rows) == 0:
                 raise InputError("X: expected at least one row to take quantiles of, got an empty array")
-            self.embedding.fit(self.input_stage, rows[:, list(stage.embedded)])
+            columns = slice(None) if self.embedding.columns is None else list(self.embedding.columns)
+            self.embedding.fit(self.input_stage, np.asarray(rows)[:, columns])
         return self
 
     def note_names(self, X: ArrayLike) -> None:
@@ -354,7 +356,7 @@ class MLP(Exports):
         """All but the parameters, as plain JSON values: what a model file holds beside them."""
         return {
             "layers": list(self.layers),
-            "activations": [{"name": a.name, "alpha": a.alpha} for a in self.activations],
+            "activations": [a.to_json() for a in self.activations],
             "output": self.output,
             "loss": self.loss.to_json(),
             "dtype": self.dtype.name,
@@ -391,7 +393,7 @@ class MLP(Exports):
         return described.as_html(self)
 
     def __repr__(self) -> str:
-        names = [a.name for a in self.activations]
+        names = [a.label for a in self.activations]
         shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
         activation = f", activation={shown}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

@@ -15,10 +15,12 @@ CACHE_LINE = 64  # bytes
 
 
 class Unit(NamedTuple):
-    """An activation as compiled code takes it: its code, and its parameter (0 where it has none)."""
+    """An activation as compiled code takes it: its code, its parameter (0 where it has none), and whether it is parametric: then
+    each unit of its layer has a number of its own that is learnt."""
 
     code: int
     alpha: float = 0.0
+    parametric: bool = False
 
 
 class LossTerm(NamedTuple):
@@ -201,7 +203,21 @@ class Architecture:
     def n_parameters(self) -> int:
         """How many numbers are learned."""
         stage = 0 if self.stage is None else self.stage.n_parameters(self.layers[0])
-        return n_parameters(self.dense) + stage
+        return self._stage_at + stage
+
+    @property
+    def unit_alphas(self) -> list[tuple[int, int]]:
+        """(where the units' own numbers start, how many) of each hidden layer, behind all weights and biases."""
+        found, at = [], n_parameters(self.dense)
+        for unit, size in zip(self.hidden, self.dense[1:-1], strict=True):
+            found.append((at, size if unit.parametric else 0))
+            at += found[-1][1]
+        return found
+
+    @property
+    def _stage_at(self) -> int:
+        """Where an input stage's numbers start."""
+        return n_parameters(self.dense) + sum(count for _, count in self.unit_alphas)
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -211,7 +227,7 @@ class Architecture:
         """
         if self.stage is None:
             return offsets(self.layers)
-        first = n_parameters(self.dense)
+        first = self._stage_at
         scales = first + len(self.stage.embedded) * self.stage.row if self.stage.scaled else -1
         return [(first, scales), *offsets(self.dense)]
 
@@ -220,6 +236,10 @@ class Architecture:
         """Multiply-adds of a row's way through all layers."""
         stage = 0 if self.stage is None else self.stage.work
         return stage + sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.dense))
+
+    def alpha_views(self, flat: NDArray) -> tuple[NDArray, ...]:
+        """The units' own numbers of each hidden layer in a flat buffer, as views of it; empty where a layer has none."""
+        return tuple(flat[at : at + count] for at, count in self.unit_alphas)
 
     def stage_views(self, flat: NDArray) -> StageViews | None:
         """The input stage's part of a flat buffer, as views of it; None where there is no stage."""

@@ -44,7 +44,7 @@ KERNEL_ROOMS = {
     "errors": ["kernel", "arguments"],
     "losses": ["loss_rows", "rows", "terms"],
     "how it is fast": ["tile_body", "tile", "packing", "matmul", "team"],
-    "activations": ["activations", "curves"],
+    "activations": ["activations", "curves", "parametric"],
     "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
 }
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]

@@ -148,7 +148,10 @@ def test_all_of_it_is_in_the_configuration(tmp_path, monkeypatch):
         ({"recipe": "best"}, "recipe: expected one of auto, realmlp, plain, got 'best'"),
         ({"settings": {"embeding": None}}, "settings: expected names of .* got 'embeding'; did you mean 'embedding'?"),
         ({"settings": [1]}, "settings: expected a dictionary"),
-        ({"settings": {"embedding": "plr"}}, "embedding: expected one of pbld, periodic, piecewise, or None, got 'plr'"),
+        (
+            {"settings": {"embedding": "plr"}},
+            "embedding: expected one of pbld, periodic, piecewise, or None, got 'plr'",
+        ),
         ({"settings": {"scaling": "min-max"}}, "scaling: expected 'standard' or 'robust', got 'min-max'"),
         ({"settings": {"decay_schedule": "cosin"}}, "decay_schedule: .* did you mean 'cosine'?"),
         ({"optimizer": "sgd", "settings": {"beta2": 0.9}}, "beta2: expected another optimizer with it than sgd"),

@@ -247,7 +247,7 @@ def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blu
     settings = settings_of(options, len(hidden), more) | {"class_weight": class_weight}
     blueprint = fitting.Blueprint(
         hidden, hidden_activations(options, len(hidden)), options.seed, options.dtype, loss_of(options.loss),
-        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs")},
+        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs", "parametric")},
     )  # fmt: skip
 
     def trainer_of(model: MLP, rows: int, dropout: float | None = None) -> Trainer:

@@ -84,7 +84,7 @@ def _text(value: Any) -> str:
 
 def check_more(more: Mapping[str, Any]) -> None:
     """Refuse values of settings that only a model looks at, before there are data for one."""
-    for name in ("scale_inputs", "ntk", "calibrate"):
+    for name in ("scale_inputs", "parametric", "ntk", "calibrate"):
         if not isinstance(more[name], bool):
             raise OptionError(f"--set {name}: expected true or false, got {more[name]!r}")
     if more["scaling"] not in ("standard", "robust"):

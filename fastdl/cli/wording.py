@@ -71,7 +71,7 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer, rec
         f"{plural(len(data.rows), 'row')} of {plural(data.n_features, 'feature')}, {escape(target)}"
     )
     why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason} (--task overrides)"
-    names = list(dict.fromkeys(a.name for a in model.activations))
+    names = list(dict.fromkeys(a.label for a in model.activations))
     activation = f"{', '.join(names)}, " if names else "a linear model, "
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
@@ -119,7 +119,7 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("biases", justify="right")
     layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
     layers.add_column("activation")
-    units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    units = [f"{a.label} ({a.alpha:g})" if a.name == "leaky_relu" else a.label for a in model.activations]
     if model.input_stage is not None:
         layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):

@@ -31,7 +31,15 @@ from fastdl.engine.sparse_batch import turn
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, update_block
 from fastdl.network import Architecture
-from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
+from fastdl_kernels.serial import (
+    ACTIVATION_BLOCKS,
+    IN_REGISTERS,
+    LOSS_BODIES,
+    PARAMETRIC_BLOCKS,
+    Linked,
+    linked_product,
+    usable_cores,
+)
 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, add_partial, clipped_update, gather)]
@@ -53,6 +61,7 @@ def for_network(architecture: Architecture) -> None:
     """Make ready what the network's loss calls, its input stage, and its activations as far as they are not in the register
     tiles."""
     own = _own(architecture.loss.code, [hidden.code for hidden in architecture.hidden])
+    own += [PARAMETRIC_BLOCKS[hidden.code].linked for hidden in architecture.hidden if hidden.parametric]
     for unit in own if architecture.stage is None else own + STAGE:
         unit.ensure(from_dtype(architecture.dtype))
 

@@ -165,6 +165,9 @@ def health(
         code, alpha = (fk.IDENTITY, 0.0) if last else (architecture.hidden[i].code, architecture.hidden[i].alpha)
         z, out = np.empty((2, len(x), weight.shape[1]), architecture.dtype)
         fk.linear_forward_keep(a, weight, bias, code, alpha, z, out)
+        own = np.zeros(0) if last else architecture.alpha_views(parameters)[i]
+        if own.size:
+            out = np.where(z > 0, z, own * z) if code == fk.LEAKY_RELU else own * out + (1 - own) * z
         a = out
         d_weight, d_bias, new = arrays[1][0][i], arrays[1][1][i], arrays[2][0][i]
         wrong = sum(int((~np.isfinite(array)).sum()) for array in (weight, bias, d_weight, d_bias))

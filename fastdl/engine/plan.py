@@ -47,7 +47,9 @@ class Layout:
         """Whether z of a layer is kept, for all layers but the last."""
         stage = self.architecture.stage
         scaled = [] if stage is None else [stage.scaled]  # the scales' gradient is taken from what was not scaled yet
-        return scaled + [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
+        return scaled + [
+            unit.parametric or BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden
+        ]
 
     def plan(self, rows: int, trains: bool = True) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
@@ -70,6 +72,11 @@ class Layout:
             plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
             plan[0, [structs.TERMS, structs.COUNT, structs.SIZE]] = stage.terms, stage.count, stage.size
             plan[0, structs.EDGES] = self.architecture.n_parameters - stage.n_edges
+        plan[:, structs.UNIT_ALPHAS] = -1
+        first = n - len(self.architecture.hidden) - 1  # behind an input stage
+        for layer, (at, count) in enumerate(self.architecture.unit_alphas, first):
+            if count:
+                plan[layer, structs.UNIT_ALPHAS] = at
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
         plan[:, structs.Z] = -1

@@ -38,12 +38,15 @@ class Optimizer(Protocol):
 
 
 class Factors(NamedTuple):
-    """What learning rate and decoupled weight decay are multiplied by for a layer's weights, and for its biases."""
+    """What learning rate and decoupled weight decay are multiplied by for a layer's weights, for its biases, and for
+    the units' own numbers of a parametric activation."""
 
     weight_rate: float = 1.0
     weight_decay: float = 1.0
     bias_rate: float = 1.0
     bias_decay: float = 0.0
+    alpha_rate: float = 1.0
+    alpha_decay: float = 0.0
 
 
 def usual_factors(architecture: Architecture) -> list[Factors]:

@@ -21,8 +21,9 @@ from fastdl_kernels.simd import pointer
 # the lowest layer then (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges
 # stand at EDGES; SIZE is 0 for all other layers. BIAS is -1 where it has no scales. LISTED, in the first layer's row, says how
 # many rows follow those of the layers: they hold the inputs in the order of the stage's outputs, one number after the other.
+# Of parametric activations, UNIT_ALPHAS is the place of the units' own numbers, and -1 for all other layers; their z is kept.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES = range(11, 18)
+WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES, UNIT_ALPHAS = range(11, 19)
 PLAN_COLUMNS = 24
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
@@ -30,11 +31,12 @@ NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 
 # Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
 # limit of the gradient's norm (0: none). What may differ from step to step stands in a table of its own. Behind them come, for
-# each layer, what the learning rate and the weight decay are multiplied by for its weights, and the same for its biases.
+# each layer, what the learning rate and the weight decay are multiplied by for its weights, for its biases, and for the units'
+# own numbers of parametric activations.
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
-WEIGHT_RATE, DECAY_OF_WEIGHTS, BIAS_RATE, DECAY_OF_BIASES = range(4)
-FACTORS = 4
+OF_WEIGHTS, OF_BIASES, OF_UNIT_ALPHAS = range(3)
+FACTORS = 6
 
 # Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, what the mean loss and its
 # gradient are multiplied by, and the decoupled weight decay.

@@ -11,7 +11,6 @@ from fastdl.engine.structs import (
     BETA1,
     BETA2,
     BIAS,
-    BIAS_RATE,
     CLIP,
     CLIP_PARTS,
     F64,
@@ -23,6 +22,9 @@ from fastdl.engine.structs import (
     N_OUT,
     NESTEROV,
     NO_UPDATE,
+    OF_BIASES,
+    OF_UNIT_ALPHAS,
+    OF_WEIGHTS,
     RATE,
     RATES,
     RMSPROP,
@@ -32,10 +34,11 @@ from fastdl.engine.structs import (
     STEP_DECAY,
     STEP_EPS,
     STEP_L2,
+    STRIDE,
+    UNIT_ALPHAS,
     UPDATE_ROWS,
     UPDATES,
     WEIGHT,
-    WEIGHT_RATE,
     WEIGHT_ROWS,
     floats,
     matrix_type,
@@ -44,6 +47,7 @@ from fastdl.engine.structs import (
     plan_of,
     update_type,
 )
+from fastdl.engine.sums import square_sum, sum_rows
 from fastdl_kernels.serial import (
     AdamNumbers,
     adam_range,
@@ -83,9 +87,9 @@ def step_rates(hyper, own, step):
 
 
 @jit
-def factors_of(update, layer, biases):
-    """(what the learning rate, what the weight decay is multiplied by) for the weights of a layer, or for its biases."""
-    at = HYPER_SIZE + layer * FACTORS + (BIAS_RATE if biases else WEIGHT_RATE)
+def factors_of(update, layer, group):
+    """(what the learning rate, what the weight decay is multiplied by) for a layer's group: OF_WEIGHTS and those after it."""
+    at = HYPER_SIZE + layer * FACTORS + 2 * group
     return update.hyper[at], update.hyper[at + 1]
 
 
@@ -187,7 +191,8 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
             plan[layer, UPDATE_ROWS] = max(1, (inputs + parts - 1) // parts)
             plan[layer, UPDATES] = max(1, (inputs + plan[layer, UPDATE_ROWS] - 1) // plan[layer, UPDATE_ROWS])
         jobs += plan[layer, UPDATES]
-        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + n_out)
+        behind = 2 * n_out if plan[layer, UNIT_ALPHAS] >= 0 else n_out
+        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + behind)
     return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
@@ -202,14 +207,16 @@ def _add_partials(update, at, n, total):
         store_up_to(total, i, s, n - i)
 
 
-@linked(lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, matrix_type(x), floats(x), I64))
-def update_block(job, network, layer, rows, update, rank, rates, below, d_above, square):
+@linked(
+    lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, matrix_type(x), floats(x), floats(x), I64)
+)
+def update_block(job, network, layer, rows, update, rank, rates, below, d_above, by_unit, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well. Where there are partial gradients
     (`add_partial`), they are added up instead of multiplying.
 
     The block's gradient goes to the slot of the thread `rank`, is used and forgotten. Where all of it is wanted, with
     NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
-    limit, the L2 penalty is added to it and update.squares[square] = Σ g².
+    limit, the L2 penalty is added to it and update.squares[square] = Σ g². `by_unit` is what `backward` left in the place of z.
     """
     whole = is_whole(update)
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
@@ -219,6 +226,7 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
             _add_partials(update, bias, n_bias, d_bias)
     else:
         weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
+    alpha_gradient(job, network, layer, rows, update, rank, by_unit)
     use_gradient(job, network, layer, update, rank, rates, square)
 
 
@@ -243,24 +251,50 @@ def places_of(job, network, layer, update, rank, whole):
 
 
 @jit
+def alphas_of(job, network, layer, update, rank, whole):
+    """(where the units' own numbers stand in the parameters, how many of them an update job takes, a pointer to their gradient).
+
+    The first job of a layer with a parametric activation takes them all.
+    """
+    plan = plan_of(network, layer)
+    n = plan[N_OUT] if job == 0 and plan[UNIT_ALPHAS] >= 0 else 0
+    slot = rank * update.slot_size + slot_bias(plan[UPDATE_ROWS], plan[ROW]) + plan[N_OUT]
+    return plan[UNIT_ALPHAS], n, pointer(update.gradient, plan[UNIT_ALPHAS] if whole else slot)
+
+
+@jit
+def alpha_gradient(job, network, layer, rows, update, rank, by_unit):
+    """The gradient of the units' own numbers: what the rows add to it (`backward`), one after the other."""
+    _, n, d_alphas = alphas_of(job, network, layer, update, rank, is_whole(update))
+    if n:
+        sum_rows(by_unit, plan_of(network, layer)[STRIDE], rows, n, d_alphas)
+
+
+@jit
 def use_gradient(job, network, layer, update, rank, rates, square):
     """What an update job does with the gradient of its block, which is in its place."""
     whole = is_whole(update)
     n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
+    alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, rank, whole)
     is_dense = plan_of(network, layer)[SIZE] == 0
     l2 = rates[3] if is_dense else 0.0
     if update.penalised and is_dense:
         sums = pointer(update.row_squares, rows_before(network, layer) + m0)
         _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
     if not whole:
-        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, False))
+        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, OF_WEIGHTS))
         if n_bias:
-            apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
+            apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, OF_BIASES))
+        if n_alphas:
+            factors = factors_of(update, layer, OF_UNIT_ALPHAS)
+            apply(update, rates, network.parameters, d_alphas, alphas, n_alphas, 0.0, factors)
     elif update.code != NO_UPDATE:
         if l2 > 0.0:
             _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
         bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
+        if n_alphas:
+            bias_square += square_sum(d_alphas, n_alphas)
         update.squares[square] = square_sum(d_weight, n) + bias_square
 
 
@@ -276,13 +310,23 @@ def clip_factor(update, jobs):
 def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
     _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
-    if factor != 1.0:  # a NaN, too
-        _scale(d_weight, number_like(network.parameters[0], factor), n)
-    apply(update, rates, network.parameters, d_weight, at, n, 0.0, factors_of(update, layer, False))
+    alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, 0, True)
+    _clipped_step(update, rates, network.parameters, d_weight, at, n, factor, factors_of(update, layer, OF_WEIGHTS))
     if n_bias:
-        if factor != 1.0:
-            _scale(d_bias, number_like(network.parameters[0], factor), n_bias)
-        apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
+        _clipped_step(
+            update, rates, network.parameters, d_bias, bias, n_bias, factor, factors_of(update, layer, OF_BIASES)
+        )
+    if n_alphas:
+        factors = factors_of(update, layer, OF_UNIT_ALPHAS)
+        _clipped_step(update, rates, network.parameters, d_alphas, alphas, n_alphas, factor, factors)
+
+
+@jit
+def _clipped_step(update, rates, parameters, gradient, at, n, factor, factors):
+    """`apply` of a gradient that is first multiplied by `factor`."""
+    if factor != 1.0:  # a NaN, too
+        _scale(gradient, number_like(parameters[0], factor), n)
+    apply(update, rates, parameters, gradient, at, n, 0.0, factors)
 
 
 @jit
@@ -332,21 +376,3 @@ def penalty_sum(update, network, first):
     """Σ w² over the weights of the layers from `first` on, as they were before the step's updates."""
     before = rows_before(network, first)
     return sum_of(pointer(update.row_squares, before), rows_before(network, network.n_layers) - before)
-
-
-@jit
-def square_sum(x, n):
-    """Σ x², in float64: four sums by turns, which do not wait for each other, then the rest."""
-    noinline()
-    s0 = s1 = s2 = s3 = 0.0
-    full = n - n % 4
-    for i in range(0, full, 4):
-        a, b, c, d = float(x[i]), float(x[i + 1]), float(x[i + 2]), float(x[i + 3])
-        s0 += a * a
-        s1 += b * b
-        s2 += c * c
-        s3 += d * d
-    total = (s0 + s1) + (s2 + s3)
-    for i in range(full, n):
-        total += float(x[i]) * float(x[i])
-    return total

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastdl._version import __version__
+from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.files import portable, standalone
 from fastdl.files.atomic import atomic_write
@@ -134,6 +135,7 @@ def _literal(value: Any, indent: int) -> str:
 def _functions(model: Portable) -> list[str]:
     """The source of what the model uses of `standalone`, in the order that it has there."""
     used = {a.name for a in model.activations} | {"identity"}
+    used |= {"parametric"} if any(a.parametric and a.name != "leaky_relu" for a in model.activations) else set()
     used |= {"embedded", _terms(model.stage)} if model.stage is not None else set()
     used |= {"clipped"} if model.scaling is not None and model.scaling.clip is not None else set()
     used |= {"softmax"} if model.output == "softmax" else {"sigmoid"} if model.output == "sigmoid" else set()
@@ -298,16 +300,17 @@ def _numbers(model: Portable) -> str:
     kind = model.dtype.newbyteorder("<")
     parts = [part.ravel() for pair in zip(model.weights, model.biases) for part in pair]
     stage = model.stage
+    parts += [part for part in model.unit_alphas if part.size]
     of_stage = [] if stage is None else [*stage.numbers[2:5], *stage.term_arrays]
     parts += [part.ravel() for part in of_stage]
     flat = np.concatenate(parts).astype(kind)
     written = base64.b64encode(flat.tobytes()).decode()
     text = "\n".join(written[i : i + WIDTH] for i in range(0, len(written), WIDTH))
+    learnt = "".join(_of_units(i, a) for i, a in enumerate(model.activations) if a.parametric)
     sizes = "LAYERS" if stage is None else _literal([int(model.weights[0].shape[0]), *model.layers[1:]], 8)
-    learnt = ""
     if stage is not None:
         columns, others = _literal(list(stage.embedded), 11), _literal(list(stage.others), 9)
-        learnt = _STAGE.format(
+        learnt += _STAGE.format(
             columns=columns, others=others, terms=_terms(stage), passes=stage.passes,
             shapes=[list(part.shape) for part in of_stage],
         )  # fmt: skip
@@ -322,6 +325,14 @@ def _numbers(model: Portable) -> str:
             BIASES.append(PARAMETERS[at + n_in * n_out : at + (n_in + 1) * n_out])
             at += (n_in + 1) * n_out
     ''').replace("SIZES", sizes).replace("TEXT", text) + learnt  # fmt: skip
+
+
+def _of_units(layer: int, activation: Activation) -> str:
+    """What gives a parametric activation the numbers of its units."""
+    taken = f"PARAMETERS[at : at + len(BIASES[{layer}])]"
+    made = f"parametric, (*ACTIVATIONS[{layer}], {taken})"
+    made = f"leaky_relu, {taken}" if activation.name == "leaky_relu" else made
+    return f"ACTIVATIONS[{layer}] = ({made})  # a number of each unit\nat += len(BIASES[{layer}])\n"
 
 
 _STAGE = textwrap.dedent("""

@@ -158,7 +158,7 @@ def _layers(model: Portable, graph: Graph, value: str) -> str:
         product = graph.add("MatMul", value, graph.constant(weight, f"weight_{i}"))
         value = graph.add("Add", product, graph.constant(bias, f"bias_{i}"))
         if i < len(model.activations):
-            value = activate(graph, model.activations[i], value, model.dtype)
+            value = activate(graph, model.activations[i], value, model.dtype, model.unit_alphas[i])
     return value
 
 

@@ -1,8 +1,9 @@
 """Models as safetensors files: weights under the names and in the shapes of PyTorch's `nn.Sequential`, the rest as JSON.
 
 Layer l, counted from 0, is `{2 l}.weight` [outputs, inputs] and `{2 l}.bias` [outputs], as each activation is a module of its
-own. What an input stage learns is `inputs.embedding`, a row for each embedded input, and `inputs.scale`; `inputs.edges` has the
-ends of pieces. The numbers are those that were trained: inputs are standardised before the first layer, where the model does so.
+own; the units' own numbers of a parametric activation are `{2 l + 1}.weight`. What an input stage learns is `inputs.embedding`, a
+row for each embedded input, and `inputs.scale`; `inputs.edges` has the ends of pieces. The numbers are those that were trained:
+inputs are standardised before the first layer, where the model does so.
 The file's metadata hold all else as JSON under "fastdl", with a checksum of it and of the parameters.
 """
 
@@ -16,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import network
 from fastdl.errors import MissingExtraError, ModelFileError
 from fastdl.files import native
 from fastdl.files.atomic import atomic_write
-from fastdl.files.portable import cut
+from fastdl.files.portable import Portable
 
 SUFFIX = ".safetensors"
 KEY = "fastdl"
@@ -58,12 +58,15 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
     MissingExtraError : safetensors is not installed
     """
     library = _library()
-    dense, stage = cut(description, parameters)
-    weights, biases = network.views(dense, parameters)
+    model = Portable.of(description, parameters)
     tensors = {}
-    for layer, (weight, bias) in enumerate(zip(weights, biases)):
+    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases)):
         tensors[f"{2 * layer}.weight"] = np.ascontiguousarray(weight.T)
         tensors[f"{2 * layer}.bias"] = np.ascontiguousarray(bias)
+    for layer, alphas in enumerate(model.unit_alphas):
+        if alphas.size:
+            tensors[_of_units(layer)] = alphas.copy()
+    stage = model.stage
     if stage is not None:
         n, numbers = len(stage.embedded), stage.numbers
         rows = np.concatenate([part.reshape(n, -1) if n else part.ravel() for part in numbers[:4]], axis=-1)
@@ -113,10 +116,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray[Any]]:
         raise native.unusable(path, error) from error
 
 
+def _of_units(layer: int) -> str:
+    """The name of what the units of a parametric activation have: that of PyTorch's PReLU in the same place."""
+    return f"{2 * layer + 1}.weight"
+
+
 def _flat(layers: list[int], tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     parts = []
     for layer in range(len(layers) - 1):
         parts += [tensors[f"{2 * layer}.weight"].T.ravel(), tensors[f"{2 * layer}.bias"]]
+    parts += [tensors[_of_units(layer)] for layer in range(len(layers) - 2) if _of_units(layer) in tensors]
     parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE, EDGES) if name in tensors]
     if len(tensors) != len(parts):
         raise ValueError(f"expected {len(parts)} tensors, got {len(tensors)}")

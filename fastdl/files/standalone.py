@@ -89,6 +89,12 @@ def mish(z, alpha):
     return z * np.tanh(softplus(z))
 
 
+def parametric(z, of_units):
+    """c act(z) + (1 - c) z, with a number c of each unit."""
+    activation, alpha, c = of_units
+    return c * activation(z, alpha) + (1 - c) * z
+
+
 def softmax(z):
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)

@@ -57,11 +57,35 @@ def to_torch(model: Portable, dtype: str | None = None) -> Any:
             linear.bias.copy_(torch().from_numpy(np.array(bias)))
         modules[str(2 * i)] = linear
         if i < len(model.activations):
-            activation = model.activations[i]
-            alpha = {_ALPHAS[activation.name]: activation.alpha} if activation.name in _ALPHAS else {}
-            modules[str(2 * i + 1)] = getattr(nn, activation.spec.torch or "")(**alpha)
+            modules[str(2 * i + 1)] = _module_of(model.activations[i], model.unit_alphas[i], kind)
     first = {} if is_plain(model) else {"inputs": _inputs(model, kind)}
     return nn.Sequential(OrderedDict(first | modules))
+
+
+def _module_of(activation: Activation, unit_alphas: NDArray[Any], kind: Any) -> Any:
+    """The module of an activation; a parametric one has the units' own numbers as its parameter `weight`."""
+    nn = torch().nn
+    alpha = {_ALPHAS[activation.name]: activation.alpha} if activation.name in _ALPHAS else {}
+    plain = getattr(nn, activation.spec.torch or "")(**alpha)
+    if not activation.parametric:
+        return plain
+    own = nn.Parameter(torch().tensor(unit_alphas, dtype=kind))
+    if activation.name == "leaky_relu":
+        slopes = nn.PReLU(len(unit_alphas), dtype=kind)
+        slopes.weight = own
+        return slopes
+
+    class Parametric(nn.Module):  # type: ignore[name-defined]
+        """c act(z) + (1 - c) z, with a number c of each unit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation, self.weight = plain, own
+
+        def forward(self, z: Any) -> Any:
+            return self.weight * self.activation(z) + (1 - self.weight) * z
+
+    return Parametric()
 
 
 def _inputs(model: Portable, kind: Any) -> Any:

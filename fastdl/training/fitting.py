@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl import calibration, metrics
-from fastdl.activations import ActivationLike
+from fastdl.activations import ActivationLike, resolve
 from fastdl.calibration import Interval
 from fastdl.embeddings import EMBEDDINGS, named
 from fastdl.errors import InputError
@@ -40,6 +40,7 @@ class Blueprint:
     hidden, activation, seed, dtype, loss, init, scale_inputs : as those of `MLP`
     scaling, clip : "standard" or "robust", and how far features get at the most: see `MLP.standardize`
     embedding : a name of `fastdl.embeddings.EMBEDDINGS`, for all features that are numbers, or None
+    parametric : whether activations have numbers of each unit that are learnt
     """
 
     hidden: Sequence[int]
@@ -52,6 +53,7 @@ class Blueprint:
     clip: float | None = None
     embedding: str | None = None
     scale_inputs: bool = False
+    parametric: bool = False
 
     def __post_init__(self) -> None:
         if self.scaling not in ("standard", "robust"):
@@ -65,11 +67,14 @@ class Blueprint:
         like : another model for these rows, which has their statistics already
         """
         output = TASKS[loaded.targets.task].output
+        units = self.activation
+        if self.parametric:
+            units = [unit.made_parametric() for unit in resolve(units, len(self.hidden))]
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
         kind = MLP if loaded.preprocessor is None else TableModel
         numbers = numeric_features(loaded) if self.embedding is not None else []
         model = kind(
-            layers, self.activation, output, self.seed, self.dtype, self.init, self.loss,
+            layers, units, output, self.seed, self.dtype, self.init, self.loss,
             named(self.embedding, numbers) if self.embedding is not None and numbers else None, self.scale_inputs,
         )  # fmt: skip
         if like is None:

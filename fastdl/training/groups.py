@@ -21,6 +21,7 @@ Group = float | tuple[float, ...]
 def groups_of(model: MLP) -> tuple[str, ...]:
     """The groups of a model's parameters."""
     own = [*LAYERED]
+    own += ["activations"] if any(a.parametric for a in model.activations) else []
     own += ["embedding"] if model.embedding is not None else []
     own += ["input_scale"] if model.scale_inputs else []
     return tuple(own)
@@ -74,6 +75,8 @@ def factors_of(
                 _of(decays, "weights", i, 1.0) * slow,
                 _of(rates, "biases", i, 1.0),
                 _of(decays, "biases", i, 0.0),
+                _of(rates, "activations", i, 1.0),
+                _of(decays, "activations", i, 0.0),
             )
         )
     return tuple(result)

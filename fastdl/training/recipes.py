@@ -37,6 +37,7 @@ MORE: dict[str, Any] = {
     "clip": None,
     "embedding": None,
     "scale_inputs": False,
+    "parametric": False,
     "ntk": False,
     "group_rates": None,
     "group_decays": None,
@@ -184,7 +185,7 @@ def check_more(given: Mapping[str, Any] | None, option: str = "settings") -> dic
 
 def blueprint_of(chosen: Mapping[str, Any], seed: int, dtype: str) -> Blueprint:
     """What models are built of, of all settings."""
-    names = ("activation", "init", "scaling", "clip", "embedding", "scale_inputs")
+    names = ("activation", "init", "scaling", "clip", "embedding", "scale_inputs", "parametric")
     own = {name: chosen[name] for name in names}
     return Blueprint(list(chosen["hidden"]), seed=seed, dtype=dtype, loss=_loss(chosen["loss"]), **own)
 
@@ -231,6 +232,10 @@ def _optimizer(chosen: Mapping[str, Any]) -> Optimizer:
     return made
 
 
+_SETTING_OF = {"embedding": "embedding", "input_scale": "scale_inputs", "activations": "parametric"}
+"""The setting without which there is no such group of parameters."""
+
+
 def holds_out(name: str) -> bool:
     """Whether a recipe wants rows to validate on: to stop early, and to choose the best epoch."""
     return name != "plain"
@@ -250,8 +255,6 @@ def resolve(name: str, facts: Facts, given: Mapping[str, Any], more: Mapping[str
     if len(chosen["hidden"]) == 0 and "dropout" not in own:
         chosen |= {"dropout": 0.0}
     if chosen["group_rates"] and "group_rates" not in more:
-        absent = [
-            g for g, on in (("embedding", chosen["embedding"]), ("input_scale", chosen["scale_inputs"])) if not on
-        ]
+        absent = [group for group, setting in _SETTING_OF.items() if not chosen[setting]]
         chosen["group_rates"] = {group: rate for group, rate in chosen["group_rates"].items() if group not in absent}
     return chosen

@@ -22,6 +22,8 @@ from fastdl_kernels.loss_rows import LOSSES, SQUARED_ERROR, loss_rows, mean_over
 from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
 from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
+from fastdl_kernels.parametric import BLOCKS as PARAMETRIC_BLOCKS
+from fastdl_kernels.parametric import apply_parametric
 from fastdl_kernels.peak import fma_flop, run_fma_loops
 from fastdl_kernels.random_bits import mix, mix_small
 from fastdl_kernels.regions import run_jobs
@@ -36,6 +38,7 @@ __all__ = [
     "IN_REGISTERS",
     "LOSSES",
     "LOSS_BODIES",
+    "PARAMETRIC_BLOCKS",
     "SIGMOID",
     "SQUARED_ERROR",
     "STATE_SIZE",
@@ -48,6 +51,7 @@ __all__ = [
     "Target",
     "adam_range",
     "apply_activation",
+    "apply_parametric",
     "barrier",
     "check_in",
     "claim",

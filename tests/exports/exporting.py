@@ -40,11 +40,14 @@ def random_network(seed, dtype="float32"):
     embedding = {5: fastdl.Periodic(2, 5, 0.3, columns), 8: fastdl.PiecewiseLinear(3, 4, columns)}.get(
         seed % 15, embedding
     )
+    units = [unit.made_parametric() if (seed + i) % 4 == 3 else unit for i, unit in enumerate(units)]
     model = fastdl.MLP(
         layers, units, output, seed=seed, dtype=dtype, loss=loss, embedding=embedding, scale_inputs=seed % 4 == 1
     )
     if model.scale_inputs:
         model.input_stage.scale[:] = rng.normal(size=model.input_stage.scale.size)
+    for alphas in model.unit_alphas:
+        alphas[:] = rng.uniform(-0.5, 1.5, alphas.size)
     for bias in model.biases:
         bias[:] = 0.3 * rng.normal(size=bias.size)
     model.classes = classes

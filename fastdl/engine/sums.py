@@ -1,0 +1,35 @@
+"""Sums in an order that sizes alone decide."""
+
+from __future__ import annotations
+
+from fastdl_kernels.serial import jit, noinline
+from fastdl_kernels.simd import lanes_of, load_up_to, store_up_to
+
+
+@jit
+def sum_rows(matrix, stride, rows, n, out):
+    """out[:n] = the sum of so many rows of a matrix, one after the other."""
+    noinline()
+    for i in range(0, n, lanes_of(out)):
+        total = load_up_to(matrix, i, n - i)
+        for r in range(1, rows):
+            total = total + load_up_to(matrix, r * stride + i, n - i)
+        store_up_to(out, i, total, n - i)
+
+
+@jit
+def square_sum(x, n):
+    """Σ x², in float64: four sums by turns, which do not wait for each other, then the rest."""
+    noinline()
+    s0 = s1 = s2 = s3 = 0.0
+    full = n - n % 4
+    for i in range(0, full, 4):
+        a, b, c, d = float(x[i]), float(x[i + 1]), float(x[i + 2]), float(x[i + 3])
+        s0 += a * a
+        s1 += b * b
+        s2 += c * c
+        s3 += d * d
+    total = (s0 + s1) + (s2 + s3)
+    for i in range(full, n):
+        total += float(x[i]) * float(x[i])
+    return total
