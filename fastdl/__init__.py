@@ -13,6 +13,7 @@ from fastdl._version import __version__ as __version__
 if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, Activation, LeakyReLU, PReLU
+    from fastdl.categories import CategoryEmbedding
     from fastdl.datasets import load_digits
     from fastdl.embeddings import PBLD, Periodic, PiecewiseLinear
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
@@ -48,6 +49,7 @@ __all__ = [
     "AdamW",
     "AverageParameters",
     "Callback",
+    "CategoryEmbedding",
     "Checkpoint",
     "CrossEntropy",
     "DivergedError",
@@ -93,6 +95,7 @@ _MODULES = {
     "fastdl.activations": ["ELU", "Activation", "LeakyReLU", "PReLU"],
     "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
+    "fastdl.categories": ["CategoryEmbedding"],
     "fastdl.datasets": ["load_digits"],
     "fastdl.embeddings": ["PBLD", "Periodic", "PiecewiseLinear"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],

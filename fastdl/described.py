@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastdl import checks, embeddings, html
+from fastdl import categories, checks, embeddings, html
 from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.files import portable
@@ -33,6 +33,7 @@ def arguments(description: dict[str, Any], n_parameters: int) -> dict[str, Any]:
     return {
         "layers": layers, "activation": units, "loss": loss, "embedding": embeddings.from_json(description.get("embedding")),
         "scale_inputs": description.get("scale_inputs", False),
+        "categories": categories.from_json(description.get("categories")),
         **{name: description[name] for name in ("output", "seed", "dtype")},
     }  # fmt: skip
 
@@ -45,6 +46,8 @@ def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str,
         sizes = [(a.shape, n_in) for a in (scaling.mean, scaling.scale)] + [(a.shape, n_out) for a in of_targets]
         if any(shape != (size,) for shape, size in sizes) or len(of_targets) == 1:
             raise InputError(f"expected statistics of {n_in} inputs, and of {n_out} targets or none, got others")
+        if any(not isinstance(code, int) or not 0 <= code < n_in for code in scaling.codes):
+            raise InputError(f"scaling: expected codes among {n_in} inputs, got {list(scaling.codes)[:9]}")
         if scaling.clip is not None and not 0 < scaling.clip < float("inf"):
             raise InputError(f"scaling: expected clip above 0, got {scaling.clip}")
     wanted = {"feature_names": (list, type(None)), "target_names": (list, type(None)), "classes": (list, type(None))}
@@ -58,8 +61,8 @@ def check(layers: Sequence[int], scaling: Scaling | None, description: dict[str,
 
 def input_stage(model: Any) -> str:
     """What becomes of inputs before the first layer: `PBLD, scaled`, or nothing."""
-    embedding = [] if model.embedding is None else [type(model.embedding).__name__]
-    return ", ".join([*embedding, *(["scaled"] if model.scale_inputs else [])])
+    kinds = [type(e).__name__ for e in (model.embedding, model.categories) if e is not None]
+    return ", ".join([*kinds, *(["scaled"] if model.scale_inputs else [])])
 
 
 def as_html(model: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl import checks
+from fastdl.categories import CategoryEmbedding
 from fastdl.errors import InputError
 from fastdl.network import InputStage, StageViews, Terms
 
@@ -226,22 +227,39 @@ def named(name: str, columns: Sequence[int] | None = None) -> Embedding:
     return EMBEDDINGS[name](columns=columns)
 
 
-def stage_of(embedding: object, scales: object, n_inputs: int) -> InputStage | None:
+def stage_of(embedding: object, scales: object, n_inputs: int, categories: object = None) -> InputStage | None:
     """What stands between so many inputs and the first layer; None: nothing.
 
     Raises
     ------
-    InputError : not an embedding, a column that there is not, or `scales` is not True or False
+    InputError : not an embedding, a column that there is not or that is a category and a number, or `scales` is not True or False
     """
     if not isinstance(scales, (bool, np.bool_)):
         raise InputError(f"scale_inputs: expected True or False, got {scales!r}")
+    if categories is not None and not isinstance(categories, CategoryEmbedding):
+        raise InputError(
+            f"categories: expected an instance such as fastdl.CategoryEmbedding({{3: 120}}), or None, got {categories!r}"
+        )
+    tables = () if categories is None else categories.tables
+    codes = [column for column, _ in tables]
+    if codes and codes[-1] >= n_inputs:
+        raise InputError(
+            f"CategoryEmbedding: counts: expected columns 0 to {n_inputs - 1} of the model's inputs, got {codes[-1]}"
+        )
+    size = 0 if categories is None else categories.size
     if embedding is None:
-        return InputStage((), 0, 1, True) if scales else None
+        return InputStage((), 0, 1, bool(scales), categories=tables, category_size=size) if scales or tables else None
     if not isinstance(embedding, Embedding):
         raise InputError(f"embedding: expected an instance such as fastdl.PBLD(), or None, got {embedding!r}")
-    columns = tuple(range(n_inputs)) if embedding.columns is None else tuple(embedding.columns)
-    if max(columns) >= n_inputs:
+    others = tuple(column for column in range(n_inputs) if column not in codes)
+    columns = others if embedding.columns is None else tuple(embedding.columns)
+    both = sorted(set(columns) & set(codes))
+    if both:
+        raise InputError(
+            f"{type(embedding).__name__}: columns: expected columns of numbers, got {both[0]}, which holds categories"
+        )
+    if max(columns, default=0) >= n_inputs:
         raise InputError(
             f"{type(embedding).__name__}: columns: expected columns 0 to {n_inputs - 1} of the model's inputs, got {max(columns)}"
         )
-    return InputStage(columns, embedding.count, embedding.size, bool(scales), embedding.terms)
+    return InputStage(columns, embedding.count, embedding.size, bool(scales), embedding.terms, tables, size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,16 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, described, embeddings, frames, initialisation, network, sparse
 from fastdl.activations import Activation, ActivationLike, resolve
+from fastdl.categories import CategoryEmbedding
 from fastdl.embeddings import Embedding
 from fastdl.engine import Engine
 from fastdl.errors import InputError
-from fastdl.exporting import Exports
 from fastdl.files import native
 from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, StageViews, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
+from fastdl.standardising import Standardises
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
@@ -33,11 +33,22 @@ _PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned,
 
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
 _VIEWS = ("weights", "biases", "unit_alphas", "input_stage")
-_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "embedding", "scale_inputs", *_VIEWS)
+_FIXED = (
+    "layers",
+    "activations",
+    "output",
+    "loss",
+    "dtype",
+    "seed",
+    "embedding",
+    "scale_inputs",
+    "categories",
+    *_VIEWS,
+)
 _LISTS = ("feature_names", "target_names", "classes")
 
 
-class MLP(Exports):
+class MLP(Standardises):
     """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
 
     Parameters
@@ -57,6 +68,7 @@ class MLP(Exports):
     embedding : `fastdl.PBLD()`, `Periodic()` or `PiecewiseLinear()` embeds the inputs before the first layer, which then has
         more of them
     scale_inputs : multiply each input of the first layer by a learnt scale, which starts as 1
+    categories : `fastdl.CategoryEmbedding({3: 120})` takes column 3 for codes of 120 categories, and makes of each what it learns
 
     Attributes
     ----------
@@ -64,7 +76,7 @@ class MLP(Exports):
         parametric activations, and what the input stage learns
     weights, biases : tuples of views of it, (in, out) and (out,)
     unit_alphas : views of the units' own numbers of each hidden layer whose activation is parametric; of others empty
-    input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
+    input_stage : views of what embeddings and scale learn (see `fastdl.network.StageViews`); None without all of them
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
     metadata : what travels with the model file besides: a dictionary of plain JSON values
@@ -79,7 +91,6 @@ class MLP(Exports):
     biases: tuple[NDArray[Any], ...]
     unit_alphas: tuple[NDArray[Any], ...]
     input_stage: StageViews | None
-    embedding: Embedding | None = None
     scale_inputs: bool = False
     engine: Engine
 
@@ -94,6 +105,7 @@ class MLP(Exports):
         loss: LossLike | None = None,
         embedding: Embedding | None = None,
         scale_inputs: bool = False,
+        categories: CategoryEmbedding | None = None,
     ) -> None:
         if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
             raise InputError(
@@ -115,8 +127,8 @@ class MLP(Exports):
         self.output = output
         self.loss: Loss = resolve_loss(loss, output, self.layers[-1])
         self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
-        embeddings.stage_of(embedding, scale_inputs, self.layers[0])
-        self.embedding, self.scale_inputs = embedding, bool(scale_inputs)
+        embeddings.stage_of(embedding, scale_inputs, self.layers[0], categories)
+        self.embedding, self.scale_inputs, self.categories = embedding, bool(scale_inputs), categories
         self.scaling: Scaling | None = None
         self.feature_names: list[str] | None = None
         self.target_names: list[str] | None = None
@@ -134,6 +146,8 @@ class MLP(Exports):
             self.input_stage.scale[:] = 1
             if embedding is not None:
                 embedding.fill(self.input_stage, rng)
+            if categories is not None:
+                categories.fill(self.input_stage, rng)
 
     def _allocate(self, values: NDArray | None = None) -> None:
         """The flat buffer, in memory of the model's own, with `values` or zeros; its views, and the engine on it."""
@@ -169,7 +183,7 @@ class MLP(Exports):
         """What the engine must know of the model besides its parameters."""
         units = tuple(Unit(a.code, a.alpha or 0.0, a.parametric) for a in self.activations)
         n_in, *others = self.layers
-        stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in)
+        stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in, self.categories)
         layers = self.layers if stage is None else (n_in, stage.n_outputs(n_in), *others)
         return Architecture(layers, units, self.loss.term(others[-1]), self.dtype, stage)
 
@@ -200,52 +214,6 @@ class MLP(Exports):
         vars(self).update({name: value for name, value in state.items() if name != "parameters"})
         self._allocate(parameters)
 
-    def standardize(
-        self, X: ArrayLike, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
-    ) -> MLP:
-        """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
-
-        `predict` returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled
-        by the distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly
-        nearer than that (see `fastdl.scaling.Scaling`). Returns the model itself.
-        """
-        if sparse.is_sparse(X):
-            raise InputError(
-                f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
-                f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
-            )
-        rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
-        if len(rows) == 0:
-            raise InputError("X: expected at least one row to take the statistics of, got an empty array")
-        if y is not None:
-            if self.output != "linear":
-                raise InputError(f"y: only the targets of a regression are standardised, and output is {self.output!r}")
-            if self.loss.is_log_link:
-                raise InputError(
-                    "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
-                )
-            y = self._numbers(y, len(rows), "y")
-        clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
-        self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
-        self.note_names(X)
-        self.fit_embedding(X)
-        return self
-
-    def fit_embedding(self, X: Any) -> MLP:
-        """Take what an embedding does not learn, edges of `PiecewiseLinear`, from rows X, as `standardize` does. Returns self."""
-        if self.embedding is not None and self.embedding.is_fitted and self.input_stage is not None:
-            rows = self.prepare_inputs(X)
-            if len(rows) == 0:
-                raise InputError("X: expected at least one row to take quantiles of, got an empty array")
-            columns = slice(None) if self.embedding.columns is None else list(self.embedding.columns)
-            self.embedding.fit(self.input_stage, np.asarray(rows)[:, columns])
-        return self
-
-    def note_names(self, X: ArrayLike) -> None:
-        """Remember the names of a frame's columns, unless the model has names already."""
-        if self.feature_names is None and not isinstance(X, np.ndarray):
-            self.feature_names = frames.names_of(X)
-
     def prepare_inputs(self, X: Any, name: str = "X") -> NDArray[np.floating] | SparseRows:
         """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
         rows, name = self._inputs(X, name)
@@ -255,7 +223,7 @@ class MLP(Exports):
         """The same, before a last look for numbers that are not finite, and what to call it then."""
         if type(X) is not np.ndarray:
             if sparse.is_sparse(X):
-                if self.embedding is not None or self.scale_inputs:
+                if self.input_stage is not None:
                     raise InputError(
                         f"{name}: expected a dense array, since this model embeds or scales its inputs, got a sparse "
                         f"{type(X).__name__}; use {name}.toarray()"
@@ -368,6 +336,7 @@ class MLP(Exports):
             "metadata": self.metadata,
             **({"embedding": self.embedding.to_json()} if self.embedding is not None else {}),
             **({"scale_inputs": True} if self.scale_inputs else {}),
+            **({"categories": self.categories.to_json()} if self.categories is not None else {}),
         }
 
     @classmethod

@@ -57,13 +57,16 @@ TERM_WORK = {Terms.COSINES: 16, Terms.WAVES: 16, Terms.PIECES: 3}
 class InputStage:
     """What becomes of inputs before the first layer: some are embedded, and each output is multiplied by a learnt scale.
 
-    Outputs are the `size` numbers of each embedded input, in the order of `embedded`, then the other inputs in theirs.
+    Outputs are the `size` numbers of each embedded input, in the order of `embedded`, then the other inputs in theirs, but for
+    categories, then the `category_size` numbers of each of these.
 
     embedded : which inputs
     count : frequencies or pieces of each of them
     size : numbers that each of them becomes
     scaled : whether there are scales
     terms : functions of a number that the linear maps take
+    categories : (input, rows of its table) of inputs that are codes of categories, in the order of the inputs
+    category_size : numbers of such a row
     """
 
     embedded: tuple[int, ...]
@@ -71,6 +74,18 @@ class InputStage:
     size: int
     scaled: bool
     terms: Terms = Terms.COSINES
+    categories: tuple[tuple[int, int], ...] = ()
+    category_size: int = 0
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the table of each category starts, in rows of all tables, and where the last one ends."""
+        return list(itertools.accumulate((rows for _, rows in self.categories), initial=0))
+
+    @property
+    def n_table_numbers(self) -> int:
+        """How many numbers all tables have."""
+        return self.starts[-1] * self.category_size
 
     @property
     def n_terms(self) -> int:
@@ -96,24 +111,28 @@ class InputStage:
     @property
     def work(self) -> int:
         """Multiply-adds of a row's way through the embedding."""
-        return len(self.embedded) * self.n_terms * (TERM_WORK[self.terms] + self.size)
+        work = len(self.embedded) * self.n_terms * (TERM_WORK[self.terms] + self.size)
+        return work + len(self.categories) * self.category_size
 
     def n_outputs(self, n_inputs: int) -> int:
         """How many numbers so many inputs become."""
-        return n_inputs + len(self.embedded) * (self.size - 1)
+        return n_inputs + len(self.embedded) * (self.size - 1) + len(self.categories) * (self.category_size - 1)
 
     def n_parameters(self, n_inputs: int) -> int:
         """How many numbers there are: those that are learnt, and edges."""
-        return len(self.embedded) * self.row + (self.n_outputs(n_inputs) if self.scaled else 0) + self.n_edges
+        scales = self.n_outputs(n_inputs) if self.scaled else 0
+        return len(self.embedded) * self.row + scales + self.n_table_numbers + self.n_edges
 
     def order(self, n_inputs: int) -> list[int]:
         """All inputs in the order of their outputs."""
-        return [*self.embedded, *sorted(set(range(n_inputs)) - set(self.embedded))]
+        codes = [column for column, _ in self.categories]
+        return [*self.embedded, *sorted(set(range(n_inputs)) - {*self.embedded, *codes}), *codes]
 
     def views(self, flat: NDArray) -> StageViews:
-        """Views of a buffer that holds what stands here: a row for each embedded input, the scales, the edges."""
+        """Views of a buffer that holds what stands here: a row for each embedded input, the scales, the tables, the edges."""
         n, maps, terms = len(self.embedded), self.n_maps, self.n_terms
-        block, scale, edges = np.split(flat, [n * self.row, flat.size - self.n_edges])
+        edges_at = flat.size - self.n_edges
+        block, scale, tables, edges = np.split(flat, [n * self.row, edges_at - self.n_table_numbers, edges_at])
         frequencies, phases, weights, biases = np.split(
             block.reshape(n, self.row), self._starts if n else [0, 0, 0], axis=1
         )
@@ -124,6 +143,7 @@ class InputStage:
             biases,
             scale,
             edges.reshape(n, -1 if self.n_edges else 0),
+            tables.reshape(-1, self.category_size) if self.categories else tables.reshape(0, 0),
         )
 
     @property
@@ -137,7 +157,8 @@ class InputStage:
 
 class StageViews(NamedTuple):
     """The numbers of an input stage with E embedded inputs: frequencies and phases [E, J], weights [E, maps, terms] and biases
-    [E, maps] of its linear maps, the scale [outputs], and edges of pieces [E, T + 1]; empty is what it has not."""
+    [E, maps] of its linear maps, the scale [outputs], edges of pieces [E, T + 1], and the tables of all categories, one below the
+    other [rows, category_size]; empty is what it has not."""
 
     frequencies: NDArray
     phases: NDArray
@@ -145,6 +166,7 @@ class StageViews(NamedTuple):
     biases: NDArray
     scale: NDArray
     edges: NDArray
+    tables: NDArray
 
     def cosines(self) -> tuple[NDArray, NDArray]:
         """(frequencies, phases) [E, terms] with which all terms are cosines: sin t = cos(t - π/2)."""
@@ -170,6 +192,12 @@ class StageViews(NamedTuple):
             return np.clip((x - starts) * slopes, least, most)
         frequencies, phases = self.cosines()
         return np.cos(x.dtype.type(2 * np.pi) * frequencies * x + phases)
+
+    def looked_up(self, codes: NDArray, starts: Sequence[int]) -> NDArray:
+        """The rows [N, C * category_size] of codes [N, C]; starts are `InputStage.starts`. What is no code has row 0."""
+        known = (codes >= 1) & (codes < np.diff(starts)) & (codes == np.floor(codes))
+        rows = np.where(known, codes, 0).astype(np.int64) + np.array(starts[:-1], np.int64)
+        return self.tables[rows].reshape(len(codes), -1)
 
 
 @dataclass(frozen=True)
@@ -223,7 +251,7 @@ class Architecture:
     def offsets(self) -> list[tuple[int, int]]:
         """Where (weights, biases) of each layer start in the flat buffer.
 
-        An input stage's numbers come last: those of its embedding, its scales (-1 where it has none), and its edges.
+        An input stage's numbers come last: those of its embedding, its scales (-1 where it has none), tables and edges.
         """
         if self.stage is None:
             return offsets(self.layers)

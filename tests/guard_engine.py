@@ -117,8 +117,18 @@ def random_case(rng):
         kinds = [fastdl.PBLD, fastdl.Periodic, lambda size, n, columns: fastdl.PiecewiseLinear(size, n, columns)]
         kind = kinds[int(rng.integers(3))]
         embedding = kind(size, frequencies, columns=columns) if rng.random() < 0.7 else None
+        codes = (
+            {} if embedding is None else {c: int(rng.choice([1, 5, 70])) for c in range(layers[0]) if c not in columns}
+        )
+        categories = (
+            fastdl.CategoryEmbedding(codes, int(rng.choice([1, 8, 19]))) if codes and rng.random() < 0.7 else None
+        )
+        for column in codes:
+            X[:, column] = rng.integers(-1, 80, rows)
         scales = embedding is None or bool(rng.random() < 0.6)
-        model = fastdl.MLP(layers, units, output, dtype=dtype, embedding=embedding, scale_inputs=scales)
+        model = fastdl.MLP(
+            layers, units, output, dtype=dtype, embedding=embedding, scale_inputs=scales, categories=categories
+        )
     return model, (X, y, weight), settings, order
 
 

@@ -1,4 +1,4 @@
-"""Oracle of the input stage in naive float64 NumPy: columns that become linear maps of terms, and a scale of every output.
+"""Oracle of the input stage in naive float64 NumPy: columns that become linear maps of terms or rows of tables, and scales.
 
 It imports nothing of ours. Terms are "cosines" (with phases, and x itself behind the maps), "waves" (cosines and sines) and
 "pieces" (of which edges are given).
@@ -6,7 +6,7 @@ It imports nothing of ours. Terms are "cosines" (with phases, and x itself behin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Stage:
     count: int
     size: int
     scaled: bool
+    categories: list[tuple[int, int]] = field(default_factory=list)  # column, rows of its table
+    category_size: int = 0
 
     @property
     def maps(self):
@@ -36,10 +38,10 @@ class Stage:
 
     @property
     def n_outputs(self):
-        return self.n_inputs + len(self.embedded) * (self.size - 1)
+        return self.n_inputs + len(self.embedded) * (self.size - 1) + len(self.categories) * (self.category_size - 1)
 
     def split(self, flat):
-        """(numbers of each embedded column: frequencies, phases, weights [maps, terms], biases; scale; edges of each)."""
+        """(numbers of each embedded column: frequencies, phases, weights [maps, terms], biases; scale; edges of each; tables)."""
         rest, columns = f64(flat), []
         own = {"cosines": [self.count, self.count], "waves": [self.count, 0], "pieces": [0, 0]}[self.terms]
         sizes = [*own, self.maps * self.n_terms, self.maps]
@@ -49,9 +51,17 @@ class Stage:
             rest = rest[sum(sizes) :]
         scale = rest[: self.n_outputs] if self.scaled else np.ones(self.n_outputs)
         rest = rest[self.n_outputs :] if self.scaled else rest
+        tables = []
+        for _, rows in self.categories:
+            tables.append(rest[: rows * self.category_size].reshape(rows, self.category_size))
+            rest = rest[rows * self.category_size :]
         edges = rest.reshape(len(self.embedded), self.count + 1) if self.terms == "pieces" and self.embedded else None
         assert edges is not None or rest.size == 0
-        return columns, scale, edges
+        return columns, scale, edges, tables
+
+    def codes(self, x, column, rows):
+        """The row of a category's table for each row of X."""
+        return [int(code) if code in range(1, rows) else 0 for code in x[:, column]]
 
     def terms_of(self, x, numbers, edges):
         """(terms [B, T], their derivatives by x) of a column [B, 1]."""
@@ -73,20 +83,23 @@ class Stage:
     def forward(self, x, flat):
         """(outputs before they are scaled, outputs): the numbers of each embedded column, then the other columns."""
         x = f64(x)
-        columns, scale, edges = self.split(flat)
+        columns, scale, edges, tables = self.split(flat)
         pieces = []
         for i, (column, numbers) in enumerate(zip(self.embedded, columns, strict=True)):
             own = x[:, [column]]
             t, _ = self.terms_of(own, numbers, None if edges is None else edges[i])
             pieces += [t @ numbers[2].T + numbers[3], *([own] if self.terms == "cosines" else [])]
-        pieces.append(np.delete(x, self.embedded, axis=1))
+        pieces.append(np.delete(x, [*self.embedded, *(column for column, _ in self.categories)], axis=1))
+        pieces += [
+            table[self.codes(x, column, rows)] for (column, rows), table in zip(self.categories, tables, strict=True)
+        ]
         plain = np.concatenate(pieces, axis=1)
         return plain, plain * scale
 
     def backward(self, x, flat, d_out):
         """The gradient of the stage's numbers, flat; that of edges is 0."""
         x, found, at = f64(x), [], 0
-        columns, scale, edges = self.split(flat)
+        columns, scale, edges, tables = self.split(flat)
         plain, _ = self.forward(x, flat)
         for i, (column, numbers) in enumerate(zip(self.embedded, columns, strict=True)):
             d_maps = (d_out * scale)[:, at : at + self.maps]
@@ -102,6 +115,15 @@ class Stage:
             found += [(d_maps.T @ t).ravel(), d_maps.sum(axis=0)]
         if self.scaled:
             found.append((d_out * plain).sum(axis=0))
+        at = self.n_outputs - len(self.categories) * self.category_size
+        for (column, rows), table in zip(self.categories, tables, strict=True):
+            d_table = np.zeros(table.shape)
+            for code, d in zip(
+                self.codes(x, column, rows), (d_out * scale)[:, at : at + self.category_size], strict=True
+            ):
+                d_table[code] += d
+            at += self.category_size
+            found.append(d_table.ravel())
         if edges is not None:
             found.append(np.zeros(edges.size))
         return np.concatenate(found) if found else np.zeros(0)

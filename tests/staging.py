@@ -28,9 +28,13 @@ every_stage = pytest.mark.parametrize(("embedding", "scales"), STAGES.values(), 
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-def staged(embedding, scales, layers=(5, 7, 3), output="softmax", dtype="float64", activation="tanh", seed=1):
+def staged(
+    embedding, scales, layers=(5, 7, 3), output="softmax", dtype="float64", activation="tanh", seed=1, categories=None
+):
     """A model whose biases, scales, edges and units' own numbers are not the initial ones, so that a mistake in them shows."""
-    model = fastdl.MLP(list(layers), activation, output, seed, dtype, embedding=embedding, scale_inputs=scales)
+    model = fastdl.MLP(
+        list(layers), activation, output, seed, dtype, embedding=embedding, scale_inputs=scales, categories=categories
+    )
     rng = np.random.default_rng(seed)
     for bias in model.biases:
         bias[:] = 0.2 * rng.normal(size=bias.size)
@@ -40,6 +44,8 @@ def staged(embedding, scales, layers=(5, 7, 3), output="softmax", dtype="float64
         return model
     scale, edges = model.input_stage.scale, model.input_stage.edges
     scale[:] = rng.uniform(0.5, 1.5, scale.size)
+    tables = model.input_stage.tables
+    tables[:] = rng.normal(size=tables.shape)
     edges[:] = np.cumsum(rng.uniform(0.05, 0.3, edges.shape), axis=1) - 1.5
     if edges.shape[1] > 2:
         edges[0, -2] = edges[0, -3]  # a piece of no width
@@ -48,12 +54,13 @@ def staged(embedding, scales, layers=(5, 7, 3), output="softmax", dtype="float64
 
 def stage_of(model):
     """The stage as the oracle takes it."""
-    e = model.embedding
+    e, c = model.embedding, model.categories
+    tables = ([], 0) if c is None else ([(column, count + 1) for column, count in c.counts.items()], c.size)
     if e is None:
-        return Stage(model.layers[0], [], "cosines", 0, 1, model.scale_inputs)
-    columns = range(model.layers[0]) if e.columns is None else e.columns
+        return Stage(model.layers[0], [], "cosines", 0, 1, model.scale_inputs, *tables)
+    columns = [i for i in range(model.layers[0]) if c is None or i not in c.counts] if e.columns is None else e.columns
     terms = {"pbld": "cosines", "periodic": "waves", "piecewise": "pieces"}[e.name]
-    return Stage(model.layers[0], list(columns), terms, e.count, e.size, model.scale_inputs)
+    return Stage(model.layers[0], list(columns), terms, e.count, e.size, model.scale_inputs, *tables)
 
 
 def split(model, flat):

@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "described", "exporting", "importing"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "standardising"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -34,6 +34,7 @@ FASTDL_ROOMS = {
         "initialisation",
         "datasets",
         "embeddings",
+        "categories",
     ],
     "checks": ["checks", "frames", "sparse"],
     "words": ["errors", "suggest", "wording", "html", "_version"],

@@ -46,7 +46,7 @@ def test_the_views_are_the_formula(rng):
 def test_periodic_views_are_the_formula():
     model = fastdl.MLP([1, 1], output="linear", dtype="float64", embedding=Periodic(1, 1))
     stage = model.input_stage
-    assert [v.shape for v in stage] == [(1, 1), (1, 0), (1, 1, 2), (1, 1), (0,), (1, 0)]
+    assert [v.shape for v in stage] == [(1, 1), (1, 0), (1, 1, 2), (1, 1), (0,), (1, 0), (0, 0)]
     stage.frequencies[:], stage.weights[:], stage.biases[:] = 0.7, [1.5, 0.4], -0.2
     model.weights[0][:] = 1
     angle = 2 * np.pi * 0.7 * 0.4
@@ -57,7 +57,7 @@ def test_pieces_are_the_formula():
     """Edges 0, 1, 1, 3: the first and the last piece go on beyond the edges, and the one of no width is 0."""
     model = fastdl.MLP([1, 1], output="linear", dtype="float64", embedding=PiecewiseLinear(1, 3))
     stage = model.input_stage
-    assert [v.shape for v in stage] == [(1, 0), (1, 0), (1, 1, 3), (1, 1), (0,), (1, 4)]
+    assert [v.shape for v in stage] == [(1, 0), (1, 0), (1, 1, 3), (1, 1), (0,), (1, 4), (0, 0)]
     stage.edges[:], stage.weights[:], stage.biases[:] = [0, 1, 1, 3], [10.0, 5.0, 1.0], 0.5
     model.weights[0][:] = 1
     inputs = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0])[:, None]
@@ -100,7 +100,7 @@ def test_no_step_changes_edges(rng, clip):
 def test_initial_parameters():
     model = fastdl.MLP([200, 8, 2], embedding=PBLD(sigma=0.3), scale_inputs=True, init="lecun")
     stage = model.input_stage
-    assert [v.shape for v in stage] == [(200, 16), (200, 16), (200, 3, 16), (200, 3), (800,), (200, 0)]
+    assert [v.shape for v in stage] == [(200, 16), (200, 16), (200, 3, 16), (200, 3), (800,), (200, 0), (0, 0)]
     assert model.weights[0].shape == (800, 8)
     assert stage.frequencies.std() == pytest.approx(0.3, rel=0.05)
     assert stage.phases.std() == pytest.approx(np.pi / np.sqrt(3), rel=0.05)

@@ -180,10 +180,12 @@ def _staged(architecture: Architecture, parameters: NDArray, x: NDArray) -> NDAr
     stage, learnt = architecture.stage, architecture.stage_views(parameters)
     if stage is None or learnt is None:
         return x
-    if not stage.embedded:
-        return np.ascontiguousarray(x * learnt.scale)
-    order, count = stage.order(x.shape[1]), len(stage.embedded)
-    numbers, others = x[:, order[:count]], x[:, order[count:]]
+    order, count, n_numbers = stage.order(x.shape[1]), len(stage.embedded), x.shape[1] - len(stage.categories)
+    numbers, others = x[:, order[:count]], x[:, order[count:n_numbers]]
+    if stage.categories:
+        others = np.concatenate([others, learnt.looked_up(x[:, order[n_numbers:]], stage.starts)], axis=1)
+    if not count:
+        return np.ascontiguousarray(others * learnt.scale if stage.scaled else others)
     # In the network's own precision: cosines in float64 take four times as long, and nobody sees the difference here.
     maps = np.matmul(learnt.weights, learnt.terms(numbers)[..., None])[..., 0] + learnt.biases
     made = np.concatenate([maps, numbers[:, :, None]], axis=2)[:, :, : stage.size]

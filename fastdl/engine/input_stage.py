@@ -1,4 +1,4 @@
-"""The input stage: embeddings of numbers and learnt scales, before the first layer that has weights.
+"""The input stage: embeddings of numbers and categories and learnt scales, before the first layer that has weights.
 
 It stands in the plan as the lowest layer: what the embedding learns for an input is a row of its weights, and the scales are its
 biases. Forward goes over rows of the batch, vectors of them at a time; the gradient over cosines or pieces, and adds up the rows
@@ -11,6 +11,8 @@ import math
 
 from fastdl.engine.structs import (
     BIAS,
+    CATEGORIES,
+    CATEGORY_SIZE,
     COUNT,
     EDGES,
     I64,
@@ -22,6 +24,7 @@ from fastdl.engine.structs import (
     ROW,
     SIZE,
     STRIDE,
+    TABLES,
     TERMS,
     WEIGHT,
     WEIGHT_ROWS,
@@ -33,7 +36,7 @@ from fastdl.engine.structs import (
     plan_of,
     update_type,
 )
-from fastdl.engine.update import is_whole, places_of, use_gradient
+from fastdl.engine.update import category_of, is_whole, places_of, table_of, use_gradient
 from fastdl.network import Terms
 from fastdl_kernels.serial import jit, linked, noinline
 from fastdl_kernels.simd import (
@@ -146,6 +149,26 @@ def _embed_column(first, last, x, x_stride, numbers, edges, terms, count, size, 
             store_strided(out, r * stride + maps, stride, v, n)
 
 
+@jit
+def row_of(code, rows):
+    """The row of a category's table that belongs to a code: row 0 to all that is no code."""
+    row = 0
+    if code >= 1 and code < rows:
+        row = int(code)
+        row = row if row == code else 0
+    return row
+
+
+@jit
+def _look_up(first, last, codes, codes_stride, table, rows, size, out, stride):
+    """out[r * stride:] = the row of a table of so many `rows` that belongs to the code of row r, for the rows first .. last."""
+    noinline()
+    for r in range(first, last):
+        source = pointer(table, row_of(codes[r * codes_stride], rows) * size)
+        for i in range(0, size, lanes_of(table)):
+            store_up_to(out, r * stride + i, load_up_to(source, i, size - i), size - i)
+
+
 @linked(lambda x: (I64, I64, network_type(x), matrix_type(x), floats(x), floats(x)))
 def embed(first, last, network, below, above, kept):
     """The outputs of the rows first .. last of a batch; `kept`, laid out like above, receives them before they are scaled, unless
@@ -160,9 +183,18 @@ def embed(first, last, network, below, above, kept):
             first, last, x, below.stride, numbers, _edges_of(network, i), plan[TERMS], plan[COUNT], size, out, stride
         )  # fmt: skip
     behind = embedded * (size - 1)
+    n_categories, row = plan[CATEGORIES], plan[CATEGORY_SIZE]
+    n_numbers = plan[N_IN] - n_categories
     for r in range(first, last):
-        for i in range(embedded, plan[N_IN]):
+        for i in range(embedded, n_numbers):
             plain[r * stride + behind + i] = below.data[r * below.stride + order[i]]
+    for c in range(n_categories):
+        start, end = table_of(network, c)
+        table = pointer(network.parameters, plan[TABLES] + start * row)
+        out = pointer(plain, plan[N_OUT] - (n_categories - c) * row)
+        _look_up(
+            first, last, pointer(below.data, order[n_numbers + c]), below.stride, table, end - start, row, out, stride
+        )
     if plan[BIAS] >= 0:
         scales = pointer(network.parameters, plan[BIAS])
         for r in range(first, last):
@@ -260,6 +292,22 @@ def _column_gradient(rows, x, x_stride, numbers, edges, terms, count, size, d_ou
 
 
 @jit
+def _table_gradient(rows, codes, codes_stride, n_rows, size, d_out, stride, scales, d_table):
+    """d_table [n_rows, size] = the gradient of a category's table, from that of its scaled outputs."""
+    noinline()
+    zero = broadcast(number_like(d_table[0], 0))
+    for i in range(0, n_rows * size, lanes_of(d_table)):
+        store_up_to(d_table, i, zero, n_rows * size - i)
+    for r in range(rows):
+        d_row = pointer(d_table, row_of(codes[r * codes_stride], n_rows) * size)
+        for i in range(0, size, lanes_of(d_table)):
+            d = load_up_to(d_out, r * stride + i, size - i)
+            if not is_null(scales):
+                d = d * load_up_to(scales, i, size - i)
+            store_up_to(d_row, i, load_up_to(d_row, i, size - i) + d, size - i)
+
+
+@jit
 def _scale_gradient(rows, plain, d_out, stride, n, d_scales):
     """d_scales[:n] = Σ d_out * plain over the rows."""
     noinline()
@@ -274,16 +322,23 @@ def _scale_gradient(rows, plain, d_out, stride, n, d_scales):
 @linked(lambda x: (I64, network_type(x), I64, update_type(x), I64, RATES, matrix_type(x), memory_type(x), I64))
 def update_stage(job, network, rows, update, rank, rates, below, memory, square):
     """`update_block` of an input stage: gradient and optimizer for a block of its embedded inputs, and the scales of their
-    outputs; with the last block come the scales of all other inputs.
+    outputs; with the last block come the scales of all other inputs. Behind them come the tables of categories, a job each.
 
     Nobody else reads these numbers meanwhile: the gradient goes through the scales as they were before the step.
     """
     plan, order = plan_of(network, 0), _inputs_in_order(network)
-    m0, m1, at, _, _, n_scales, d_numbers, d_scales = places_of(job, network, 0, update, rank, is_whole(update))
+    m0, m1, at, bias, _, n_scales, d_numbers, d_scales = places_of(job, network, 0, update, rank, is_whole(update))
     size, stride, row = plan[SIZE], plan[STRIDE], plan[ROW]
     d_out = pointer(memory.d_outputs, plan[OUTPUT])
     scales = pointer(network.parameters, plan[BIAS])
-    for i in range(m0, m1):
+    first, category = bias - plan[BIAS], category_of(job, network, 0)
+    if category >= 0:
+        own = pointer(scales, first) if plan[BIAS] >= 0 else null(scales[0])
+        codes = pointer(below.data, order[plan[N_IN] - plan[CATEGORIES] + category])
+        _table_gradient(
+            rows, codes, below.stride, m1 - m0, plan[CATEGORY_SIZE], pointer(d_out, first), stride, own, d_numbers
+        )  # fmt: skip
+    for i in range(m0, m1 if category < 0 else m0):
         numbers = pointer(network.parameters, at + (i - m0) * row)
         own = pointer(scales, i * size) if plan[BIAS] >= 0 else null(numbers[0])
         _column_gradient(
@@ -291,6 +346,7 @@ def update_stage(job, network, rows, update, rank, rates, below, memory, square)
             pointer(d_out, i * size), stride, own, pointer(d_numbers, (i - m0) * row),
         )  # fmt: skip
     if n_scales:
-        plain = pointer(memory.outputs, plan[Z] + m0 * size)
-        _scale_gradient(rows, plain, pointer(d_out, m0 * size), stride, n_scales, d_scales)
+        _scale_gradient(
+            rows, pointer(memory.outputs, plan[Z] + first), pointer(d_out, first), stride, n_scales, d_scales
+        )
     use_gradient(job, network, 0, update, rank, rates, square)

@@ -58,7 +58,7 @@ class Layout:
         """
         layers, stage = self.architecture.layers, self.architecture.stage
         n = len(layers) - 1
-        order = [] if stage is None else stage.order(layers[0])
+        order = [] if stage is None else stage.order(layers[0]) + stage.starts
         listed = -(-len(order) // structs.PLAN_COLUMNS)
         whole = np.zeros((n + listed, structs.PLAN_COLUMNS), np.int64)
         whole[n:].reshape(-1)[: len(order)] = order
@@ -72,6 +72,8 @@ class Layout:
             plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
             plan[0, [structs.TERMS, structs.COUNT, structs.SIZE]] = stage.terms, stage.count, stage.size
             plan[0, structs.EDGES] = self.architecture.n_parameters - stage.n_edges
+            plan[0, structs.TABLES] = plan[0, structs.EDGES] - stage.n_table_numbers
+            plan[0, [structs.CATEGORIES, structs.CATEGORY_SIZE]] = len(stage.categories), stage.category_size
         plan[:, structs.UNIT_ALPHAS] = -1
         first = n - len(self.architecture.hidden) - 1  # behind an input stage
         for layer, (at, count) in enumerate(self.architecture.unit_alphas, first):

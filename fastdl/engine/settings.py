@@ -68,8 +68,8 @@ class Settings:
     n_threads : "auto" or their number; results do not depend on it
     clocked : count the ticks of each kind of job in `Session.ticks`
     penalised : add up the L2 penalties of the batches in `Session.penalty`
-    factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales; or none, for
-        the usual ones
+    factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales, and whose
+        alphas the tables of its categories; or none, for the usual ones
     """
 
     batch_size: int

@@ -40,7 +40,7 @@ from fastdl.engine.structs import (
     stored_type,
     update_type,
 )
-from fastdl.engine.sums import sum_rows
+from fastdl.engine.sums import row_square, sum_rows
 from fastdl.engine.update import (
     alpha_gradient,
     apply,
@@ -48,7 +48,6 @@ from fastdl.engine.update import (
     is_whole,
     optimize,
     places_of,
-    row_square,
     use_gradient,
 )
 from fastdl_kernels.serial import IDENTITY, apply_activation, jit, linked, mix, noinline

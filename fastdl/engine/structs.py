@@ -20,10 +20,12 @@ from fastdl_kernels.simd import pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges
 # stand at EDGES; SIZE is 0 for all other layers. BIAS is -1 where it has no scales. LISTED, in the first layer's row, says how
-# many rows follow those of the layers: they hold the inputs in the order of the stage's outputs, one number after the other.
+# many rows follow those of the layers: they hold the inputs in the order of the stage's outputs, one number after the other, then
+# where the table of each of its CATEGORIES starts, in rows of CATEGORY_SIZE numbers from TABLES on, and where the last one ends.
+# The last UPDATES of a stage are those of the tables, one each.
 # Of parametric activations, UNIT_ALPHAS is the place of the units' own numbers, and -1 for all other layers; their z is kept.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES, UNIT_ALPHAS = range(11, 19)
+WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES, UNIT_ALPHAS, CATEGORIES, CATEGORY_SIZE, TABLES = range(11, 22)
 PLAN_COLUMNS = 24
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
@@ -36,6 +38,7 @@ NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
 OF_WEIGHTS, OF_BIASES, OF_UNIT_ALPHAS = range(3)
+OF_TABLES = OF_UNIT_ALPHAS  # an input stage has the one, and layers with weights the other
 FACTORS = 6
 
 # Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, what the mean loss and its

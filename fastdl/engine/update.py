@@ -11,6 +11,8 @@ from fastdl.engine.structs import (
     BETA1,
     BETA2,
     BIAS,
+    CATEGORIES,
+    CATEGORY_SIZE,
     CLIP,
     CLIP_PARTS,
     F64,
@@ -23,8 +25,10 @@ from fastdl.engine.structs import (
     NESTEROV,
     NO_UPDATE,
     OF_BIASES,
+    OF_TABLES,
     OF_UNIT_ALPHAS,
     OF_WEIGHTS,
+    PLAN_COLUMNS,
     RATE,
     RATES,
     RMSPROP,
@@ -35,6 +39,7 @@ from fastdl.engine.structs import (
     STEP_EPS,
     STEP_L2,
     STRIDE,
+    TABLES,
     UNIT_ALPHAS,
     UPDATE_ROWS,
     UPDATES,
@@ -47,7 +52,7 @@ from fastdl.engine.structs import (
     plan_of,
     update_type,
 )
-from fastdl.engine.sums import square_sum, sum_rows
+from fastdl.engine.sums import add_multiple, row_squares_of, scale, square_sum, sum_rows
 from fastdl_kernels.serial import (
     AdamNumbers,
     adam_range,
@@ -62,16 +67,10 @@ from fastdl_kernels.serial import (
     sum_of,
 )
 from fastdl_kernels.simd import (
-    broadcast,
-    first_lanes,
-    fma,
-    hsum,
     lanes_of,
-    like,
     load_up_to,
     number_like,
     pointer,
-    select,
     store_up_to,
 )
 
@@ -155,15 +154,35 @@ def biases_of(network, layer, m0, m1):
     """(first, how many) of the biases that the update of the rows m0 .. m1 of weights takes as well.
 
     The first rows take all biases of a layer. Rows of an input stage take the scales of their outputs, and the last ones those of
-    inputs that are not embedded.
+    inputs that are neither embedded nor categories.
     """
     plan = plan_of(network, layer)
     if plan[SIZE] == 0:
         return 0, (plan[N_OUT] if m0 == 0 else 0)
     first, last = m0 * plan[SIZE], m1 * plan[SIZE]
     if m1 == plan[WEIGHT_ROWS]:
-        last = plan[N_OUT]
+        last = plan[N_OUT] - plan[CATEGORIES] * plan[CATEGORY_SIZE]
     return first, (last - first if plan[BIAS] >= 0 else 0)
+
+
+@jit
+def category_of(job, network, layer):
+    """Which table of an input stage an update job takes, with the scales of its outputs; -1: none."""
+    plan = plan_of(network, layer)
+    return max(-1, job - (plan[UPDATES] - plan[CATEGORIES]))
+
+
+@jit
+def table_of(network, category):
+    """(first row, one behind the last) of a category's table, in rows of all tables."""
+    starts = pointer(network.plan, network.n_layers * PLAN_COLUMNS + plan_of(network, 0)[N_IN] + category)
+    return starts[0], starts[1]
+
+
+@jit
+def weights_group(job, network, layer):
+    """The group that the weights of an update job belong to."""
+    return OF_WEIGHTS if category_of(job, network, layer) < 0 else OF_TABLES
 
 
 @jit
@@ -190,6 +209,11 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
             inputs, parts = plan[layer, WEIGHT_ROWS], CLIP_PARTS if clips else 2 * size
             plan[layer, UPDATE_ROWS] = max(1, (inputs + parts - 1) // parts)
             plan[layer, UPDATES] = max(1, (inputs + plan[layer, UPDATE_ROWS] - 1) // plan[layer, UPDATE_ROWS])
+            plan[layer, UPDATES] += plan[layer, CATEGORIES]
+            for c in range(plan[layer, CATEGORIES]):
+                first, last = table_of(network, c)
+                size = plan[layer, CATEGORY_SIZE]
+                room = max(room, slot_bias(last - first, size) + size)
         jobs += plan[layer, UPDATES]
         behind = 2 * n_out if plan[layer, UNIT_ALPHAS] >= 0 else n_out
         room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + behind)
@@ -241,12 +265,19 @@ def places_of(job, network, layer, update, rank, whole):
     """(first row of an update job's weights, one behind the last, where its weights and its biases stand in the parameters, how
     many they are, pointers to their gradients)."""
     plan = plan_of(network, layer)
-    m0, m1 = block_of(job, network, layer)
-    first, n_bias = biases_of(network, layer, m0, m1)
-    at, bias, n = plan[WEIGHT] + m0 * plan[ROW], plan[BIAS] + first, (m1 - m0) * plan[ROW]
+    category = category_of(job, network, layer)
+    if category < 0:
+        row, start = plan[ROW], plan[WEIGHT]
+        m0, m1 = block_of(job, network, layer)
+        first, n_bias = biases_of(network, layer, m0, m1)
+    else:
+        row, start = plan[CATEGORY_SIZE], plan[TABLES]
+        m0, m1 = table_of(network, category)
+        first, n_bias = plan[N_OUT] - (plan[CATEGORIES] - category) * row, (row if plan[BIAS] >= 0 else 0)
+    at, bias, n = start + m0 * row, plan[BIAS] + first, (m1 - m0) * row
     slot = rank * update.slot_size
     d_weight = pointer(update.gradient, at if whole else slot)
-    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, plan[ROW]))
+    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, row))
     return m0, m1, at, bias, n, n_bias, d_weight, d_bias
 
 
@@ -281,9 +312,10 @@ def use_gradient(job, network, layer, update, rank, rates, square):
     l2 = rates[3] if is_dense else 0.0
     if update.penalised and is_dense:
         sums = pointer(update.row_squares, rows_before(network, layer) + m0)
-        _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
+        row_squares_of(pointer(network.parameters, at), n_out, m1 - m0, sums)
+    group = weights_group(job, network, layer)
     if not whole:
-        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, OF_WEIGHTS))
+        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, group))
         if n_bias:
             apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, OF_BIASES))
         if n_alphas:
@@ -291,7 +323,7 @@ def use_gradient(job, network, layer, update, rank, rates, square):
             apply(update, rates, network.parameters, d_alphas, alphas, n_alphas, 0.0, factors)
     elif update.code != NO_UPDATE:
         if l2 > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
+            add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
         bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
         if n_alphas:
             bias_square += square_sum(d_alphas, n_alphas)
@@ -311,7 +343,8 @@ def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
     _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
     alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, 0, True)
-    _clipped_step(update, rates, network.parameters, d_weight, at, n, factor, factors_of(update, layer, OF_WEIGHTS))
+    factors = factors_of(update, layer, weights_group(job, network, layer))
+    _clipped_step(update, rates, network.parameters, d_weight, at, n, factor, factors)
     if n_bias:
         _clipped_step(
             update, rates, network.parameters, d_bias, bias, n_bias, factor, factors_of(update, layer, OF_BIASES)
@@ -325,41 +358,8 @@ def clipped_update(job, network, layer, update, rates, factor):
 def _clipped_step(update, rates, parameters, gradient, at, n, factor, factors):
     """`apply` of a gradient that is first multiplied by `factor`."""
     if factor != 1.0:  # a NaN, too
-        _scale(gradient, number_like(parameters[0], factor), n)
+        scale(gradient, number_like(parameters[0], factor), n)
     apply(update, rates, parameters, gradient, at, n, 0.0, factors)
-
-
-@jit
-def _add_multiple(out, x, factor, n):
-    """out += factor * x."""
-    for i in range(0, n, lanes_of(out)):
-        store_up_to(out, i, fma(broadcast(factor), load_up_to(x, i, n - i), load_up_to(out, i, n - i)), n - i)
-
-
-@jit
-def _scale(out, factor, n):
-    """out *= factor."""
-    for i in range(0, n, lanes_of(out)):
-        store_up_to(out, i, broadcast(factor) * load_up_to(out, i, n - i), n - i)
-
-
-@jit
-def row_square(row, n):
-    """Σ w² of a row of n weights: a sum that does not depend on how rows are cut into blocks."""
-    total = like(broadcast(row[0]), 0.0)
-    for i in range(0, n, lanes_of(row)):
-        w = load_up_to(row, i, n - i)
-        w = select(first_lanes(w, n - i), w, like(w, 0.0))
-        total = fma(w, w, total)
-    return float(hsum(total))
-
-
-@jit
-def _row_squares(weights, n, rows, sums):
-    """sums[r] = Σ w² of a row of n weights, for `rows` rows."""
-    noinline()
-    for r in range(rows):
-        sums[r] = row_square(pointer(weights, r * n), n)
 
 
 @jit

@@ -19,6 +19,7 @@ from fastdl.errors import InputError
 from fastdl.files import portable, standalone
 from fastdl.files.atomic import atomic_write
 from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, Portable, Stage
+from fastdl.scaling import Scaling
 
 WIDTH = 120
 """Columns of the written file at most, where it is code."""
@@ -98,10 +99,17 @@ def _constants(model: Portable) -> str:
         lines.append(_array("CLASSES", model.classes, _class_type(model.classes)))
     if scaling is not None:
         lines += [_array("MEAN", scaling.mean.tolist()), _array("SCALE", scaling.scale.tolist())]
-        lines += [] if scaling.clip is None else [f"CLIP = {scaling.clip!r}"]
+        lines += [] if scaling.clip is None else [f"CLIP = {_clip(scaling)}"]
     if model.units is not None:
         lines += [_array(name, values.tolist()) for name, values in zip(("Y_MEAN", "Y_SCALE"), model.units)]
     return "\n".join(lines) + "\n"
+
+
+def _clip(scaling: Scaling) -> str:
+    """One number for all features, or one each where codes have none."""
+    if not scaling.codes:
+        return repr(scaling.clip)
+    return f"np.where(np.isin(np.arange(LAYERS[0]), {list(scaling.codes)}), np.inf, {scaling.clip!r})"
 
 
 def _class_type(classes: list[Any]) -> str:
@@ -301,7 +309,7 @@ def _numbers(model: Portable) -> str:
     parts = [part.ravel() for pair in zip(model.weights, model.biases) for part in pair]
     stage = model.stage
     parts += [part for part in model.unit_alphas if part.size]
-    of_stage = [] if stage is None else [*stage.numbers[2:5], *stage.term_arrays]
+    of_stage = [] if stage is None else [*stage.numbers[2:5], stage.numbers.tables, *stage.term_arrays]
     parts += [part.ravel() for part in of_stage]
     flat = np.concatenate(parts).astype(kind)
     written = base64.b64encode(flat.tobytes()).decode()
@@ -309,10 +317,10 @@ def _numbers(model: Portable) -> str:
     learnt = "".join(_of_units(i, a) for i, a in enumerate(model.activations) if a.parametric)
     sizes = "LAYERS" if stage is None else _literal([int(model.weights[0].shape[0]), *model.layers[1:]], 8)
     if stage is not None:
-        columns, others = _literal(list(stage.embedded), 11), _literal(list(stage.others), 9)
+        lists = {"EMBEDDED": stage.embedded, "OTHERS": stage.others, "CODES": stage.codes, "STARTS": stage.starts}
         learnt += _STAGE.format(
-            columns=columns, others=others, terms=_terms(stage), passes=stage.passes,
-            shapes=[list(part.shape) for part in of_stage],
+            lists="\n".join(f"{name} = {_literal(list(values), len(name) + 3)}" for name, values in lists.items()),
+            terms=_terms(stage), passes=stage.passes, shapes=[list(part.shape) for part in of_stage],
         )  # fmt: skip
     return "\n".join(lines) + textwrap.dedent('''
         # Weights [inputs, outputs] row by row and biases of each layer, one after the other, in base64.
@@ -336,10 +344,10 @@ def _of_units(layer: int, activation: Activation) -> str:
 
 
 _STAGE = textwrap.dedent("""
-    # What stands before the first layer: weights and biases of embedded columns, the scales of all, and numbers of the terms.
-    EMBEDDED = {columns}
-    OTHERS = {others}
-    STAGE = [EMBEDDED, OTHERS, {terms}, {passes}]
+    # What stands before the first layer: weights and biases of embedded columns, the scales of all, tables of
+    # categories, and numbers of the terms.
+    {lists}
+    STAGE = [EMBEDDED, OTHERS, CODES, STARTS, {terms}, {passes}]
     for shape in {shapes}:
         STAGE.append(PARAMETERS[at : at + int(np.prod(shape))].reshape(shape))
         at += int(np.prod(shape))

@@ -109,7 +109,7 @@ def _scaled(model: Portable, graph: Graph, features: str) -> str:
     centred = graph.add("Sub", exact, graph.constant(model.scaling.mean, "mean"))
     scaled = graph.add("Div", centred, graph.constant(model.scaling.scale, "scale"))
     if model.scaling.clip is not None:  # x / sqrt(1 + (x / clip)^2)
-        share = graph.add("Div", scaled, graph.constant(model.scaling.clip, "clip"))
+        share = graph.add("Div", scaled, graph.constant(model.scaling.limits, "clip"))
         squared = graph.add("Add", graph.add("Mul", share, share), graph.constant(1.0, "one"))
         scaled = graph.add("Div", scaled, graph.add("Sqrt", squared))
     return graph.cast(scaled, model.dtype)
@@ -130,6 +130,8 @@ def _staged(stage: Stage, graph: Graph, value: str) -> str:
         parts.append(graph.add("Reshape", made, graph.constant([-1, size], "shape", np.int64)))
     if stage.others:
         parts.append(graph.add("Gather", value, graph.constant(stage.others, "others", np.int64), axis=1))
+    if stage.codes:
+        parts.append(_categories(stage, graph, value))
     value = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
     return graph.add("Mul", value, graph.constant(stage.numbers.scale, "input_scale")) if stage.has_scale else value
 
@@ -149,6 +151,20 @@ def _pieces(stage: Stage, graph: Graph, x: str) -> str:
     )
     grown = graph.add("Mul", graph.add("Sub", x, starts), slopes)
     return graph.add("Min", graph.add("Max", grown, least), most)
+
+
+def _categories(stage: Stage, graph: Graph, value: str) -> str:
+    """The rows of tables that codes belong to; row 0 for what is no code."""
+    kind = stage.numbers.scale.dtype
+    codes = graph.add("Gather", value, graph.constant(stage.codes, "codes", np.int64), axis=1)
+    known = graph.add("Equal", codes, graph.add("Floor", codes))
+    known = graph.add("And", known, graph.add("GreaterOrEqual", codes, graph.constant(1, "one", kind)))
+    known = graph.add("And", known, graph.add("Less", codes, graph.constant(np.diff(stage.starts), "counts", kind)))
+    rows = graph.cast(graph.add("Where", known, codes, graph.constant(0, "zero", kind)), np.int64)
+    rows = graph.add("Add", rows, graph.constant(stage.starts[:-1], "starts", np.int64))
+    found = graph.add("Gather", graph.constant(stage.numbers.tables, "categories"), rows, axis=0)  # [N, C, size]
+    width = len(stage.codes) * stage.numbers.tables.shape[1]
+    return graph.add("Reshape", found, graph.constant([-1, width], "shape", np.int64))
 
 
 def _layers(model: Portable, graph: Graph, value: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import embeddings, network
+from fastdl import categories, embeddings, network
 from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.losses import Loss
@@ -130,12 +130,15 @@ class Stage:
     embedded, others : which inputs are embedded and which pass as they are, behind them
     numbers : what is learnt (see `fastdl.network.StageViews`), and edges
     passes : whether an embedded input itself stands behind its linear maps
+    codes, starts : which inputs are codes of categories, and where their tables start: see `StageViews.looked_up`
     """
 
     embedded: tuple[int, ...]
     others: tuple[int, ...]
     numbers: StageViews
     passes: bool
+    codes: tuple[int, ...] = ()
+    starts: tuple[int, ...] = (0,)
 
     @property
     def has_pieces(self) -> bool:
@@ -253,7 +256,8 @@ def architecture_of(description: dict[str, Any]) -> Architecture:
     n_in, *others = description["layers"]
     units = [Activation.from_json(entry) for entry in description["activations"]]
     embedding = embeddings.from_json(description.get("embedding"))
-    stage = embeddings.stage_of(embedding, description.get("scale_inputs", False), n_in)
+    of_categories = categories.from_json(description.get("categories"))
+    stage = embeddings.stage_of(embedding, description.get("scale_inputs", False), n_in, of_categories)
     sizes = (n_in, *others) if stage is None else (n_in, stage.n_outputs(n_in), *others)
     hidden = tuple(Unit(a.code, a.alpha or 0.0, a.parametric) for a in units)
     return Architecture(sizes, hidden, LossTerm(0), np.dtype(description["dtype"]), stage)
@@ -263,8 +267,10 @@ def _stage(architecture: Architecture, parameters: NDArray[Any]) -> Stage | None
     stage, numbers = architecture.stage, architecture.stage_views(parameters)
     if stage is None or numbers is None:
         return None
-    rest = tuple(stage.order(architecture.layers[0])[len(stage.embedded) :])
-    return Stage(stage.embedded, rest, numbers, stage.terms == Terms.COSINES)
+    codes = tuple(column for column, _ in stage.categories)
+    order = stage.order(architecture.layers[0])
+    rest = tuple(order[len(stage.embedded) : len(order) - len(codes)])
+    return Stage(stage.embedded, rest, numbers, stage.terms == Terms.COSINES, codes, tuple(stage.starts))
 
 
 def _tuple(value: Any) -> Any:

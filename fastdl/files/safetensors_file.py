@@ -2,7 +2,8 @@
 
 Layer l, counted from 0, is `{2 l}.weight` [outputs, inputs] and `{2 l}.bias` [outputs], as each activation is a module of its
 own; the units' own numbers of a parametric activation are `{2 l + 1}.weight`. What an input stage learns is `inputs.embedding`, a
-row for each embedded input, and `inputs.scale`; `inputs.edges` has the ends of pieces. The numbers are those that were trained:
+row for each embedded input, `inputs.scale`, and `inputs.categories`, all tables of categories one below the other;
+`inputs.edges` has the ends of pieces. The numbers are those that were trained:
 inputs are standardised before the first layer, where the model does so.
 The file's metadata hold all else as JSON under "fastdl", with a checksum of it and of the parameters.
 """
@@ -24,7 +25,7 @@ from fastdl.files.portable import Portable
 
 SUFFIX = ".safetensors"
 KEY = "fastdl"
-EMBEDDING, SCALE, EDGES = "inputs.embedding", "inputs.scale", "inputs.edges"
+EMBEDDING, SCALE, TABLES, EDGES = "inputs.embedding", "inputs.scale", "inputs.categories", "inputs.edges"
 
 
 def _library() -> Any:
@@ -71,6 +72,7 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
         n, numbers = len(stage.embedded), stage.numbers
         rows = np.concatenate([part.reshape(n, -1) if n else part.ravel() for part in numbers[:4]], axis=-1)
         tensors |= {EMBEDDING: rows, SCALE: numbers.scale.copy()}
+        tensors |= {TABLES: numbers.tables.copy()} if numbers.tables.size else {}
         tensors |= {EDGES: numbers.edges.copy()} if numbers.edges.size else {}
     sealed = native.seal(path, description, parameters.tobytes())
     content = library.numpy.save(tensors, {"format": "pt", KEY: json.dumps(sealed)})
@@ -126,7 +128,7 @@ def _flat(layers: list[int], tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     for layer in range(len(layers) - 1):
         parts += [tensors[f"{2 * layer}.weight"].T.ravel(), tensors[f"{2 * layer}.bias"]]
     parts += [tensors[_of_units(layer)] for layer in range(len(layers) - 2) if _of_units(layer) in tensors]
-    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE, EDGES) if name in tensors]
+    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE, TABLES, EDGES) if name in tensors]
     if len(tensors) != len(parts):
         raise ValueError(f"expected {len(parts)} tensors, got {len(tensors)}")
     return np.concatenate(parts)

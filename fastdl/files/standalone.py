@@ -21,13 +21,16 @@ def clipped(x, limit):
     return x / np.hypot(1.0, x / limit)
 
 
-def embedded(x, columns, others, terms, passes, weights, biases, scale, *numbers):
-    """Embedded columns as linear maps of terms of them, and they themselves if that `passes`, the other columns behind; all
-    times a scale."""
+def embedded(x, columns, others, codes, starts, terms, passes, weights, biases, scale, tables, *numbers):
+    """Embedded columns as linear maps of terms of them, and they themselves if that `passes`, the other columns behind, then rows
+    of tables that codes belong to; all times a scale."""
     inputs = x[:, columns][:, :, None]
     made = np.einsum("nej,ekj->nek", terms(inputs, *numbers), weights) + biases
     made = np.concatenate([made, inputs], axis=2) if passes else made
-    x = np.concatenate([made.reshape(len(x), -1), x[:, others]], axis=1)
+    found = x[:, codes]
+    known = (found >= 1) & (found < np.diff(starts)) & (found == np.floor(found))
+    found = tables[np.where(known, found, 0).astype(int) + np.array(starts[:-1], int)]
+    x = np.concatenate([made.reshape(len(x), -1), x[:, others], found.reshape(len(x), -1)], axis=1)
     return (x * scale if len(scale) else x).astype(weights.dtype)
 
 

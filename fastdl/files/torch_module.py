@@ -99,6 +99,8 @@ def _inputs(model: Portable, kind: Any) -> Any:
             super().__init__()
             for name in () if scaling is None else ("mean", "scale"):
                 self.register_buffer(name, torch().tensor(getattr(scaling, name), dtype=kind))
+            if scaling is not None and scaling.clip is not None:
+                self.register_buffer("limits", torch().tensor(scaling.limits, dtype=kind))
             if stage is None:
                 return
             numbers = stage.numbers._asdict()
@@ -117,17 +119,25 @@ def _inputs(model: Portable, kind: Any) -> Any:
                 return torch().cos(angles + self.learnt_phases)
             return torch().cat([torch().cos(angles), torch().sin(angles)], 2)
 
+        def rows(self, codes: Any) -> Any:
+            """The rows of tables that codes [N, C] belong to, beside each other; row 0 for what is no code."""
+            assert stage is not None
+            starts = torch().tensor(stage.starts)
+            known = (codes >= 1) & (codes < starts.diff()) & (codes == codes.floor())
+            return self.learnt_tables[torch().where(known, codes, 0.0).long() + starts[:-1]].flatten(1)
+
         def forward(self, x: Any) -> Any:
             if scaling is not None:
                 x = (x - self.mean) / self.scale
                 if scaling.clip is not None:
-                    x = x / torch().sqrt(1 + (x / scaling.clip) ** 2)
+                    x = x / torch().sqrt(1 + (x / self.limits) ** 2)
             if stage is None:
                 return x
             own = x[:, list(stage.embedded)].unsqueeze(2)
             made = torch().einsum("nej,ekj->nek", self.terms(own), self.learnt_weights) + self.learnt_biases
             made = torch().cat([made, own], 2) if stage.passes else made
-            x = torch().cat([made.flatten(1), x[:, list(stage.others)]], 1)
+            found = [self.rows(x[:, list(stage.codes)])] if stage.codes else []
+            x = torch().cat([made.flatten(1), x[:, list(stage.others)], *found], 1)
             return x * self.learnt_scale if stage.has_scale else x
 
     return Inputs()

@@ -62,7 +62,7 @@ class TableModel(MLP):
         if y is not None:
             of_targets = Scaling.of(np.asarray(y, dtype=np.float64).reshape(len(X), -1))
             scaling = replace(scaling, y_mean=of_targets.mean, y_scale=of_targets.scale)
-        self.scaling = scaling
+        self.scaling = scaling.without(self._codes)
         self.fit_embedding(X)
         return self
 
