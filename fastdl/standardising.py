@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, frames, sparse
+from fastdl import checks, frames, sparse, stored
 from fastdl.categories import CategoryEmbedding
 from fastdl.embeddings import Embedding
 from fastdl.errors import InputError
@@ -20,6 +20,10 @@ from fastdl.scaling import Scaling
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+MOST_ROWS = 1_000_000
+"""Edges of pieces are quantiles of so many rows at the most, evenly taken."""
 
 
 class Standardises(Exports):
@@ -52,17 +56,21 @@ class Standardises(Exports):
     ) -> Self:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
-        `predict` returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled
-        by the distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly
-        nearer than that (see `fastdl.scaling.Scaling`). Returns the model itself.
+        X is an array, which is gone through block by block, a list of arrays, whose rows follow each other, or a frame. `predict`
+        returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled by the
+        distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly nearer
+        than that (see `fastdl.scaling.Scaling`). Returns the model itself.
         """
         if sparse.is_sparse(X):
             raise InputError(
                 f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
                 f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
             )
-        rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
-        if len(rows) == 0:
+        rows = stored.parts_of(X, self.layers[0])
+        if rows is None:
+            rows = [checks.table(frames.in_order(X, self.feature_names), self.layers[0], keep_half=True)]
+        stored.check_finite(rows)
+        if sum(map(len, rows)) == 0:
             raise InputError("X: expected at least one row to take the statistics of, got an empty array")
         if y is not None:
             if self.output != "linear":
@@ -71,7 +79,7 @@ class Standardises(Exports):
                 raise InputError(
                     "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
                 )
-            y = self._numbers(y, len(rows), "y")
+            y = self._numbers(stored.targets_of(X, y), sum(map(len, rows)), "y")
         clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
         scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
         self.scaling = scaling.without(self._codes)
@@ -87,7 +95,8 @@ class Standardises(Exports):
                 raise InputError("X: expected at least one row to take quantiles of, got an empty array")
             stage = self.architecture.stage
             assert stage is not None
-            self.embedding.fit(self.input_stage, np.asarray(rows)[:, list(stage.embedded)])
+            some = np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(np.int64)
+            self.embedding.fit(self.input_stage, rows[some][:, list(stage.embedded)])
         return self
 
     @property
@@ -97,5 +106,5 @@ class Standardises(Exports):
 
     def note_names(self, X: ArrayLike) -> None:
         """Remember the names of a frame's columns, unless the model has names already."""
-        if self.feature_names is None and not isinstance(X, np.ndarray):
+        if self.feature_names is None and not isinstance(X, (np.ndarray, list, tuple)):
             self.feature_names = frames.names_of(X)

@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "standardising"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs", "standardising"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -36,7 +36,7 @@ FASTDL_ROOMS = {
         "embeddings",
         "categories",
     ],
-    "checks": ["checks", "frames", "sparse"],
+    "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "wording", "html", "_version"],
 }
 KERNEL_ROOMS = {
