@@ -54,7 +54,7 @@ RESULT_SIZE = 4
 FORWARD, BACKWARD, UPDATE, GATHER, TOTAL, EMBED = range(6)
 TICK_COLUMNS = 16
 
-# How the first layer of sparse inputs is updated. EAGER: all of its weights in each step. LAZY: the rows of weights that the batch
+# How the first layer of sparse inputs is updated. EAGER: all its weights in each step. LAZY: the rows of weights that the batch
 # uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step does nothing to others.
 DENSE, EAGER, LAZY, IDLE = range(4)
 
