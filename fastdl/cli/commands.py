@@ -25,11 +25,10 @@ from fastdl.cli.options import (
     one_of,
     option_error,
     settings_of,
-    table_options,
     thread_count,
 )
 from fastdl.cli.progress import Progress
-from fastdl.cli.recipe import check_more, filled, settings_in
+from fastdl.cli.recipe import check_more, filled, settings_in, table_wanted
 from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files import exports
@@ -238,7 +237,7 @@ def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Optio
     small = options.validation is None and not (options.group or options.time or options.validation_data)
     small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
     share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
-    return _load(options.data, table_options(options, check_task(options.task), share), small)
+    return _load(options.data, table_wanted(options, check_task(options.task), share), small)
 
 
 def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
@@ -247,7 +246,7 @@ def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blu
     settings = settings_of(options, len(hidden), more) | {"class_weight": class_weight}
     blueprint = fitting.Blueprint(
         hidden, hidden_activations(options, len(hidden)), options.seed, options.dtype, loss_of(options.loss),
-        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs", "parametric")},
+        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs", "parametric", "category_size")},
     )  # fmt: skip
 
     def trainer_of(model: MLP, rows: int, dropout: float | None = None) -> Trainer:

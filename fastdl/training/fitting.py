@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastdl import calibration, metrics, stored
 from fastdl.activations import ActivationLike, resolve
 from fastdl.calibration import Interval
+from fastdl.categories import CategoryEmbedding
 from fastdl.embeddings import EMBEDDINGS, named
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
@@ -21,6 +22,7 @@ from fastdl.stored import is_list_of_arrays, is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.ensemble import Ensemble
+from fastdl.tables.kinds import EmbeddedCategoryColumn
 from fastdl.tables.leaks import telling
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import TASKS
@@ -42,6 +44,7 @@ class Blueprint:
     hidden, activation, seed, dtype, loss, init, scale_inputs : as those of `MLP`
     scaling, clip : "standard" or "robust", and how far features get at the most: see `MLP.standardize`
     embedding : a name of `fastdl.embeddings.EMBEDDINGS`, for all features that are numbers, or None
+    category_size : numbers that a category becomes where the data have codes of them (`Options.embeds`)
     parametric : whether activations have numbers of each unit that are learnt
     """
 
@@ -56,6 +59,7 @@ class Blueprint:
     embedding: str | None = None
     scale_inputs: bool = False
     parametric: bool = False
+    category_size: int = 0
 
     def __post_init__(self) -> None:
         if self.scaling not in ("standard", "robust"):
@@ -75,9 +79,11 @@ class Blueprint:
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
         kind = MLP if loaded.preprocessor is None else TableModel
         numbers = numeric_features(loaded) if self.embedding is not None else []
+        codes = category_counts(loaded)
         model = kind(
             layers, units, output, self.seed, self.dtype, self.init, self.loss,
             named(self.embedding, numbers) if self.embedding is not None and numbers else None, self.scale_inputs,
+            CategoryEmbedding(codes, self.category_size) if codes else None,
         )  # fmt: skip
         if like is None:
             X, y = loaded.training_pair()
@@ -114,8 +120,23 @@ class Blueprint:
             model.fit_embedding(X)
 
 
+def category_counts(loaded: TrainingData) -> dict[int, int]:
+    """The features that are codes of categories, and how many each has."""
+    found, at = {}, 0
+    for column in () if loaded.preprocessor is None else loaded.preprocessor.features:
+        if isinstance(column, EmbeddedCategoryColumn):
+            found[at] = column.count
+        at += len(column.feature_names)
+    return found
+
+
 def numeric_features(loaded: TrainingData) -> list[int]:
-    """The features that have more than two values in the training rows."""
+    """The features that have more than two values in the training rows, but for codes of categories."""
+    codes = category_counts(loaded)
+    return [feature for feature in _varying(loaded) if feature not in codes]
+
+
+def _varying(loaded: TrainingData) -> list[int]:
     found, at = [], 0
     if isinstance(loaded.features, Encoded):
         rows = loaded.rows[loaded.train]

@@ -3,7 +3,7 @@
 | recipe    | what it is                                                                                              |
 |-----------|---------------------------------------------------------------------------------------------------------|
 | `auto`    | RealMLP's ideas in a fifth of its epochs or less: what `fastdl train` and the Tabular classes do        |
-| `realmlp` | RealMLP-TD of Holzmüller, Grinsztajn and Steinwart (2024) but for its parametric activations: 256 epochs |
+| `realmlp` | RealMLP-TD of Holzmüller, Grinsztajn and Steinwart (2024): 256 epochs                                   |
 | `plain`   | two ReLU layers and Adam, 40 epochs on all rows, as networks are usually trained                         |
 
 A recipe gives plain values by the names of the options of `fastdl train`; those of `MORE` have no option of their own. What the
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fastdl import checks
 from fastdl.errors import InputError
 from fastdl.losses import Loss
 from fastdl.optimizers import OPTIMIZERS, Optimizer
@@ -38,6 +39,7 @@ MORE: dict[str, Any] = {
     "embedding": None,
     "scale_inputs": False,
     "parametric": False,
+    "category_size": 0,
     "ntk": False,
     "group_rates": None,
     "group_decays": None,
@@ -125,8 +127,10 @@ def _realmlp(facts: Facts) -> dict[str, Any]:
         "clip": None if facts.pixels else 3.0,
         "embedding": "pbld" if embeds else None,
         "scale_inputs": True,
+        "parametric": True,
+        "category_size": 8,
         "ntk": True,
-        "group_rates": {"biases": 0.1, "input_scale": 6.0, **({"embedding": 0.1} if embeds else {})},
+        "group_rates": {"biases": 0.1, "input_scale": 6.0, "embedding": 0.1, "activations": 0.1},
         "decay_schedule": "flat_cosine",
         "dropout_schedule": "flat_cosine",
     }
@@ -144,6 +148,8 @@ def _auto(facts: Facts) -> dict[str, Any]:
         "epochs": max(8, epochs),
         "early_stopping": max(8, epochs) // 2 if facts.validates else 0,
         "clip": None if facts.pixels else 100.0,
+        "parametric": False,
+        "category_size": 0,
         "calibrate": facts.classes and facts.validates,
     }
 
@@ -180,12 +186,20 @@ def check_more(given: Mapping[str, Any] | None, option: str = "settings") -> dic
         if name not in MORE:
             hint = did_you_mean(name, MORE) if isinstance(name, str) else ""
             raise InputError(f"{option}: expected names of {', '.join(MORE)}, got {name!r}{hint}")
+    if "category_size" in given:
+        checks.count(given["category_size"], f"{option}: category_size", 0, "the numbers that a category becomes, or 0")
     return dict(given)
+
+
+def embeds_categories(name: str, more: Mapping[str, Any]) -> bool:
+    """Whether a recipe, or a setting, wants codes of categories, which are made before the data are known."""
+    typical = Facts(classes=True, rows=FEW, numbers=1, pixels=False, validates=True)
+    return bool({**MORE, **RECIPES[check_recipe(name)](typical), **more}["category_size"])
 
 
 def blueprint_of(chosen: Mapping[str, Any], seed: int, dtype: str) -> Blueprint:
     """What models are built of, of all settings."""
-    names = ("activation", "init", "scaling", "clip", "embedding", "scale_inputs", "parametric")
+    names = ("activation", "init", "scaling", "clip", "embedding", "scale_inputs", "parametric", "category_size")
     own = {name: chosen[name] for name in names}
     return Blueprint(list(chosen["hidden"]), seed=seed, dtype=dtype, loss=_loss(chosen["loss"]), **own)
 
