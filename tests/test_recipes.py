@@ -225,3 +225,14 @@ def test_few_rows_that_are_all_right_do_not_make_certain():
 
     assert best_temperature(loss_of) < 0.06
     assert best_temperature(careful(loss_of, 12)) > 0.1
+
+
+def test_realmlp_has_parametric_activations_and_embedded_categories():
+    found = resolve("realmlp", facts(), {}, {})
+    assert (found["parametric"], found["category_size"]) == (True, 8)
+    assert found["group_rates"] == {"biases": 0.1, "input_scale": 6.0, "embedding": 0.1, "activations": 0.1}
+    assert "activations" not in resolve("realmlp", facts(), {"hidden": ()}, {})["group_rates"]
+    assert "embedding" not in resolve("realmlp", facts(numbers=0), {}, {"embedding": "pbld"})["group_rates"]
+    assert recipes.embeds_categories("realmlp", {})
+    assert not recipes.embeds_categories("realmlp", {"category_size": 0})
+    assert not recipes.embeds_categories("plain", {})

@@ -246,10 +246,6 @@ def _optimizer(chosen: Mapping[str, Any]) -> Optimizer:
     return made
 
 
-_SETTING_OF = {"embedding": "embedding", "input_scale": "scale_inputs", "activations": "parametric"}
-"""The setting without which there is no such group of parameters."""
-
-
 def holds_out(name: str) -> bool:
     """Whether a recipe wants rows to validate on: to stop early, and to choose the best epoch."""
     return name != "plain"
@@ -269,6 +265,11 @@ def resolve(name: str, facts: Facts, given: Mapping[str, Any], more: Mapping[str
     if len(chosen["hidden"]) == 0 and "dropout" not in own:
         chosen |= {"dropout": 0.0}
     if chosen["group_rates"] and "group_rates" not in more:
-        absent = [group for group, setting in _SETTING_OF.items() if not chosen[setting]]
-        chosen["group_rates"] = {group: rate for group, rate in chosen["group_rates"].items() if group not in absent}
+        there_is = {
+            "embedding": chosen["embedding"] and facts.numbers,
+            "input_scale": chosen["scale_inputs"],
+            "activations": chosen["parametric"] and len(chosen["hidden"]),
+        }
+        rates = chosen["group_rates"].items()
+        chosen["group_rates"] = {group: rate for group, rate in rates if there_is.get(group, True)}
     return chosen
