@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings, initialisation, inputs, network, stored
+from fastdl import checks, described, embeddings, initialisation, inputs, network, precision, stored
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.categories import CategoryEmbedding
 from fastdl.embeddings import Embedding
@@ -67,6 +67,7 @@ class MLP(Standardises):
     input_stage : views of what embeddings and scale learn (see `fastdl.network.StageViews`); None without all of them
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
+    precision : of predictions of 32 rows or more, "float32" or "bf16" (see `fastdl.precision.check`); settable, and not saved
     metadata : what travels with the model file besides: a dictionary of plain JSON values
 
     Raises
@@ -80,6 +81,7 @@ class MLP(Standardises):
     unit_alphas: tuple[NDArray[Any], ...]
     input_stage: StageViews | None
     scale_inputs: bool = False
+    precision: str = "float32"
     engine: Engine
 
     def __init__(
@@ -148,6 +150,7 @@ class MLP(Standardises):
         self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
         self.engine = Engine(architecture, self.parameters[:], stored.refuse)
+        self.engine.arithmetic = precision.arithmetic_of(self.precision)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -162,6 +165,9 @@ class MLP(Standardises):
         if name in _FIXED and "engine" in vars(self):
             mend = f"assign to its elements: model.{name}[0][:] = ..." if name in _VIEWS[:2] else "make a new MLP"
             raise InputError(f"{name}: expected a model to keep what it is made of, got a new value; {mend}")
+        if name == "precision":
+            value = precision.check(value, self.dtype)
+            self.engine.arithmetic = precision.arithmetic_of(value)
         if name in _LISTS and value is not None:
             value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
         object.__setattr__(self, name, value)
@@ -336,6 +342,5 @@ class MLP(Standardises):
 
     def __repr__(self) -> str:
         names = [a.label for a in self.activations]
-        shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
-        activation = f", activation={shown}" if names else ""
+        activation = f", activation={names[0] if len(set(names)) == 1 else names!r}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

@@ -35,6 +35,7 @@ from fastdl_kernels.serial import (
     ACTIVATION_BLOCKS,
     IN_REGISTERS,
     LOSS_BODIES,
+    PAIRED_PRODUCTS,
     PARAMETRIC_BLOCKS,
     Linked,
     linked_product,
@@ -82,6 +83,12 @@ def for_prediction(dtype: np.dtype) -> None:
     """Make ready what a forward pass and a mean loss call."""
     for unit in (forward, loss_rows):
         unit.linked.ensure(from_dtype(dtype))
+
+
+def for_arithmetic(arithmetic: int) -> None:
+    """Make ready the products of an arithmetic besides float32."""
+    if arithmetic in PAIRED_PRODUCTS:
+        PAIRED_PRODUCTS[arithmetic].ensure(from_dtype(np.dtype(np.float32)))
 
 
 def for_sparse(architecture: Architecture, trains: bool) -> None:

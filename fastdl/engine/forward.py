@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastdl.engine.dropout import drop
 from fastdl.engine.structs import (
     ACTIVATION,
+    ARITHMETIC,
     BIAS,
     BLOCK,
     DROP,
@@ -68,7 +69,7 @@ def forward(block, network, layer, below, above, kept, key):
     c = Target(
         z, stride, bias, activation, alpha, nothing, IDENTITY, alpha, nothing, 0, nothing if parametric else kept
     )  # fmt: skip
-    product_job(m0, m1, n0, n1, n_in, a, b, c)
+    product_job(plan[ARITHMETIC], m0, m1, n0, n1, n_in, a, b, c)
     if parametric:
         activate_units(block, network, layer, above, z)
     if plan[DROP]:

@@ -22,10 +22,11 @@ from fastdl_kernels.simd import null, pointer
 # (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges stand at EDGES; SIZE
 # is 0 for all other layers. BIAS is -1 where it has no scales. Its CATEGORIES have tables of rows of CATEGORY_SIZE numbers at
 # TABLES; the last UPDATES are theirs, one each. LISTED, in the first layer's row, says how many rows follow those of the layers:
-# they hold the inputs in the order of the stage's outputs, then the first row of each table, and the end of the last.
+# inputs in the order of the stage's outputs, first rows of tables, the last end. ARITHMETIC: see `fastdl_kernels.precision`.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, COUNT, SIZE, LISTED, TERMS, EDGES, UNIT_ALPHAS, CATEGORIES, CATEGORY_SIZE, TABLES = range(11, 22)
-PLAN_COLUMNS = 24
+WEIGHT_ROWS, ROW, LISTED, UNIT_ALPHAS, ARITHMETIC = range(11, 16)
+TERMS, COUNT, SIZE, EDGES, CATEGORIES, CATEGORY_SIZE, TABLES = range(16, 23)
+PLAN_COLUMNS = 24  # three cache lines
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
