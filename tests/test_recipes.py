@@ -60,6 +60,7 @@ def test_few_rows_get_a_smaller_network():
         (128, 128, 128), None, {"biases": 0.1, "input_scale": 6.0},
     )  # fmt: skip
     assert (many["hidden"], many["embedding"]) == ((256, 256, 256), "pbld")
+    assert (few["parametric"], many["parametric"]) == (False, True)
     assert resolve("realmlp", facts(rows=100), {}, {})["embedding"] == "pbld"
     assert resolve("auto", facts(rows=100), {}, {"embedding": "pbld"})["group_rates"]["embedding"] == 0.1
 
@@ -88,7 +89,7 @@ def test_given_settings_go_before():
         "auto", facts(), {"epochs": 3, "lr": 0.5, "hidden": None}, {"embedding": None, "scale_inputs": False}
     )
     assert (found["epochs"], found["lr"], found["hidden"]) == (3, 0.5, (256, 256, 256))
-    assert found["group_rates"] == {"biases": 0.1}
+    assert found["group_rates"] == {"biases": 0.1, "activations": 0.1}
 
 
 def test_another_optimizer_comes_with_its_own_rate():
@@ -234,5 +235,6 @@ def test_realmlp_has_parametric_activations_and_embedded_categories():
     assert "activations" not in resolve("realmlp", facts(), {"hidden": ()}, {})["group_rates"]
     assert "embedding" not in resolve("realmlp", facts(numbers=0), {}, {"embedding": "pbld"})["group_rates"]
     assert recipes.embeds_categories("realmlp", {})
+    assert recipes.embeds_categories("auto", {})
     assert not recipes.embeds_categories("realmlp", {"category_size": 0})
     assert not recipes.embeds_categories("plain", {})

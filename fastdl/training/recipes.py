@@ -11,7 +11,9 @@ user gives goes before.
 
 Where `auto` differs from RealMLP it was tried on the tables that `fastdl_bench.quality` may be tuned by: half its rates, batches
 of a sixteenth of the rows, 8 to 48 epochs, features that are hardly clipped (a clip at 3 makes sums of columns unlearnable: taxis
-have 3.5 times the error), and probabilities at the temperature that fits the validation rows best.
+have 3.5 times the error), and probabilities at the temperature that fits the validation rows best. Parametric activations have
+0.93 to 1.00 of the error without on seven tables of 1,000 rows and more (0.98 in the geometric mean), and 1.00 on smaller ones.
+Category embeddings beside them: taxis have 0.86 of the error, of which parametric activations alone make 0.95.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ BY_RECIPE = (
 )  # fmt: skip
 """Settings that have an option, or an argument of the Tabular classes, of their own."""
 FEW = 1000
-"""Below so many rows `auto` has half the width and embeds no numbers: six such tables are learnt as well, three times faster."""
+"""Below so many rows `auto` has half the width, embeds no numbers and has no parametric activations: six such tables are learnt
+as well, three times faster."""
 MOST_EMBEDDED = 100
 """With more numeric features than this they are not embedded: each would become four."""
 
@@ -142,14 +145,12 @@ def _auto(facts: Facts) -> dict[str, Any]:
     batch = 2 ** round(math.log2(rows / 16)) if rows > 16 else 1
     return {
         **_realmlp(facts),
-        **({"hidden": (128, 128, 128), "embedding": None} if rows < FEW else {}),
+        **({"hidden": (128, 128, 128), "embedding": None, "parametric": False} if rows < FEW else {}),
         "lr": 0.02 if facts.classes else 0.1,
         "batch_size": min(rows, 256, max(32, batch)),
         "epochs": max(8, epochs),
         "early_stopping": max(8, epochs) // 2 if facts.validates else 0,
         "clip": None if facts.pixels else 100.0,
-        "parametric": False,
-        "category_size": 0,
         "calibrate": facts.classes and facts.validates,
     }
 
