@@ -68,9 +68,10 @@ def input_stage(model: Any) -> str:
 def as_html(model: Any) -> str:
     """A table of the layers, and the names of what goes in and comes out."""
     units = [*(a.label for a in model.activations), model.output]
+    of_units = [*(alphas.size for alphas in model.unit_alphas), 0]
     rows: list[tuple[object, ...]] = [
-        (i + 1, f"{w.shape[0]:,} × {w.shape[1]:,}", f"{w.size + b.size:,}", unit)
-        for i, (w, b, unit) in enumerate(zip(model.weights, model.biases, units))
+        (i + 1, f"{w.shape[0]:,} × {w.shape[1]:,}", f"{w.size + b.size + own:,}", unit)
+        for i, (w, b, unit, own) in enumerate(zip(model.weights, model.biases, units, of_units))
     ]
     if model.input_stage is not None:
         rows.insert(0, ("inputs", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model)))

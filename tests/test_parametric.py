@@ -227,6 +227,8 @@ def test_inspect_names_it(run, tmp_path):
     fastdl.MLP([3, 4, 2], Activation("selu", parametric=True)).save(tmp_path / "m.fastdl")
     shown = run("inspect", "m.fastdl").out
     assert "parametric selu" in shown
+    assert "20" in next(line for line in shown.splitlines() if "parametric selu" in line).split()  # 3 * 4 + 4 + 4
+    assert ">20</td>" in fastdl.load(tmp_path / "m.fastdl")._repr_html_()
 
 
 @pytest.mark.parametrize(

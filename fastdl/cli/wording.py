@@ -130,7 +130,7 @@ def inspection(console: Console, model: MLP, path: str) -> None:
             "output" if last else f"hidden {i + 1}",
             f"{weight.shape[0]} × {weight.shape[1]}",
             str(bias.size),
-            f"{weight.size + bias.size:,}",
+            f"{weight.size + bias.size + (0 if last else model.unit_alphas[i].size):,}",
             model.output if last else units[i],
         )
     print_pairs(console, facts(model, path))
