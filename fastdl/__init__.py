@@ -12,9 +12,10 @@ from fastdl._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdl import schedules
-    from fastdl.activations import ELU, LeakyReLU
+    from fastdl.activations import ELU, Activation, LeakyReLU, PReLU
+    from fastdl.categories import CategoryEmbedding
     from fastdl.datasets import load_digits
-    from fastdl.embeddings import PBLD
+    from fastdl.embeddings import PBLD, Periodic, PiecewiseLinear
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
     from fastdl.estimators.tabular import TabularClassifier, TabularRegressor
@@ -44,10 +45,12 @@ __all__ = [
     "MLP",
     "PBLD",
     "SGD",
+    "Activation",
     "Adam",
     "AdamW",
     "AverageParameters",
     "Callback",
+    "CategoryEmbedding",
     "Checkpoint",
     "CrossEntropy",
     "DivergedError",
@@ -69,6 +72,9 @@ __all__ = [
     "MissingExtraError",
     "ModelFileError",
     "Momentum",
+    "PReLU",
+    "Periodic",
+    "PiecewiseLinear",
     "Quantile",
     "RMSProp",
     "ReduceOnPlateau",
@@ -88,11 +94,12 @@ __all__ = [
 
 # Names are imported on first use, so that `fastdl --help` does not wait for numba (0.2 s instead of 0.8 s).
 _MODULES = {
-    "fastdl.activations": ["ELU", "LeakyReLU"],
+    "fastdl.activations": ["ELU", "Activation", "LeakyReLU", "PReLU"],
     "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
+    "fastdl.categories": ["CategoryEmbedding"],
     "fastdl.datasets": ["load_digits"],
-    "fastdl.embeddings": ["PBLD"],
+    "fastdl.embeddings": ["PBLD", "Periodic", "PiecewiseLinear"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],
     "fastdl.estimators.tabular": ["TabularClassifier", "TabularRegressor"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastdl.checks import is_real
 from fastdl.errors import InputError
@@ -27,6 +28,8 @@ class Activation:
     ----------
     name : one of `ACTIVATIONS`
     alpha : its parameter, where it has one (default: the spec's); 0 where it has none
+    parametric : whether each unit of a layer learns a number c of its own: z + c (act(z) - z), with c = 1 at first (RealMLP,
+        Holzmüller, Grinsztajn and Steinwart, 2024). Of "leaky_relu" each unit learns its slope, alpha at first: see `PReLU`
 
     Raises
     ------
@@ -35,12 +38,15 @@ class Activation:
 
     name: str
     alpha: float | None = None
+    parametric: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in SPECS:
             raise InputError(
                 f"activation: expected one of {', '.join(SPECS)}, got {self.name!r}{did_you_mean(self.name, SPECS)}"
             )
+        if not isinstance(self.parametric, bool):
+            raise InputError(f"{self.name}: expected parametric to be True or False, got {self.parametric!r}")
         limits = self.spec.alpha
         if limits is None:
             object.__setattr__(self, "alpha", 0.0)
@@ -55,10 +61,37 @@ class Activation:
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same, however they were made: `LeakyReLU(0.01)` is a named one."""
-        return isinstance(other, Activation) and (self.name, self.alpha) == (other.name, other.alpha)
+        return isinstance(other, Activation) and self._told == other._told
 
     def __hash__(self) -> int:
-        return hash((self.name, self.alpha))
+        return hash(self._told)
+
+    @property
+    def _told(self) -> tuple[str, float | None, bool]:
+        return self.name, self.alpha, self.parametric
+
+    @property
+    def label(self) -> str:
+        """What it is called where people read it: `parametric selu`."""
+        return f"parametric {self.name}" if self.parametric else self.name
+
+    @property
+    def first_unit_alpha(self) -> float:
+        """What the units' own numbers are at first."""
+        return float(self.alpha or 0.0) if self.name == "leaky_relu" else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and numbers, as they stand in a model file."""
+        return {"name": self.name, "alpha": self.alpha, **({"parametric": True} if self.parametric else {})}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Activation:
+        """The activation that `to_json` described."""
+        return Activation(told["name"], told["alpha"], told.get("parametric", False))
+
+    def made_parametric(self) -> Activation:
+        """The same with a number for each unit."""
+        return Activation(self.name, self.alpha if self.spec.alpha is not None else None, True)
 
     @property
     def spec(self) -> ActivationSpec:
@@ -95,6 +128,22 @@ class LeakyReLU(Activation):
 
     def __init__(self, alpha: float = 0.01) -> None:
         super().__init__("leaky_relu", alpha)
+
+
+class PReLU(Activation):
+    """max(0, z) + a min(0, z) with a slope a for each unit, which is learnt (He et al., 2015): parametric leaky ReLU.
+
+    Parameters
+    ----------
+    alpha : the slopes at first (default 0.25)
+
+    Raises
+    ------
+    InputError : alpha is not a number in [0, 1)
+    """
+
+    def __init__(self, alpha: float = 0.25) -> None:
+        super().__init__("leaky_relu", alpha, True)
 
 
 class ELU(Activation):

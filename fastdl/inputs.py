@@ -91,4 +91,4 @@ def _stored(parts: list[NDArray], form: Form) -> StoredRows | None:
     scaling = form.scaling
     if scaling is None:
         return StoredRows(parts, form.dtype)
-    return StoredRows(parts, form.dtype, scaling.mean, scaling.scale, scaling.clip)
+    return StoredRows(parts, form.dtype, scaling.mean, scaling.scale, scaling.limits)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings, frames, initialisation, inputs, network, precision, sparse, stored
+from fastdl import checks, described, embeddings, initialisation, inputs, network, precision, stored
 from fastdl.activations import Activation, ActivationLike, resolve
-from fastdl.embeddings import PBLD
+from fastdl.categories import CategoryEmbedding
+from fastdl.embeddings import Embedding
 from fastdl.engine import Engine
 from fastdl.errors import InputError
-from fastdl.exporting import Exports
 from fastdl.files import native
 from fastdl.inputs import PLAIN
 from fastdl.losses import OUTPUTS, Loss, LossLike
@@ -23,6 +22,7 @@ from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, StageViews, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
+from fastdl.standardising import Standardises
 from fastdl.stored import Inputs, StoredRows
 from fastdl.suggest import did_you_mean
 
@@ -30,19 +30,21 @@ DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
 """The name of a model file in the folder of a run."""
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
-_VIEWS = ("weights", "biases", "input_stage")
-_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "embedding", "scale_inputs", *_VIEWS)
+_VIEWS = ("weights", "biases", "unit_alphas", "input_stage")
+_MADE_OF = ("embedding", "scale_inputs", "categories")
+_FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", *_MADE_OF, *_VIEWS)
 _LISTS = ("feature_names", "target_names", "classes")
 
 
-class MLP(Exports):
+class MLP(Standardises):
     """A multi-layer perceptron: a[l] = act(a[l-1] @ weights[l] + biases[l]), and an output unit behind the last layer.
 
     Parameters
     ----------
     layers : sizes of all layers, inputs first and outputs last: [64, 128, 10]; [64, 10] is a linear model
     activation : a name ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "elu", "selu", "softplus", "gelu", "silu",
-        "mish") or an instance, `LeakyReLU(alpha)` or `ELU(alpha)`, for all hidden layers, or a list with one per hidden layer
+        "mish") or an instance, such as `LeakyReLU(alpha)`, `PReLU()` or `Activation("selu", parametric=True)`, for all hidden
+        layers, or a list with one per hidden layer
     output : "linear" (regression), "sigmoid" (one binary label, or several independent ones), "softmax" (classes)
     seed : of the initial weights
     dtype : "float32" or "float64", of parameters and arithmetic
@@ -51,14 +53,18 @@ class MLP(Exports):
     loss : what the outputs are trained for: None is the default of the output unit; or a name ("absolute_error", "poisson", ...)
         or an instance such as `fastdl.Huber(1.0)`, `fastdl.Quantile(0.9)`, `fastdl.CrossEntropy(label_smoothing=0.1)`. With
         "poisson" raw outputs are log rates, targets counts of 0 or more, and `predict` gives rates
-    embedding : `fastdl.PBLD()` embeds the inputs before the first layer, which then has more of them
+    embedding : `fastdl.PBLD()`, `Periodic()` or `PiecewiseLinear()` embeds the inputs before the first layer, which then has
+        more of them
     scale_inputs : multiply each input of the first layer by a learnt scale, which starts as 1
+    categories : `fastdl.CategoryEmbedding({3: 120})` takes column 3 for codes of 120 categories, and makes of each what it learns
 
     Attributes
     ----------
-    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ..., and what the input stage learns
+    parameters : the one flat buffer [P]: weights[0] row by row, biases[0], weights[1], ..., the units' own numbers of
+        parametric activations, and what the input stage learns
     weights, biases : tuples of views of it, (in, out) and (out,)
-    input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
+    unit_alphas : views of the units' own numbers of each hidden layer whose activation is parametric; of others empty
+    input_stage : views of what embeddings and scale learn (see `fastdl.network.StageViews`); None without all of them
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
     precision : of predictions of 32 rows or more, "float32" or "bf16" (see `fastdl.precision.check`); settable, and not saved
@@ -72,8 +78,8 @@ class MLP(Exports):
     parameters: NDArray[Any]
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
+    unit_alphas: tuple[NDArray[Any], ...]
     input_stage: StageViews | None
-    embedding: PBLD | None = None
     scale_inputs: bool = False
     precision: str = "float32"
     engine: Engine
@@ -87,8 +93,9 @@ class MLP(Exports):
         dtype: str = "float32",
         init: str | float = "auto",
         loss: LossLike | None = None,
-        embedding: PBLD | None = None,
+        embedding: Embedding | None = None,
         scale_inputs: bool = False,
+        categories: CategoryEmbedding | None = None,
     ) -> None:
         if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or len(layers) < 2:
             raise InputError(
@@ -110,8 +117,8 @@ class MLP(Exports):
         self.output = output
         self.loss: Loss = resolve_loss(loss, output, self.layers[-1])
         self.seed = checks.count(seed, "seed", 0, "the seed of the initial weights")
-        embeddings.stage_of(embedding, scale_inputs, self.layers[0])
-        self.embedding, self.scale_inputs = embedding, bool(scale_inputs)
+        embeddings.stage_of(embedding, scale_inputs, self.layers[0], categories)
+        self.embedding, self.scale_inputs, self.categories = embedding, bool(scale_inputs), categories
         self.scaling: Scaling | None = None
         self.feature_names: list[str] | None = None
         self.target_names: list[str] | None = None
@@ -123,10 +130,14 @@ class MLP(Exports):
         usual = [*(a.init for a in self.activations), "glorot"]
         for weight, scheme in zip(self.weights, usual):
             initialisation.fill(weight, rng, initialisation.deviation(init, len(weight), weight.shape[1], scheme))
+        for alphas, unit in zip(self.unit_alphas, self.activations):
+            alphas[:] = unit.first_unit_alpha
         if self.input_stage is not None:
             self.input_stage.scale[:] = 1
             if embedding is not None:
                 embedding.fill(self.input_stage, rng)
+            if categories is not None:
+                categories.fill(self.input_stage, rng)
 
     def _allocate(self, values: NDArray | None = None) -> None:
         """The flat buffer, in memory of the model's own, with `values` or zeros; its views, and the engine on it."""
@@ -135,6 +146,7 @@ class MLP(Exports):
         if values is not None:
             self.parameters[:] = values
         self.weights, self.biases = self.views(self.parameters)
+        self.unit_alphas = architecture.alpha_views(self.parameters)
         self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
         self.engine = Engine(architecture, self.parameters[:], stored.refuse)
@@ -163,9 +175,9 @@ class MLP(Exports):
     @property
     def architecture(self) -> Architecture:
         """What the engine must know of the model besides its parameters."""
-        units = tuple(Unit(a.code, a.alpha or 0.0) for a in self.activations)
+        units = tuple(Unit(a.code, a.alpha or 0.0, a.parametric) for a in self.activations)
         n_in, *others = self.layers
-        stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in)
+        stage = embeddings.stage_of(self.embedding, self.scale_inputs, n_in, self.categories)
         layers = self.layers if stage is None else (n_in, stage.n_outputs(n_in), *others)
         return Architecture(layers, units, self.loss.term(others[-1]), self.dtype, stage)
 
@@ -196,45 +208,6 @@ class MLP(Exports):
         vars(self).update({name: value for name, value in state.items() if name != "parameters"})
         self._allocate(parameters)
 
-    def standardize(
-        self, X: ArrayLike, y: ArrayLike | None = None, robust: bool = False, clip: float | None = None
-    ) -> MLP:
-        """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
-
-        X is an array, which is gone through block by block, a list of arrays, whose rows follow each other, or a frame. `predict`
-        returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled by the
-        distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly nearer
-        than that (see `fastdl.scaling.Scaling`). Returns the model itself.
-        """
-        if sparse.is_sparse(X):
-            raise InputError(
-                f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
-                f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
-            )
-        rows = stored.parts_of(X, self.layers[0])
-        if rows is None:
-            rows = [checks.table(frames.in_order(X, self.feature_names), self.layers[0], keep_half=True)]
-        stored.check_finite(rows)
-        if sum(map(len, rows)) == 0:
-            raise InputError("X: expected at least one row to take the statistics of, got an empty array")
-        if y is not None:
-            if self.output != "linear":
-                raise InputError(f"y: only the targets of a regression are standardised, and output is {self.output!r}")
-            if self.loss.is_log_link:
-                raise InputError(
-                    "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
-                )
-            y = self._numbers(stored.targets_of(X, y), sum(map(len, rows)), "y")
-        clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
-        self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
-        self.note_names(X)
-        return self
-
-    def note_names(self, X: ArrayLike) -> None:
-        """Remember the names of a frame's columns, unless the model has names already."""
-        if self.feature_names is None and not isinstance(X, (np.ndarray, list, tuple)):
-            self.feature_names = frames.names_of(X)
-
     def prepare_inputs(self, X: Any, name: str = "X") -> Inputs:
         """X checked, as the engine takes it; what is not small stays where it is, and is standardised when it is read."""
         rows, name = self._inputs(X, name)
@@ -246,7 +219,7 @@ class MLP(Exports):
 
     def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
-        staged = self.embedding is not None or self.scale_inputs
+        staged = self.input_stage is not None
         form = inputs.Form(self.layers[0], self.dtype, self.scaling, self.feature_names, staged)
         return inputs.taken(X, form, name)
 
@@ -330,7 +303,7 @@ class MLP(Exports):
         """All but the parameters, as plain JSON values: what a model file holds beside them."""
         return {
             "layers": list(self.layers),
-            "activations": [{"name": a.name, "alpha": a.alpha} for a in self.activations],
+            "activations": [a.to_json() for a in self.activations],
             "output": self.output,
             "loss": self.loss.to_json(),
             "dtype": self.dtype.name,
@@ -342,27 +315,13 @@ class MLP(Exports):
             "metadata": self.metadata,
             **({"embedding": self.embedding.to_json()} if self.embedding is not None else {}),
             **({"scale_inputs": True} if self.scale_inputs else {}),
+            **({"categories": self.categories.to_json()} if self.categories is not None else {}),
         }
 
     @classmethod
     def _of_description(cls, description: dict[str, Any], parameters: NDArray) -> MLP:
         """The model that `_description` described."""
-        layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
-        embedding = embeddings.from_json(description.get("embedding"))
-        scale_inputs = description.get("scale_inputs", False)
-        n = described.count(layers, embedding, scale_inputs) if len(layers) > 1 else -1
-        if n != parameters.size:  # before memory is taken
-            raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
-        units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
-        told = description.get("loss")  # version 1 has none: each output unit had one
-        loss = None
-        if told is not None:
-            number = told["parameter"]
-            loss = Loss(told["name"], tuple(number) if isinstance(number, list) else number)
-        model = cls(
-            layers, units, description["output"], description["seed"], description["dtype"], loss=loss,
-            embedding=embedding, scale_inputs=scale_inputs,
-        )  # fmt: skip
+        model = cls(**described.arguments(description, parameters.size))
         if parameters.shape != model.parameters.shape or parameters.dtype != model.dtype:
             raise InputError(
                 f"expected {model.n_parameters} parameters of {model.dtype}, "
@@ -382,6 +341,6 @@ class MLP(Exports):
         return described.as_html(self)
 
     def __repr__(self) -> str:
-        names = [a.name for a in self.activations]
+        names = [a.label for a in self.activations]
         activation = f", activation={names[0] if len(set(names)) == 1 else names!r}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ class Scaling:
     """x' = (x - mean) / scale per feature; y' = (y - y_mean) / y_scale per target, where a regression has targets.
 
     A feature that never varies, but for rounding, keeps scale 1, so that it becomes 0 and not NaN or noise. With `clip`
-    features then become x' / sqrt(1 + (x' / clip)^2), which is x' near 0 and never further than `clip` from it.
+    features then become x' / sqrt(1 + (x' / clip)^2), which is x' near 0 and never further than `clip` from it. Features that are
+    `codes` of categories stay as they are.
     """
 
     mean: NDArray[np.float64]
@@ -28,6 +29,24 @@ class Scaling:
     y_mean: NDArray[np.float64] | None = None
     y_scale: NDArray[np.float64] | None = None
     clip: float | None = None
+    codes: tuple[int, ...] = ()
+
+    @property
+    def limits(self) -> float | NDArray[np.float64] | None:
+        """What `clipped` takes: the clip, or one for each feature where codes have none."""
+        if self.clip is None or not self.codes:
+            return self.clip
+        limits = np.full(len(self.mean), self.clip)
+        limits[list(self.codes)] = np.inf
+        return limits
+
+    def without(self, codes: Sequence[int]) -> Scaling:
+        """The same, but that these features stay as they are."""
+        if not codes:
+            return self
+        mean, scale = self.mean.copy(), self.scale.copy()
+        mean[list(codes)], scale[list(codes)] = 0.0, 1.0
+        return replace(self, mean=mean, scale=scale, codes=tuple(codes))
 
     @classmethod
     def of(cls, X: ArrayLike | Sequence[NDArray], y: ArrayLike | None = None) -> Scaling:
@@ -63,8 +82,10 @@ class Scaling:
 
     def to_json(self) -> dict[str, Any]:
         """The statistics as plain values."""
-        values = {name: None if v is None else v.tolist() for name, v in vars(self).items() if name != "clip"}
-        return values if self.clip is None else {**values, "clip": self.clip}
+        arrays = {name: getattr(self, name) for name in ("mean", "scale", "y_mean", "y_scale")}
+        values = {name: None if v is None else v.tolist() for name, v in arrays.items()}
+        clip = {} if self.clip is None else {"clip": self.clip}
+        return {**values, **clip, **({"codes": list(self.codes)} if self.codes else {})}
 
     @classmethod
     def from_json(cls, values: dict[str, Any] | None) -> Scaling | None:
@@ -72,19 +93,21 @@ class Scaling:
         if values is None:
             return None
         clip = values.get("clip")
-        arrays = {name: v for name, v in values.items() if name != "clip"}
+        arrays = {name: v for name, v in values.items() if name not in ("clip", "codes")}
         return cls(
             **{name: None if v is None else np.array(v, dtype=np.float64) for name, v in arrays.items()},  # type: ignore[arg-type]
             clip=None if clip is None else float(clip),
+            codes=tuple(values.get("codes", ())),
         )
 
     def inputs(self, X: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
         """X standardised (and clipped) in float64, then rounded to `dtype`."""
         return self.clipped((X - self.mean) / self.scale).astype(dtype)
 
-    def clipped(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
-        """x' / sqrt(1 + (x' / clip)^2) of standardised features, or x' itself where nothing is clipped."""
-        return clipped(x, self.clip)
+    def clipped(self, x: NDArray[np.floating], feature: int | None = None) -> NDArray[np.floating]:
+        """x' / sqrt(1 + (x' / clip)^2) of standardised features (or of one), or x' itself where nothing is clipped."""
+        limits = self.limits if feature is None else self.clip
+        return x if feature in self.codes else clipped(x, limits)
 
     def targets(self, y: NDArray[np.floating], dtype: np.dtype) -> NDArray[np.floating]:
         """y [N, O] standardised, where this scaling has target statistics."""

@@ -45,7 +45,8 @@ class StoredRows:
     parts : arrays [n, I] of dtypes in NUMBER_TYPES, one after the other
     dtype : of the network
     shift, scale : [I], or None: x stays x
-    clip : what x' = (x - shift) / scale is brought nearer than: x' / sqrt(1 + (x' / clip)^2), or None
+    clip : what x' = (x - shift) / scale is brought nearer than: x' / sqrt(1 + (x' / clip)^2), one
+        for all columns or one each; or None
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class StoredRows:
         dtype: np.dtype,
         shift: NDArray[np.float64] | None = None,
         scale: NDArray[np.float64] | None = None,
-        clip: float | None = None,
+        clip: float | NDArray[np.float64] | None = None,
     ) -> None:
         self.parts = [part for part in parts if len(part)] or list(parts[:1])
         self.dtype = np.dtype(dtype)
@@ -151,7 +152,7 @@ class StoredRows:
             first += len(block)
 
 
-def clipped(x: NDArray[Any], clip: float | None) -> NDArray[Any]:
+def clipped(x: NDArray[Any], clip: float | NDArray[np.float64] | None) -> NDArray[Any]:
     """x / sqrt(1 + (x / clip)^2), which is never further from 0 than `clip`; None: x itself."""
     return x if clip is None else x / np.hypot(1.0, x / clip)
 

@@ -114,9 +114,21 @@ def random_case(rng):
     if rng.random() < 0.3:  # an input stage
         columns = rng.permutation(layers[0])[: int(rng.integers(1, layers[0] + 1))].tolist()
         size, frequencies = int(rng.integers(2, 9)), int(rng.choice([1, 7, 16, 33]))
-        embedding = fastdl.PBLD(size, frequencies, columns=columns) if rng.random() < 0.7 else None
+        kinds = [fastdl.PBLD, fastdl.Periodic, lambda size, n, columns: fastdl.PiecewiseLinear(size, n, columns)]
+        kind = kinds[int(rng.integers(3))]
+        embedding = kind(size, frequencies, columns=columns) if rng.random() < 0.7 else None
+        codes = (
+            {} if embedding is None else {c: int(rng.choice([1, 5, 70])) for c in range(layers[0]) if c not in columns}
+        )
+        categories = (
+            fastdl.CategoryEmbedding(codes, int(rng.choice([1, 8, 19]))) if codes and rng.random() < 0.7 else None
+        )
+        for column in codes:
+            X[:, column] = rng.integers(-1, 80, rows)
         scales = embedding is None or bool(rng.random() < 0.6)
-        model = fastdl.MLP(layers, units, output, dtype=dtype, embedding=embedding, scale_inputs=scales)
+        model = fastdl.MLP(
+            layers, units, output, dtype=dtype, embedding=embedding, scale_inputs=scales, categories=categories
+        )
     return model, (X, y, weight), settings, order
 
 

@@ -216,14 +216,26 @@ def split(layers, flat):
     return weights, biases
 
 
-def network_forward(layers, activations, flat, x):
-    """(z of every layer, a of every layer with the inputs first); `activations` are (name, alpha) per hidden layer."""
+def unit(activation, z, own):
+    """(value, derivative by z, derivative by `own`) of an activation (name, alpha), whose units may have numbers of their own."""
+    name, alpha = activation
+    if own is None or own.size == 0:
+        return VALUES[name](z, alpha), DERIVATIVES[name](z, alpha), np.zeros((len(z), 0))
+    if name == "leaky_relu":
+        return np.where(z > 0, z, own * z), np.where(z > 0, 1.0, own), np.minimum(z, 0)
+    a = VALUES[name](z, alpha)
+    return z + own * (a - z), 1 + own * (DERIVATIVES[name](z, alpha) - 1), a - z
+
+
+def network_forward(layers, activations, flat, x, own=()):
+    """(z of every layer, a of every layer with the inputs first); `activations` are (name, alpha) per hidden layer, `own` numbers
+    of the units of parametric ones."""
     weights, biases = split(layers, flat)
     zs, outs = [], [f64(x)]
     for l, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         zs.append(outs[-1] @ weight + bias)
-        name, alpha = activations[l] if l < len(activations) else ("identity", 0.0)
-        outs.append(VALUES[name](zs[-1], alpha))
+        activation = activations[l] if l < len(activations) else ("identity", 0.0)
+        outs.append(unit(activation, zs[-1], own[l] if l < len(own) else None)[0])
     return zs, outs
 
 
@@ -232,65 +244,24 @@ def network_loss_and_gradient(layers, activations, output, flat, x, y, row_weigh
     return network_backward(layers, activations, output, flat, x, y, row_weight, l2)[:2]
 
 
-def network_backward(layers, activations, output, flat, x, y, row_weight=None, l2=0.0):
-    """The same, and the gradient of the inputs."""
+def network_backward(layers, activations, output, flat, x, y, row_weight=None, l2=0.0, own=()):
+    """The same, and the gradient of the inputs; that of the units' own numbers comes behind the others'."""
     weights, _ = split(layers, flat)
-    zs, outs = network_forward(layers, activations, flat, x)
+    zs, outs = network_forward(layers, activations, flat, x, own)
     losses, d_z = LOSS_ROWS[output](outs[-1], y)
     w = np.ones(len(losses)) if row_weight is None else f64(row_weight)
     loss = (w * losses).mean() + l2 / 2 * sum((weight**2).sum() for weight in weights)
     d_z = d_z * w[:, None] / len(losses)
-    pieces = []
+    pieces, of_units = [], []
     for l in reversed(range(len(weights))):
         pieces[:0] = [(outs[l].T @ d_z + l2 * weights[l]).ravel(), d_z.sum(axis=0)]
         if l > 0:
-            name, alpha = activations[l - 1]
-            d_z = (d_z @ weights[l].T) * DERIVATIVES[name](zs[l - 1], alpha)
-    return loss, np.concatenate(pieces), d_z @ weights[0].T
-
-
-# --- the input stage: columns that become x and linear maps of cosines, and a scale of every output ---
-
-
-def split_stage(n_inputs, embedded, waves, size, scaled, flat):
-    """(frequencies [E, J], phases [E, J], weights [E, size - 1, J], biases [E, size - 1], scale [outputs])."""
-    rows, rest, maps = [], f64(flat), size - 1
-    for _ in embedded:
-        w, b, v, a = np.split(rest[: 2 * waves + maps * waves + maps], np.cumsum([waves, waves, maps * waves]))
-        rows.append((w, b, v.reshape(maps, waves), a))
-        rest = rest[2 * waves + maps * waves + maps :]
-    scale = rest if scaled else np.ones(n_inputs + len(embedded) * maps)
-    assert scale.size == n_inputs + len(embedded) * maps
-    return rows, scale
-
-
-def stage_forward(x, embedded, rows, scale):
-    """(outputs before they are scaled, outputs): the numbers of each embedded column, then the other columns."""
-    x = f64(x)
-    pieces = []
-    for column, (w, b, v, a) in zip(embedded, rows, strict=True):
-        cosines = np.cos(2 * np.pi * x[:, [column]] * w + b)
-        pieces += [cosines @ v.T + a, x[:, [column]]]
-    pieces.append(np.delete(x, embedded, axis=1))
-    plain = np.concatenate(pieces, axis=1)
-    return plain, plain * scale
-
-
-def stage_backward(x, embedded, rows, scale, scaled, d_out):
-    """The gradient of the stage's numbers, flat."""
-    x, pieces, at = f64(x), [], 0
-    plain, _ = stage_forward(x, embedded, rows, scale)
-    for column, (w, b, v, _) in zip(embedded, rows, strict=True):
-        size = len(v) + 1
-        d_maps = (d_out * scale)[:, at : at + size - 1]
-        at += size
-        angle = 2 * np.pi * x[:, [column]] * w + b
-        d_angle = -np.sin(angle) * (d_maps @ v)
-        d_w = (d_angle * 2 * np.pi * x[:, [column]]).sum(axis=0)
-        pieces += [d_w, d_angle.sum(axis=0), (d_maps.T @ np.cos(angle)).ravel(), d_maps.sum(axis=0)]
-    if scaled:
-        pieces.append((d_out * plain).sum(axis=0))
-    return np.concatenate(pieces) if pieces else np.zeros(0)
+            d_a = d_z @ weights[l].T
+            _, slope, by_own = unit(activations[l - 1], zs[l - 1], own[l - 1] if own else None)
+            d_z = d_a * slope
+            if by_own.size:
+                of_units.insert(0, (d_a * by_own).sum(axis=0))
+    return loss, np.concatenate(pieces + of_units), d_z @ weights[0].T
 
 
 # --- optimizers: new (parameters, states) from the old ones; step counts from 1 ---

@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs", "standardising"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "specs": [
@@ -35,6 +35,7 @@ FASTDL_ROOMS = {
         "initialisation",
         "datasets",
         "embeddings",
+        "categories",
     ],
     "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "wording", "html", "svg", "_version"],
@@ -45,7 +46,7 @@ KERNEL_ROOMS = {
     "errors": ["kernel", "arguments"],
     "losses": ["loss_rows", "rows", "terms"],
     "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
-    "activations": ["activations", "curves", "precision"],
+    "activations": ["activations", "curves", "parametric", "precision"],
     "the machine and the compiler": [
         "simd", "simd.*", "host", "regions", "peak", "random_bits", "ticks", "prebuilt", "_calls", "_emit", "_loader", "_cache",
         "_jit", "_signals", "_store", "_targets", "_units",

@@ -90,7 +90,7 @@ def table(write):
         (["--recipe", "real"], ["--recipe", "auto, realmlp, plain", "got 'real'"]),
         (["--set", "embedding"], ["--set", "NAME=VALUE", "got 'embedding'"]),
         (["--set", "embeding=pbld"], ["--set", "did you mean 'embedding'?"]),
-        (["--set", "embedding=plr"], ["--set", "pbld or none", "got 'plr'"]),
+        (["--set", "embedding=plr"], ["--set", "pbld, periodic, piecewise or none", "got 'plr'"]),
         (["--set", "scaling=3"], ["--set", "standard or robust", "got 3"]),
         (["--set", "ntk=1"], ["--set", "true or false", "got 1"]),
         (["--set", "clip=0"], ["--set clip", "above 0", "got 0"]),

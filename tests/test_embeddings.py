@@ -1,75 +1,20 @@
-"""The input stage: PBLD embeddings and learnt scales, against naive NumPy and finite differences, in every kind of step."""
+"""The input stage: embeddings of numbers and learnt scales, against naive NumPy and differences, in every kind of step."""
 
 from __future__ import annotations
 
-import copy
-import pickle
+import itertools
 
 import numpy as np
 import pytest
 import reference
 from checking import differences, eps, relative_error
-from checkpointing import Saver
 from problems import batches_of, make_data
+from staging import every_dtype, every_stage, forward, oracle, parts, staged
 
 import fastdl
-from fastdl import PBLD, schedules
+from fastdl import PBLD, Periodic, PiecewiseLinear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-STAGES = {  # embedding, scales
-    "scale": (None, True),
-    "pbld": (PBLD(), False),
-    "pbld-scale": (PBLD(), True),
-    "some-columns": (PBLD(size=3, frequencies=5, sigma=0.5, columns=[3, 0]), True),
-    "wide": (PBLD(size=7, frequencies=21, sigma=0.3, columns=[1, 2, 4]), True),
-    "smallest": (PBLD(size=2, frequencies=1, columns=[4]), False),
-}
-every_stage = pytest.mark.parametrize(("embedding", "scales"), STAGES.values(), ids=STAGES)
-every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-def staged(embedding, scales, layers=(5, 7, 3), output="softmax", dtype="float64", activation="tanh", seed=1):
-    """A model whose biases and scales are not the initial ones, so that a mistake in them shows."""
-    model = fastdl.MLP(list(layers), activation, output, seed, dtype, embedding=embedding, scale_inputs=scales)
-    rng = np.random.default_rng(seed)
-    for bias in model.biases:
-        bias[:] = 0.2 * rng.normal(size=bias.size)
-    scale = model.input_stage.scale
-    scale[:] = rng.uniform(0.5, 1.5, scale.size)
-    return model
-
-
-def stage_numbers(model):
-    """(embedded columns, cosines, size, whether there are scales) as the oracle takes them."""
-    e = model.embedding
-    if e is None:
-        return [], 0, 1, True
-    columns = range(model.layers[0]) if e.columns is None else e.columns
-    return list(columns), e.frequencies, e.size, model.scale_inputs
-
-
-def oracle(model, X, y, weight=None, l2=0.0, parameters=None):
-    """(loss, gradient) in float64 NumPy."""
-    flat = reference.f64(model.parameters if parameters is None else parameters)
-    embedded, waves, size, scaled = stage_numbers(model)
-    dense = sum(w.size + b.size for w, b in zip(model.weights, model.biases, strict=True))
-    rows, scale = reference.split_stage(model.layers[0], embedded, waves, size, scaled, flat[dense:])
-    _, inputs = reference.stage_forward(X, embedded, rows, scale)
-    layers = (inputs.shape[1], *model.layers[1:])
-    activations = [(a.name, a.alpha) for a in model.activations]
-    loss, gradient, d_inputs = reference.network_backward(
-        layers, activations, model.output, flat[:dense], inputs, y, weight, l2
-    )
-    return loss, np.concatenate([gradient, reference.stage_backward(X, embedded, rows, scale, scaled, d_inputs)])
-
-
-def parts(model, flat):
-    """Each kind of parameter in a buffer laid out like the model's, by name."""
-    found = {f"weights[{i}]": w for i, w in enumerate(model.views(flat)[0])}
-    found |= {f"biases[{i}]": b for i, b in enumerate(model.views(flat)[1])}
-    return found | model.architecture.stage_views(flat)._asdict()
-
 
 # --- forward ---
 
@@ -80,16 +25,11 @@ def parts(model, flat):
 def test_forward(rng, embedding, scales, dtype, rows):
     model = staged(embedding, scales, dtype=dtype)
     X = (3 * rng.normal(size=(rows, 5))).astype(dtype)
-    embedded, waves, size, scaled = stage_numbers(model)
-    dense = sum(w.size + b.size for w, b in zip(model.weights, model.biases, strict=True))
-    numbers, scale = reference.split_stage(5, embedded, waves, size, scaled, model.parameters[dense:])
-    _, inputs = reference.stage_forward(X, embedded, numbers, scale)
-    activations = [(a.name, a.alpha) for a in model.activations]
-    zs, _ = reference.network_forward((inputs.shape[1], 7, 3), activations, model.parameters[:dense], inputs)
-    np.testing.assert_allclose(model.forward(X), zs[-1], rtol=0, atol=300 * eps(dtype))
+    wanted = forward(model, X)
+    np.testing.assert_allclose(model.forward(X), wanted, rtol=0, atol=300 * eps(dtype))
     np.testing.assert_array_equal(model.predict(X), model.forward(X).argmax(axis=1))
     one_by_one = np.concatenate([model.forward(row[None]) for row in X[:20]])
-    np.testing.assert_allclose(one_by_one, zs[-1][:20], rtol=0, atol=300 * eps(dtype))
+    np.testing.assert_allclose(one_by_one, wanted[:20], rtol=0, atol=300 * eps(dtype))
 
 
 def test_the_views_are_the_formula(rng):
@@ -103,10 +43,64 @@ def test_the_views_are_the_formula(rng):
     np.testing.assert_allclose(model.forward([[0.4]]), [[2 * e, 3 * 0.4]], rtol=1e-14)
 
 
+def test_periodic_views_are_the_formula():
+    model = fastdl.MLP([1, 1], output="linear", dtype="float64", embedding=Periodic(1, 1))
+    stage = model.input_stage
+    assert [v.shape for v in stage] == [(1, 1), (1, 0), (1, 1, 2), (1, 1), (0,), (1, 0), (0, 0)]
+    stage.frequencies[:], stage.weights[:], stage.biases[:] = 0.7, [1.5, 0.4], -0.2
+    model.weights[0][:] = 1
+    angle = 2 * np.pi * 0.7 * 0.4
+    np.testing.assert_allclose(model.forward([[0.4]]), [[1.5 * np.cos(angle) + 0.4 * np.sin(angle) - 0.2]], rtol=1e-14)
+
+
+def test_pieces_are_the_formula():
+    """Edges 0, 1, 1, 3: the first and the last piece go on beyond the edges, and the one of no width is 0."""
+    model = fastdl.MLP([1, 1], output="linear", dtype="float64", embedding=PiecewiseLinear(1, 3))
+    stage = model.input_stage
+    assert [v.shape for v in stage] == [(1, 0), (1, 0), (1, 1, 3), (1, 1), (0,), (1, 4), (0, 0)]
+    stage.edges[:], stage.weights[:], stage.biases[:] = [0, 1, 1, 3], [10.0, 5.0, 1.0], 0.5
+    model.weights[0][:] = 1
+    inputs = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0])[:, None]
+    wanted = np.array([-9.5, 0.5, 5.5, 10.5, 11.0, 11.5, 12.5])[:, None]
+    np.testing.assert_allclose(model.forward(inputs), wanted, rtol=1e-14)
+
+
+@every_dtype
+def test_edges_are_quantiles_of_what_the_network_reads(rng, dtype):
+    X = np.column_stack([rng.normal(7, 3, 400), rng.exponential(size=400), rng.integers(0, 2, 400), np.full(400, 2.0)])
+    model = fastdl.MLP([4, 1], output="linear", dtype=dtype, embedding=PiecewiseLinear(2, 8, columns=[1, 0, 2, 3]))
+    before = model.input_stage.edges.copy()
+    np.testing.assert_allclose(before[0], -before[0, ::-1], atol=1e-6)
+    assert (np.diff(before) > 0).all()
+    model.standardize(X, clip=3.0)
+    inputs = model.prepare_inputs(X)
+    for edges, column in zip(model.input_stage.edges[:2], (1, 0), strict=True):
+        np.testing.assert_allclose(edges, np.quantile(inputs[:, column], np.arange(9) / 8), rtol=1e-6)
+    low, high = np.unique(inputs[:, 2])
+    np.testing.assert_array_equal(model.input_stage.edges[2], [low] * 8 + [high])
+    np.testing.assert_array_equal(model.input_stage.edges[3], np.zeros(9))
+    assert np.isfinite(model.forward(X)).all()
+    other = fastdl.MLP([4, 1], output="linear", dtype=dtype, embedding=PiecewiseLinear(2, 8, columns=[1, 0, 2, 3]))
+    other.fit_embedding(model.prepare_inputs(X))
+    np.testing.assert_array_equal(other.input_stage.edges, model.input_stage.edges)
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_no_step_changes_edges(rng, clip):
+    X, y = make_data(rng, 40, (5, 3), "softmax")
+    model = staged(PiecewiseLinear(), True, dtype="float32")
+    before = model.input_stage.edges.copy()
+    optimizer = fastdl.AdamW(0.1, weight_decay=0.5)
+    fastdl.Trainer(model, optimizer, 8, 3, l2=0.1, clip_norm=clip, group_decays={"embedding": 1, "input_scale": 1}).fit(
+        X, y
+    )
+    np.testing.assert_array_equal(model.input_stage.edges, before)
+
+
 def test_initial_parameters():
     model = fastdl.MLP([200, 8, 2], embedding=PBLD(sigma=0.3), scale_inputs=True, init="lecun")
     stage = model.input_stage
-    assert [v.shape for v in stage] == [(200, 16), (200, 16), (200, 3, 16), (200, 3), (800,)]
+    assert [v.shape for v in stage] == [(200, 16), (200, 16), (200, 3, 16), (200, 3), (800,), (200, 0), (0, 0)]
     assert model.weights[0].shape == (800, 8)
     assert stage.frequencies.std() == pytest.approx(0.3, rel=0.05)
     assert stage.phases.std() == pytest.approx(np.pi / np.sqrt(3), rel=0.05)
@@ -116,7 +110,7 @@ def test_initial_parameters():
         assert np.abs(part).max() <= 0.25
     assert (stage.scale == 1).all()
     assert model.weights[0].std() == pytest.approx(1 / np.sqrt(800), rel=0.05)
-    assert all(np.shares_memory(part, model.parameters) for part in stage)
+    assert all(np.shares_memory(part, model.parameters) for part in stage[:5])
     assert model.n_parameters == 200 * 83 + 800 + 801 * 8 - 8 + 8 + 8 * 2 + 2
 
 
@@ -136,6 +130,7 @@ def test_gradient_by_differences(rng, embedding, scales, output):
 
     wanted = parts(model, differences(loss, model.parameters))
     assert value == loss()
+    assert not model.architecture.stage_views(gradient).edges.any()
     for name, part in parts(model, gradient).items():
         assert relative_error(part, wanted[name]) <= 1e-6, name
 
@@ -194,14 +189,17 @@ def test_training_follows_the_oracle(rng, embedding, scales, clip, width):
 
 
 @every_dtype
-@pytest.mark.parametrize("clip", [None, 0.1])
-@pytest.mark.parametrize(("width", "batch"), [(20, 100), (150, 100), (12, 1500), (150, 1500)])
-def test_the_number_of_threads_changes_no_bit(rng, dtype, clip, width, batch):
+@pytest.mark.parametrize(
+    ("kind", "clip", "width", "batch"),
+    [*itertools.product([PBLD], [None, 0.1], [20, 150], [100, 1500]), (Periodic, None, 20, 100), (Periodic, 0.1, 150, 1500),
+     (PiecewiseLinear, None, 20, 1500), (PiecewiseLinear, 0.1, 150, 100)],
+)  # fmt: skip
+def test_the_number_of_threads_changes_no_bit(rng, dtype, kind, clip, width, batch):
     """Fused row blocks, layer after layer, many rows of a small network; with and without clipping."""
     X, y = make_data(rng, 1500, (11, 3), "softmax")
     results = []
     for n_threads in (1, 2, 3):
-        model = staged(PBLD(columns=range(1, 10)), True, (11, width, width, 3), dtype=dtype, activation="relu")
+        model = staged(kind(columns=range(1, 10)), True, (11, width, width, 3), dtype=dtype, activation="relu")
         fastdl.Trainer(model, batch_size=batch, epochs=2, n_threads=n_threads, clip_norm=clip, dropout=0.2).fit(X, y)
         results.append((model.parameters, model.engine.forward(model.prepare_inputs(X), n_threads)))
     for other in results[1:]:
@@ -213,11 +211,11 @@ def test_it_learns_a_wave_that_a_plain_network_does_not(rng):
     X = rng.uniform(-1, 1, (2000, 2)).astype(np.float32)
     y = np.sin(12 * X[:, 0]) * np.sign(X[:, 1])
     errors = []
-    for embedding in (None, PBLD(sigma=1.0)):
+    for embedding in (None, PBLD(sigma=1.0), Periodic(sigma=1.0), PiecewiseLinear(pieces=32)):
         model = fastdl.MLP([2, 32, 32, 1], "relu", "linear", embedding=embedding)
         fastdl.Trainer(model, fastdl.Adam(0.01), 100, 30).fit(X[:1500], y[:1500])
         errors.append(np.sqrt(np.mean((model.predict(X[1500:]) - y[1500:]) ** 2)))
-    assert errors[1] < 0.5 * errors[0]
+    assert max(errors[1:]) < 0.5 * errors[0]
 
 
 def test_dropout_drops_hidden_outputs_and_no_inputs(rng):
@@ -233,8 +231,9 @@ def test_dropout_drops_hidden_outputs_and_no_inputs(rng):
     assert np.mean(outputs[40 * stage :] == 0) == pytest.approx(0.5, abs=0.03)
 
 
-def test_explain_says_what_the_embedding_costs():
-    model = fastdl.MLP([20, 30, 4], embedding=PBLD(), scale_inputs=True)
+@pytest.mark.parametrize("embedding", [PBLD(), Periodic(), PiecewiseLinear()])
+def test_explain_says_what_the_embedding_costs(embedding):
+    model = fastdl.MLP([20, 30, 4], embedding=embedding, scale_inputs=True)
     told = fastdl.Trainer(model, batch_size=64, n_threads=1).explain(0.02)
     assert 0 < told.embedding < 1
     shares = [told.embedding, told.forward, told.backward, told.update, told.gather, told.waiting]
@@ -243,149 +242,3 @@ def test_explain_says_what_the_embedding_costs():
     plain = fastdl.Trainer(fastdl.MLP([20, 30, 4]), batch_size=64, n_threads=1).explain(0.02)
     assert plain.embedding == 0
     assert "embedding" not in str(plain)
-
-
-# --- copies and files ---
-
-
-@every_stage
-@every_dtype
-def test_copies_and_files_predict_and_go_on_alike(rng, tmp_path, embedding, scales, dtype):
-    model = staged(embedding, scales, dtype=dtype)
-    X, y = make_data(rng, 30, model.layers, "softmax")
-    model.standardize(X)
-    trainer = fastdl.Trainer(model, batch_size=10, epochs=2)
-    trainer.fit(X, y)
-    model.save(tmp_path / "m.fastdl")
-    others = [fastdl.load(tmp_path / "m.fastdl"), pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
-    for other in others:
-        assert (other.embedding, other.scale_inputs) == (model.embedding, model.scale_inputs)
-        np.testing.assert_array_equal(other.parameters, model.parameters)
-        np.testing.assert_array_equal(other.forward(X), model.forward(X))
-        assert np.shares_memory(other.input_stage.scale, other.parameters) or not scales
-        assert not np.shares_memory(other.parameters, model.parameters)
-    copied = pickle.loads(pickle.dumps(trainer))
-    trainer.fit(X, y)
-    copied.fit(X, y)
-    np.testing.assert_array_equal(copied.model.parameters, model.parameters)
-    assert not np.array_equal(others[0].parameters, model.parameters)
-
-
-def test_a_file_without_a_stage_says_nothing_of_one(tmp_path):
-    description = fastdl.MLP([2, 2])._description()
-    assert not {"embedding", "scale_inputs"} & set(description)
-
-
-# --- bad input ---
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (
-            lambda: PBLD(size=1),
-            "PBLD: size: expected the numbers that a column becomes, a whole number of at least 2, got 1",
-        ),
-        (lambda: PBLD(frequencies=0), "PBLD: frequencies"),
-        (
-            lambda: PBLD(sigma=0),
-            "PBLD: sigma: expected the deviation of the initial frequencies, a finite number above 0",
-        ),
-        (lambda: PBLD(columns=[]), "PBLD: columns: expected None or a list of at least one column's number"),
-        (lambda: PBLD(columns="age"), "PBLD: columns"),
-        (lambda: PBLD(columns=[1, 1]), r"PBLD: columns: expected each column once, got \[1, 1\]"),
-        (lambda: PBLD(columns=[-1]), "PBLD: columns"),
-        (
-            lambda: fastdl.MLP([3, 2], embedding=PBLD(columns=[3])),
-            "PBLD: columns: expected columns 0 to 2 of the model's inputs, got 3",
-        ),
-        (lambda: fastdl.MLP([3, 2], embedding="pbld"), r"embedding: expected an instance such as fastdl.PBLD\(\)"),
-        (lambda: fastdl.MLP([3, 2], embedding=PBLD), "embedding: expected an instance"),
-        (lambda: fastdl.MLP([3, 2], scale_inputs=1), "scale_inputs: expected True or False, got 1"),
-        (
-            lambda: fastdl.Trainer(fastdl.MLP([3, 2], scale_inputs=True), group_rates={"embedding": 0.1}),
-            r"group_rates: expected groups that this model has \(weights, biases, input_scale\), got 'embedding'",
-        ),
-        (
-            lambda: fastdl.Trainer(fastdl.MLP([3, 2], embedding=PBLD()), group_rates={"embedding": [0.1]}),
-            r"group_rates\['embedding'\]: expected a factor",
-        ),
-    ],
-)
-def test_bad_input(make, words):
-    with pytest.raises(fastdl.InputError, match=words):
-        make()
-
-
-def test_sparse_rows_are_refused():
-    scipy_sparse = pytest.importorskip("scipy.sparse")
-    model = fastdl.MLP([3, 2], scale_inputs=True)
-    with pytest.raises(
-        fastdl.InputError, match="X: expected a dense array, since this model embeds or scales its inputs"
-    ):
-        model.predict(scipy_sparse.csr_array(np.eye(3)))
-
-
-@pytest.mark.parametrize("name", ["embedding", "scale_inputs", "input_stage"])
-def test_a_model_keeps_its_stage(name):
-    model = fastdl.MLP([3, 2], embedding=PBLD())
-    with pytest.raises(fastdl.InputError, match=f"{name}: expected a model to keep what it is made of"):
-        setattr(model, name, None)
-
-
-def test_inspect_shows_the_stage(run, tmp_path):
-    fastdl.MLP([3, 2], embedding=PBLD(), scale_inputs=True).save(tmp_path / "m.fastdl")
-    shown = run("inspect", "m.fastdl").out
-    row = next(line for line in shown.splitlines() if line.strip().startswith("inputs") and "PBLD" in line)
-    assert "261" in row  # 3 * 83 + 12
-    assert "PBLD, scaled" in row
-    assert "12 × 2" in shown
-
-
-def test_a_model_of_a_table_has_a_stage(rng):
-    """`TableModel` is made like any other."""
-    from fastdl.tables.model import TableModel
-
-    model = TableModel([4, 3, 2], embedding=PBLD(columns=[1]))
-    again = TableModel._of_description(model._description(), model.parameters)
-    X = rng.normal(size=(5, 4))
-    np.testing.assert_array_equal(again.forward(X), model.forward(X))
-
-
-@pytest.mark.parametrize("options", [{"embedding": fastdl.PBLD()}, {"scale_inputs": True}])
-def test_scikit_learn_has_no_stage(options):
-    """A network of its own without the embedding would predict something else."""
-    with pytest.raises(fastdl.InputError, match="expected a model of dense layers"):
-        fastdl.MLP([3, 4, 1], output="linear", **options).to_sklearn()
-
-
-def test_nor_has_it_a_clip(rng):
-    with pytest.raises(fastdl.InputError, match="expected a model of dense layers"):
-        fastdl.MLP([3, 4, 1], output="linear").standardize(rng.normal(size=(9, 3)), clip=3.0).to_sklearn()
-
-
-def test_a_checkpoint_holds_the_stage_and_its_settings(tmp_path, rng):
-    """The same bits as without an interruption, with schedules of decay and dropout and rates by groups."""
-    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
-    settings = {
-        "optimizer": fastdl.AdamW(0.01), "batch_size": 16, "epochs": 6, "dropout": 0.2, "ntk": True,
-        "schedule": schedules.CosLog4(), "decay_schedule": schedules.FlatCosine(), "dropout_schedule": schedules.FlatCosine(),
-        "group_rates": {"embedding": 0.1, "input_scale": 6.0},
-    }  # fmt: skip
-    results = []
-    for stops in (False, True):
-        model = fastdl.MLP([3, 8, 1], output="linear", embedding=fastdl.PBLD(), scale_inputs=True)
-        trainer = fastdl.Trainer(model, **settings)
-        if stops:
-            trainer.callbacks = [Saver(tmp_path / "c", 3)]
-            trainer.fit(X, y)
-            trainer = fastdl.Trainer.from_checkpoint(tmp_path / "c", callbacks=[])
-        trainer.fit(X, y)
-        results.append((trainer.model.parameters.tobytes(), trainer.history.loss))
-    assert results[0] == results[1]
-
-
-def test_a_checkpoint_refuses_an_average(tmp_path):
-    trainer = fastdl.Trainer(fastdl.MLP([2, 1], output="linear"), callbacks=[fastdl.AverageParameters()])
-    with pytest.raises(fastdl.InputError, match="no AverageParameters among the callbacks"):
-        trainer.save_checkpoint(tmp_path / "c")

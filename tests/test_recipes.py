@@ -60,6 +60,7 @@ def test_few_rows_get_a_smaller_network():
         (128, 128, 128), None, {"biases": 0.1, "input_scale": 6.0},
     )  # fmt: skip
     assert (many["hidden"], many["embedding"]) == ((256, 256, 256), "pbld")
+    assert (few["parametric"], many["parametric"]) == (False, True)
     assert resolve("realmlp", facts(rows=100), {}, {})["embedding"] == "pbld"
     assert resolve("auto", facts(rows=100), {}, {"embedding": "pbld"})["group_rates"]["embedding"] == 0.1
 
@@ -88,7 +89,7 @@ def test_given_settings_go_before():
         "auto", facts(), {"epochs": 3, "lr": 0.5, "hidden": None}, {"embedding": None, "scale_inputs": False}
     )
     assert (found["epochs"], found["lr"], found["hidden"]) == (3, 0.5, (256, 256, 256))
-    assert found["group_rates"] == {"biases": 0.1}
+    assert found["group_rates"] == {"biases": 0.1, "activations": 0.1}
 
 
 def test_another_optimizer_comes_with_its_own_rate():
@@ -148,7 +149,10 @@ def test_all_of_it_is_in_the_configuration(tmp_path, monkeypatch):
         ({"recipe": "best"}, "recipe: expected one of auto, realmlp, plain, got 'best'"),
         ({"settings": {"embeding": None}}, "settings: expected names of .* got 'embeding'; did you mean 'embedding'?"),
         ({"settings": [1]}, "settings: expected a dictionary"),
-        ({"settings": {"embedding": "plr"}}, "embedding: expected 'pbld' or None, got 'plr'"),
+        (
+            {"settings": {"embedding": "plr"}},
+            "embedding: expected one of pbld, periodic, piecewise, or None, got 'plr'",
+        ),
         ({"settings": {"scaling": "min-max"}}, "scaling: expected 'standard' or 'robust', got 'min-max'"),
         ({"settings": {"decay_schedule": "cosin"}}, "decay_schedule: .* did you mean 'cosine'?"),
         ({"optimizer": "sgd", "settings": {"beta2": 0.9}}, "beta2: expected another optimizer with it than sgd"),
@@ -222,3 +226,15 @@ def test_few_rows_that_are_all_right_do_not_make_certain():
 
     assert best_temperature(loss_of) < 0.06
     assert best_temperature(careful(loss_of, 12)) > 0.1
+
+
+def test_realmlp_has_parametric_activations_and_embedded_categories():
+    found = resolve("realmlp", facts(), {}, {})
+    assert (found["parametric"], found["category_size"]) == (True, 8)
+    assert found["group_rates"] == {"biases": 0.1, "input_scale": 6.0, "embedding": 0.1, "activations": 0.1}
+    assert "activations" not in resolve("realmlp", facts(), {"hidden": ()}, {})["group_rates"]
+    assert "embedding" not in resolve("realmlp", facts(numbers=0), {}, {"embedding": "pbld"})["group_rates"]
+    assert recipes.embeds_categories("realmlp", {})
+    assert recipes.embeds_categories("auto", {})
+    assert not recipes.embeds_categories("realmlp", {"category_size": 0})
+    assert not recipes.embeds_categories("plain", {})

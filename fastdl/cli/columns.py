@@ -24,6 +24,7 @@ MOST = 10
 _PLURALS = {
     "category": "categories",
     "large category": "large categories",
+    "embedded category": "embedded categories",
     "boolean": "booleans",
     "date": "dates",
     "text": "texts",

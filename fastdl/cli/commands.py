@@ -25,11 +25,10 @@ from fastdl.cli.options import (
     one_of,
     option_error,
     settings_of,
-    table_options,
     thread_count,
 )
 from fastdl.cli.progress import Progress
-from fastdl.cli.recipe import check_more, filled, settings_in
+from fastdl.cli.recipe import check_more, filled, settings_in, table_wanted
 from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.files import exports
@@ -239,7 +238,7 @@ def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Optio
     small = options.validation is None and not (options.group or options.time or options.validation_data)
     small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
     share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
-    return _load(options.data, table_options(options, check_task(options.task), share), small)
+    return _load(options.data, table_wanted(options, check_task(options.task), share), small)
 
 
 def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
@@ -248,7 +247,7 @@ def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blu
     settings = settings_of(options, len(hidden), more) | {"class_weight": class_weight}
     blueprint = fitting.Blueprint(
         hidden, hidden_activations(options, len(hidden)), options.seed, options.dtype, loss_of(options.loss),
-        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs")},
+        **{name: more[name] for name in ("init", "scaling", "clip", "embedding", "scale_inputs", "parametric", "category_size")},
     )  # fmt: skip
 
     def trainer_of(model: MLP, rows: int, dropout: float | None = None) -> Trainer:
@@ -330,7 +329,7 @@ def _warm_up(trainer: Trainer, messages: Console, live: bool, health: bool) -> N
     """Have the kernels compiled or loaded, by training a tiny model of the same kind, before the clock runs."""
     model = trainer.model
     n_out = model.layers[-1] if isinstance(model.loss.parameter, tuple) else 2
-    embedding = None if model.embedding is None else replace(model.embedding, columns=None)
+    embedding = None if model.embedding is None else model.embedding.for_all_columns()
     tiny = MLP(
         [1, *(1 for _ in model.activations), n_out], model.activations, model.output, dtype=model.dtype.name,
         loss=model.loss, embedding=embedding, scale_inputs=model.scale_inputs,

@@ -7,9 +7,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from fastdl import checks, initialisation
-from fastdl.cli.options import hidden_sizes, one_of, option_error
+from fastdl.cli.options import hidden_sizes, one_of, option_error, table_options
 from fastdl.cli.train_options import FilledOptions, TrainOptions
+from fastdl.embeddings import EMBEDDINGS
 from fastdl.errors import OptionError
+from fastdl.tables import data
 from fastdl.training import recipes
 from fastdl.training.recipes import Facts
 
@@ -39,6 +41,12 @@ def filled(options: TrainOptions, facts: Facts = _TYPICAL) -> FilledOptions:
     return FilledOptions(**{f.name: getattr(options, f.name) for f in fields(TrainOptions)} | texts)
 
 
+def table_wanted(options: TrainOptions, task: str | None, validation: float) -> data.Options:
+    """What the user says about the data, and how the recipe wants them."""
+    embeds = recipes.embeds_categories(options.recipe, settings_in(options.set))
+    return replace(table_options(options, task, validation), embeds=embeds)
+
+
 def settings_in(texts: Sequence[str]) -> dict[str, Any]:
     """The settings of `name=value` texts.
 
@@ -62,7 +70,7 @@ def _value(name: str, text: str) -> Any:
         pairs = [part.partition(":") for part in text.split(",")]
         return {group.strip(): _number(name, factor) for group, _, factor in pairs}
     try:
-        return float(text)
+        return int(text) if name == "category_size" else float(text)
     except ValueError:
         return text
 
@@ -83,13 +91,17 @@ def _text(value: Any) -> str:
 
 def check_more(more: Mapping[str, Any]) -> None:
     """Refuse values of settings that only a model looks at, before there are data for one."""
-    for name in ("scale_inputs", "ntk", "calibrate"):
+    for name in ("scale_inputs", "parametric", "ntk", "calibrate"):
         if not isinstance(more[name], bool):
             raise OptionError(f"--set {name}: expected true or false, got {more[name]!r}")
+    with option_error("--set "):
+        checks.count(more["category_size"], "category_size", 0, "the numbers that a category becomes, or 0")
     if more["scaling"] not in ("standard", "robust"):
         raise OptionError(f"--set scaling: expected standard or robust, got {more['scaling']!r}")
-    if more["embedding"] not in (None, "pbld"):
-        raise OptionError(f"--set embedding: expected pbld or none, got {more['embedding']!r}")
+    if more["embedding"] is not None and more["embedding"] not in EMBEDDINGS:
+        raise OptionError(
+            f"--set embedding: expected one of {', '.join(EMBEDDINGS)} or none, got {more['embedding']!r}"
+        )
     with option_error("--set "):
         if more["clip"] is not None:
             checks.positive(more["clip"], "clip", "how far features get at the most")

@@ -104,7 +104,7 @@ class TrainOptions:
         list[str],
         _option(
             TRAINING,
-            "More of the recipe, such as embedding=none, scaling=standard, clip=3, ntk=false, beta2=0.99 or calibrate=false.",
+            "More of the recipe, such as embedding=piecewise, scaling=standard, clip=3, ntk=false, beta2=0.99, calibrate=false.",
             "NAME=VALUE",
         ),
     ] = field(default_factory=list)

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fastdl import checks
 from fastdl.cli import commands, runs, wording
-from fastdl.cli.options import dropout_shares, optimizer_of, option_error, table_options
-from fastdl.cli.recipe import filled, settings_in
+from fastdl.cli.options import dropout_shares, optimizer_of, option_error
+from fastdl.cli.recipe import filled, settings_in, table_wanted
 from fastdl.cli.train_options import TuneOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.model import MLP
@@ -36,7 +36,7 @@ def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
     _check_alone(typed)
     runs.check_folder(typed.out, typed.force)
     share = 0.2 if typed.validation is None else typed.validation
-    wanted = replace(table_options(typed, check_task(typed.task), share), keeps_table=True)
+    wanted = replace(table_wanted(typed, check_task(typed.task), share), keeps_table=True)
     loaded = data.load_training(typed.data, wanted)
     if len(loaded.train) < fitting.SMALL:
         raise InputError(

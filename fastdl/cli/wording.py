@@ -71,12 +71,12 @@ def plan(console: Console, data: TrainingData, model: MLP, trainer: Trainer, rec
         f"{plural(len(data.rows), 'row')} of {plural(data.n_features, 'feature')}, {escape(target)}"
     )
     why = targets.reason if targets.reason == tasks.ASKED else f"as {targets.reason} (--task overrides)"
-    names = list(dict.fromkeys(a.name for a in model.activations))
+    names = list(dict.fromkeys(a.label for a in model.activations))
     activation = f"{', '.join(names)}, " if names else "a linear model, "
     optimizer = trainer.optimizer
     threads = "" if trainer.n_threads == "auto" else f", {plural(int(trainer.n_threads), 'thread')}"
     scaling = "pixels share one scale" if data.pixels else "features standardised"
-    embedded = 0 if model.input_stage is None else len(model.input_stage.frequencies)
+    embedded = 0 if model.input_stage is None else len(model.input_stage.weights)
     inputs = f"{plural(embedded, 'number')} embedded, " if embedded else ""
     rows_text = {
         "task": f"{targets.task}, {why}",
@@ -121,7 +121,7 @@ def inspection(console: Console, model: MLP, path: str) -> None:
     layers.add_column("biases", justify="right")
     layers.add_column("parameters", justify="right", footer=f"{model.n_parameters:,}")
     layers.add_column("activation")
-    units = [f"{a.name} ({a.alpha:g})" if a.name == "leaky_relu" else a.name for a in model.activations]
+    units = [f"{a.label} ({a.alpha:g})" if a.name == "leaky_relu" else a.label for a in model.activations]
     if model.input_stage is not None:
         layers.add_row("inputs", "", "", f"{sum(part.size for part in model.input_stage):,}", input_stage(model))
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
@@ -130,7 +130,7 @@ def inspection(console: Console, model: MLP, path: str) -> None:
             "output" if last else f"hidden {i + 1}",
             f"{weight.shape[0]} × {weight.shape[1]}",
             str(bias.size),
-            f"{weight.size + bias.size:,}",
+            f"{weight.size + bias.size + (0 if last else model.unit_alphas[i].size):,}",
             model.output if last else units[i],
         )
     print_pairs(console, facts(model, path))

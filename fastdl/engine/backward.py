@@ -15,6 +15,7 @@ from fastdl.engine.structs import (
     N_OUT,
     OUTPUT,
     STRIDE,
+    UNIT_ALPHAS,
     WEIGHT,
     Matrix,
     Z,
@@ -24,13 +25,16 @@ from fastdl.engine.structs import (
     network_type,
     plan_of,
 )
-from fastdl_kernels.serial import IDENTITY, Operand, Target, jit, job_rows, linked, mix, product_job
+from fastdl_kernels.serial import IDENTITY, Operand, Target, apply_parametric, jit, job_rows, linked, mix, product_job
 from fastdl_kernels.simd import null, pointer
 
 
 @linked(lambda x: (BLOCK, network_type(x), I64, memory_type(x), KEY))
 def backward(block, network, layer, memory, key):
-    """d_z of the layer underneath = (d_z @ W.T) * act' there, for one block."""
+    """d_z of the layer underneath = (d_z @ W.T) * act' there, for one block.
+
+    Where its activation is parametric, z there becomes what each row adds to the gradient of the units' own numbers.
+    """
     m0, m1, n0, n1 = block
     plan, under = plan_of(network, layer), plan_of(network, layer - 1)
     n_out = plan[N_OUT]
@@ -43,13 +47,19 @@ def backward(block, network, layer, memory, key):
     a = Operand(d_above, plan[STRIDE], False)
     b = Operand(pointer(network.parameters, plan[WEIGHT]), n_out, False)
     stride, rate = under[STRIDE], under[DROP]
-    fused = fused_derivative(under[ACTIVATION], rate)
+    parametric = under[UNIT_ALPHAS] >= 0
+    fused = IDENTITY if parametric else fused_derivative(under[ACTIVATION], rate)
     c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0, nothing)
     product_job(plan[ARITHMETIC], m0, m1, n0, n1, n_out, a, b, c)
     if rate:
-        if fused != under[ACTIVATION]:
+        if fused != under[ACTIVATION] and not parametric:
             differentiate(d_below, below, stride, m0, m1, n0, n1, rate, under[ACTIVATION], alpha_under)
         drop(d_below, stride, m0, m1, n0, n1, rate, mix(key, layer - 1))
+    if parametric:
+        at, own = m0 * stride + n0, pointer(network.parameters, under[UNIT_ALPHAS] + n0)
+        apply_parametric(
+            under[ACTIVATION], 1, pointer(d_below, at), pointer(below, at), stride, own, m1 - m0, n1 - n0, alpha_under
+        )  # fmt: skip
 
 
 @jit

@@ -36,6 +36,7 @@ from fastdl_kernels.serial import (
     IN_REGISTERS,
     LOSS_BODIES,
     PAIRED_PRODUCTS,
+    PARAMETRIC_BLOCKS,
     Linked,
     linked_product,
     usable_cores,
@@ -61,6 +62,7 @@ def for_network(architecture: Architecture) -> None:
     """Make ready what the network's loss calls, its input stage, and its activations as far as they are not in the register
     tiles."""
     own = _own(architecture.loss.code, [hidden.code for hidden in architecture.hidden])
+    own += [PARAMETRIC_BLOCKS[hidden.code].linked for hidden in architecture.hidden if hidden.parametric]
     for unit in own if architecture.stage is None else own + STAGE:
         unit.ensure(from_dtype(architecture.dtype))
 

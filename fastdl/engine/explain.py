@@ -146,6 +146,8 @@ def _random_batches(session: Session) -> tuple[NDArray, NDArray[Any]]:
     network, rng = session.architecture, np.random.default_rng(0)
     n = BATCHES * session.settings.batch_size
     x = rng.standard_normal((n, network.layers[0]), np.float32).astype(network.dtype)
+    for column, rows in () if network.stage is None else network.stage.categories:
+        x[:, column] = rng.integers(0, rows, n)
     if network.loss.takes_labels:
         return x, rng.integers(0, network.layers[-1], n)
     return x, rng.integers(0, 2, (n, network.layers[-1])).astype(network.dtype)

@@ -165,6 +165,9 @@ def health(
         code, alpha = (fk.IDENTITY, 0.0) if last else (architecture.hidden[i].code, architecture.hidden[i].alpha)
         z, out = np.empty((2, len(x), weight.shape[1]), architecture.dtype)
         fk.linear_forward_keep(a, weight, bias, code, alpha, z, out)
+        own = np.zeros(0) if last else architecture.alpha_views(parameters)[i]
+        if own.size:
+            out = np.where(z > 0, z, own * z) if code == fk.LEAKY_RELU else own * out + (1 - own) * z
         a = out
         d_weight, d_bias, new = arrays[1][0][i], arrays[1][1][i], arrays[2][0][i]
         wrong = sum(int((~np.isfinite(array)).sum()) for array in (weight, bias, d_weight, d_bias))
@@ -177,14 +180,16 @@ def _staged(architecture: Architecture, parameters: NDArray, x: NDArray) -> NDAr
     stage, learnt = architecture.stage, architecture.stage_views(parameters)
     if stage is None or learnt is None:
         return x
-    if not stage.embedded:
-        return np.ascontiguousarray(x * learnt.scale)
-    order, count = stage.order(x.shape[1]), len(stage.embedded)
-    numbers, others = x[:, order[:count], None], x[:, order[count:]]
+    order, count, n_numbers = stage.order(x.shape[1]), len(stage.embedded), x.shape[1] - len(stage.categories)
+    numbers, others = x[:, order[:count]], x[:, order[count:n_numbers]]
+    if stage.categories:
+        others = np.concatenate([others, learnt.looked_up(x[:, order[n_numbers:]], stage.starts)], axis=1)
+    if not count:
+        return np.ascontiguousarray(others * learnt.scale if stage.scaled else others)
     # In the network's own precision: cosines in float64 take four times as long, and nobody sees the difference here.
-    waves = np.cos(x.dtype.type(2 * np.pi) * learnt.frequencies * numbers + learnt.phases)
-    maps = np.matmul(learnt.weights, waves[..., None])[..., 0] + learnt.biases
-    out = np.concatenate([np.concatenate([maps, numbers], axis=2).reshape(len(x), -1), others], axis=1)
+    maps = np.matmul(learnt.weights, learnt.terms(numbers)[..., None])[..., 0] + learnt.biases
+    made = np.concatenate([maps, numbers[:, :, None]], axis=2)[:, :, : stage.size]
+    out = np.concatenate([made.reshape(len(x), -1), others], axis=1)
     return np.ascontiguousarray(out * learnt.scale if stage.scaled else out)
 
 

@@ -123,12 +123,19 @@ def step_of(i, run, network, loss, update, batches):
 
 
 @jit
+def kept_of(network, layer, memory):
+    """Where z of a layer is kept; null if it is not."""
+    plan = plan_of(network, layer)
+    return pointer(memory.outputs, plan[Z]) if plan[Z] >= 0 else null(network.alphas[layer])
+
+
+@jit
 def _forward_block(block, layer, step, network, batches, memory):
     """One layer for one block of rows and columns."""
     inlined()
-    plan, nothing = plan_of(network, layer), null(network.alphas[layer])
+    plan = plan_of(network, layer)
     above = pointer(memory.outputs, plan[OUTPUT])
-    kept = pointer(memory.outputs, plan[Z]) if plan[Z] >= 0 else nothing
+    kept = kept_of(network, layer, memory)
     if layer == 0 and batches.sparse.mode != DENSE:
         start = step.number * batches.size
         sparse_forward(block, network, batches.sparse.stored, batches.order, start, above, kept, step.key)
@@ -277,16 +284,17 @@ def backward_and_update(worker, first_passed, following, step, network, update, 
                 below = input_of(network, layer, step.batch, memory.outputs)
                 d_above = pointer(memory.d_outputs, plan_of(network, layer)[OUTPUT])
                 square = before + job - downs
+                by_unit = kept_of(network, layer, memory)
                 if layer == 0 and batches.sparse.mode != DENSE:
                     columns = turned(step.number, batches)
                     sparse_update_block(
-                        number, network, rows, update, worker.rank, step.rates, columns, d_above, square
+                        number, network, rows, update, worker.rank, step.rates, columns, d_above, by_unit, square
                     )  # fmt: skip
                 elif layer == 0 and has_stage(network):
                     update_stage(number, network, rows, update, worker.rank, step.rates, below, memory, square)
                 else:
                     update_block(
-                        number, network, layer, rows, update, worker.rank, step.rates, below, d_above, square
+                        number, network, layer, rows, update, worker.rank, step.rates, below, d_above, by_unit, square
                     )  # fmt: skip
                 stop_clock(worker, EMBED if layer == 0 and has_stage(network) else UPDATE, start)
             else:
@@ -308,7 +316,8 @@ def _sparse_job(job, following, worker, step, network, update, batches, memory, 
     else:
         d_above = pointer(memory.d_outputs, plan_of(network, 0)[OUTPUT])
         update_columns(
-            job - 2, network, step.number, step.rows, update, worker.rank, step.rates, batches, d_above
+            job - 2, network, step.number, step.rows, update, worker.rank, step.rates, batches, d_above,
+            kept_of(network, 0, memory),
         )  # fmt: skip
         stop_clock(worker, UPDATE, start)
 

@@ -52,7 +52,9 @@ class Layout:
         """Whether z of a layer is kept, for all layers but the last."""
         stage = self.architecture.stage
         scaled = [] if stage is None else [stage.scaled]  # the scales' gradient is taken from what was not scaled yet
-        return scaled + [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
+        return scaled + [
+            unit.parametric or BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden
+        ]
 
     def plan(self, rows: int, trains: bool = True, arithmetic: int = FLOAT32) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
@@ -62,7 +64,7 @@ class Layout:
         """
         layers, stage = self.architecture.layers, self.architecture.stage
         n = len(layers) - 1
-        order = [] if stage is None else stage.order(layers[0])
+        order = [] if stage is None else stage.order(layers[0]) + stage.starts
         listed = -(-len(order) // structs.PLAN_COLUMNS)
         whole = np.zeros((n + listed, structs.PLAN_COLUMNS), np.int64)
         whole[n:].reshape(-1)[: len(order)] = order
@@ -74,7 +76,15 @@ class Layout:
         plan[:, structs.ACTIVATION] = [unit.code for unit in self._units]
         if stage is not None:
             plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
-            plan[0, [structs.FREQUENCIES, structs.SIZE]] = stage.frequencies, stage.size
+            plan[0, [structs.TERMS, structs.COUNT, structs.SIZE]] = stage.terms, stage.count, stage.size
+            plan[0, structs.EDGES] = self.architecture.n_parameters - stage.n_edges
+            plan[0, structs.TABLES] = plan[0, structs.EDGES] - stage.n_table_numbers
+            plan[0, [structs.CATEGORIES, structs.CATEGORY_SIZE]] = len(stage.categories), stage.category_size
+        plan[:, structs.UNIT_ALPHAS] = -1
+        first = n - len(self.architecture.hidden) - 1  # behind an input stage
+        for layer, (at, count) in enumerate(self.architecture.unit_alphas, first):
+            if count:
+                plan[layer, structs.UNIT_ALPHAS] = at
         large = np.minimum(layers[:-1], layers[1:]) >= FEWEST_UNITS
         plan[:, structs.ARITHMETIC] = np.where(large, arithmetic, FLOAT32)
         plan[:, structs.STRIDE] = self.strides[1:]

@@ -39,12 +39,15 @@ class Optimizer(Protocol):
 
 
 class Factors(NamedTuple):
-    """What learning rate and decoupled weight decay are multiplied by for a layer's weights, and for its biases."""
+    """What learning rate and decoupled weight decay are multiplied by for a layer's weights, for its biases, and for
+    the units' own numbers of a parametric activation."""
 
     weight_rate: float = 1.0
     weight_decay: float = 1.0
     bias_rate: float = 1.0
     bias_decay: float = 0.0
+    alpha_rate: float = 1.0
+    alpha_decay: float = 0.0
 
 
 def usual_factors(architecture: Architecture) -> list[Factors]:
@@ -67,8 +70,8 @@ class Settings:
     clocked : count the ticks of each kind of job in `Session.ticks`
     penalised : add up the L2 penalties of the batches in `Session.penalty`
     arithmetic : of the products of large layers: see `plan.FEWEST_UNITS`
-    factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales; or none, for
-        the usual ones
+    factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales, and whose
+        alphas the tables of its categories; or none, for the usual ones
     """
 
     batch_size: int

@@ -12,6 +12,7 @@ operations in the same order, on numbers that are brought from memory once for a
 from __future__ import annotations
 
 from fastdl.engine.dropout import drop
+from fastdl.engine.forward import activate_units
 from fastdl.engine.structs import (
     ACTIVATION,
     BIAS,
@@ -23,8 +24,12 @@ from fastdl.engine.structs import (
     KEY,
     N_IN,
     N_OUT,
+    OF_BIASES,
+    OF_UNIT_ALPHAS,
+    OF_WEIGHTS,
     RATES,
     STRIDE,
+    UNIT_ALPHAS,
     WEIGHT,
     ByColumn,
     batches_type,
@@ -35,7 +40,16 @@ from fastdl.engine.structs import (
     stored_type,
     update_type,
 )
-from fastdl.engine.update import apply, factors_of, is_whole, optimize, places_of, row_square, use_gradient
+from fastdl.engine.sums import row_square, sum_rows
+from fastdl.engine.update import (
+    alpha_gradient,
+    apply,
+    factors_of,
+    is_whole,
+    optimize,
+    places_of,
+    use_gradient,
+)
 from fastdl_kernels.serial import IDENTITY, apply_activation, jit, linked, mix, noinline
 from fastdl_kernels.simd import (
     broadcast,
@@ -135,7 +149,9 @@ def sparse_forward(block, network, stored, order, start, above, kept, key):
         values, columns = pointer(stored.values, first), pointer(stored.columns, first)
         out = pointer(z, r * stride + n0)
         add_rows(values, columns, stored.starts[row + 1] - first, weights, n_out, bias, out, n1 - n0)
-    if plan[ACTIVATION] != IDENTITY or not is_null(kept):
+    if plan[UNIT_ALPHAS] >= 0:
+        activate_units(block, network, 0, above, z)
+    elif plan[ACTIVATION] != IDENTITY or not is_null(kept):
         at = m0 * stride + n0
         x = pointer(z, at)
         apply_activation(
@@ -163,23 +179,12 @@ def column_jobs(t):
 
 
 @jit
-def _bias_gradient(d_above, stride, rows, n, out):
-    """out[:n] = Σ d_above over the rows, one after the other."""
-    noinline()
-    for i in range(0, n, lanes_of(out)):
-        total = load_up_to(d_above, i, n - i)
-        for r in range(1, rows):
-            total = total + load_up_to(d_above, r * stride + i, n - i)
-        store_up_to(out, i, total, n - i)
-
-
-@jit
 def _idle_steps(update, network, sparse, first, last, column, rows):
     """What the epoch's steps first .. last do to so many rows of weights, from `column` on, that they do not use."""
     noinline()
     plan = plan_of(network, 0)
     n_out = plan[N_OUT]
-    at, factors = plan[WEIGHT] + column * n_out, factors_of(update, 0, False)
+    at, factors = plan[WEIGHT] + column * n_out, factors_of(update, 0, OF_WEIGHTS)
     for step in range(first, last):
         r = pointer(sparse.rates, step * RATE_COLUMNS)
         if update.penalised:
@@ -222,15 +227,19 @@ def catch_up_columns(job, network, update, batches, number):
             sparse.done[column] = number
 
 
-@linked(lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, batches_type(x), floats(x)))
-def update_columns(job, network, number, rows, update, rank, rates, batches, d_above):
+@linked(lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, batches_type(x), floats(x), floats(x)))
+def update_columns(job, network, number, rows, update, rank, rates, batches, d_above, by_unit):
     """Gradient and update of the rows of weights that batch `number` uses; of the biases in job -1."""
     plan, sparse, t = plan_of(network, 0), batches.sparse, turned(number, batches)
     n_out, alpha = plan[N_OUT], network.alphas[0]
     gradient, nothing = pointer(update.gradient, rank * update.slot_size), null(alpha)
     if job < 0:
-        _bias_gradient(d_above, plan[STRIDE], rows, n_out, gradient)
-        apply(update, rates, network.parameters, gradient, plan[BIAS], n_out, 0.0, factors_of(update, 0, True))
+        sum_rows(d_above, plan[STRIDE], rows, n_out, gradient)
+        apply(update, rates, network.parameters, gradient, plan[BIAS], n_out, 0.0, factors_of(update, 0, OF_BIASES))
+        if plan[UNIT_ALPHAS] >= 0:
+            sum_rows(by_unit, plan[STRIDE], rows, n_out, gradient)
+            factors = factors_of(update, 0, OF_UNIT_ALPHAS)
+            apply(update, rates, network.parameters, gradient, plan[UNIT_ALPHAS], n_out, 0.0, factors)
         return
     count = t.count[0]
     for k in range(job * COLUMNS_PER_JOB, min(count, (job + 1) * COLUMNS_PER_JOB)):
@@ -241,12 +250,12 @@ def update_columns(job, network, number, rows, update, rank, rates, batches, d_a
         if update.penalised:
             add_penalties(update, network, sparse, number, column, 1)
         at = plan[WEIGHT] + column * n_out
-        apply(update, rates, network.parameters, gradient, at, n_out, rates[3], factors_of(update, 0, False))
+        apply(update, rates, network.parameters, gradient, at, n_out, rates[3], factors_of(update, 0, OF_WEIGHTS))
         sparse.done[column] = number + 1
 
 
-@linked(lambda x: (I64, network_type(x), I64, update_type(x), I64, RATES, by_column_type(x), floats(x), I64))
-def sparse_update_block(job, network, rows, update, rank, rates, t, d_above, square):
+@linked(lambda x: (I64, network_type(x), I64, update_type(x), I64, RATES, by_column_type(x), floats(x), floats(x), I64))
+def sparse_update_block(job, network, rows, update, rank, rates, t, d_above, by_unit, square):
     """`update_block` of the first layer: the gradient of all rows of the block, those that the batch does not use included."""
     m0, m1, _, _, n, _, d_weight, d_bias = places_of(job, network, 0, update, rank, is_whole(update))
     plan = plan_of(network, 0)
@@ -262,7 +271,8 @@ def sparse_update_block(job, network, rows, update, rank, rates, t, d_above, squ
         add_rows(values, places, t.first[k + 1] - first, d_above, plan[STRIDE], nothing, out, n_out)
         k += 1
     if m0 == 0:
-        _bias_gradient(d_above, plan[STRIDE], rows, n_out, d_bias)
+        sum_rows(d_above, plan[STRIDE], rows, n_out, d_bias)
+    alpha_gradient(job, network, 0, rows, update, rank, by_unit)
     use_gradient(job, network, 0, update, rank, rates, square)
 
 

@@ -14,31 +14,34 @@ from numba.core import types
 from fastdl_kernels.serial import TILE_ROWS, jit
 from fastdl_kernels.simd import null, pointer
 
-# Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
-# outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
-# buffer for activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of
-# its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
-# the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
-# -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other. ARITHMETIC is that of the layer's products: see
-# `fastdl_kernels.precision`.
+# Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's outputs
+# start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same buffer for
+# activations whose derivative needs it, -1 if it is not. DROP is the dropout rate in units of 2^-32. The update of its weights
+# is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. UNIT_ALPHAS is the place of the units'
+# own numbers of a parametric activation, -1 without; its z is kept. Of an input stage, which is the lowest layer then
+# (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges stand at EDGES; SIZE
+# is 0 for all other layers. BIAS is -1 where it has no scales. Its CATEGORIES have tables of rows of CATEGORY_SIZE numbers at
+# TABLES; the last UPDATES are theirs, one each. LISTED, in the first layer's row, says how many rows follow those of the layers:
+# inputs in the order of the stage's outputs, first rows of tables, the last end. ARITHMETIC: see `fastdl_kernels.precision`.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ARITHMETIC = range(11, 17)
+WEIGHT_ROWS, ROW, LISTED, UNIT_ALPHAS, ARITHMETIC = range(11, 16)
+TERMS, COUNT, SIZE, EDGES, CATEGORIES, CATEGORY_SIZE, TABLES = range(16, 23)
 PLAN_COLUMNS = 24  # three cache lines
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
 
-# Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the
-# limit of the gradient's norm (0: none). What may differ from step to step stands in a table of its own. Behind them come, for
-# each layer, what the learning rate and the weight decay are multiplied by for its weights, and the same for its biases.
+# Fields of `hyper` (float64): beta or beta1, beta2, eps, decoupled weight decay, nesterov (0 or 1), L2 penalty, the limit of the
+# gradient's norm (0: none). What may differ from step to step stands in a table of its own. Behind them come, for each layer,
+# what the learning rate and the weight decay are multiplied by for its weights, for its biases, and for the units' own numbers
+# of parametric activations.
 BETA1, BETA2, EPS, WEIGHT_DECAY, NESTEROV, L2, CLIP = range(7)
 HYPER_SIZE = 7
-WEIGHT_RATE, DECAY_OF_WEIGHTS, BIAS_RATE, DECAY_OF_BIASES = range(4)
-FACTORS = 4
+OF_WEIGHTS, OF_BIASES, OF_UNIT_ALPHAS = range(3)
+OF_TABLES = OF_UNIT_ALPHAS  # an input stage has the one, layers with weights the other
+FACTORS = 6
 
-# Columns of the table (float64) with a row for each step of an epoch: learning rate, L2 penalty, eps, what the mean loss and its
-# gradient are multiplied by, and the decoupled weight decay.
+# Columns of the table (float64) with a row for each step: rate, L2 penalty, eps, what loss and gradient are multiplied by, decay.
 RATE, STEP_L2, STEP_EPS, SCALE, STEP_DECAY = range(5)
 STEP_COLUMNS = 5
 
@@ -52,9 +55,8 @@ RESULT_SIZE = 4
 FORWARD, BACKWARD, UPDATE, GATHER, TOTAL, EMBED = range(6)
 TICK_COLUMNS = 16
 
-# How the first layer of sparse inputs is updated. EAGER: all of its weights in each step. LAZY: in each step the rows of
-# weights that the batch uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step
-# does nothing to the rows that it does not use.
+# How the first layer of sparse inputs is updated. EAGER: all its weights in each step. LAZY: the rows of weights that the batch
+# uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step does nothing to others.
 DENSE, EAGER, LAZY, IDLE = range(4)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
@@ -63,8 +65,7 @@ ROWS = 4 * TILE_ROWS
 ROWS_AHEAD = 16
 # Multiply-adds below which a product is not shared out: 0.2 us of work, what a barrier costs.
 WORK_PER_JOB = 8_000
-# Into how many jobs an update is cut when the norm of the gradient is wanted: sums of squares that do not depend on the
-# number of threads.
+# Into how many jobs an update is cut when the gradient's norm is wanted: sums of squares that do not depend on the threads.
 CLIP_PARTS = 8
 # Numbers by which a thread's slot of the gradient is rounded up: slots of two threads share no cache line, nor its neighbour.
 SLOT_ROUND = 32
@@ -230,8 +231,7 @@ class Run(NamedTuple):
     """Which steps a call takes.
 
     `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
-    step. `step` is the number of
-    the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states.
+    step. `step` is the number of the first one for dropout, whose masks come from `seed`; `update` is its number for the states.
     """
 
     batch: Any

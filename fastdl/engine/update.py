@@ -14,7 +14,8 @@ from fastdl.engine.structs import (
     BETA1,
     BETA2,
     BIAS,
-    BIAS_RATE,
+    CATEGORIES,
+    CATEGORY_SIZE,
     CLIP,
     CLIP_PARTS,
     F64,
@@ -26,6 +27,11 @@ from fastdl.engine.structs import (
     N_OUT,
     NESTEROV,
     NO_UPDATE,
+    OF_BIASES,
+    OF_TABLES,
+    OF_UNIT_ALPHAS,
+    OF_WEIGHTS,
+    PLAN_COLUMNS,
     RATE,
     RATES,
     RMSPROP,
@@ -35,10 +41,12 @@ from fastdl.engine.structs import (
     STEP_DECAY,
     STEP_EPS,
     STEP_L2,
+    STRIDE,
+    TABLES,
+    UNIT_ALPHAS,
     UPDATE_ROWS,
     UPDATES,
     WEIGHT,
-    WEIGHT_RATE,
     WEIGHT_ROWS,
     floats,
     matrix_type,
@@ -47,6 +55,7 @@ from fastdl.engine.structs import (
     plan_of,
     update_type,
 )
+from fastdl.engine.sums import add_multiple, row_squares_of, scale, square_sum, sum_rows
 from fastdl_kernels.serial import (
     AdamNumbers,
     adam_range,
@@ -61,16 +70,10 @@ from fastdl_kernels.serial import (
     sum_of,
 )
 from fastdl_kernels.simd import (
-    broadcast,
-    first_lanes,
-    fma,
-    hsum,
     lanes_of,
-    like,
     load_up_to,
     number_like,
     pointer,
-    select,
     store_up_to,
 )
 
@@ -86,9 +89,9 @@ def step_rates(hyper, own, step):
 
 
 @jit
-def factors_of(update, layer, biases):
-    """(what the learning rate, what the weight decay is multiplied by) for the weights of a layer, or for its biases."""
-    at = HYPER_SIZE + layer * FACTORS + (BIAS_RATE if biases else WEIGHT_RATE)
+def factors_of(update, layer, group):
+    """(what the learning rate, what the weight decay is multiplied by) for a layer's group: OF_WEIGHTS and those after it."""
+    at = HYPER_SIZE + layer * FACTORS + 2 * group
     return update.hyper[at], update.hyper[at + 1]
 
 
@@ -154,15 +157,35 @@ def biases_of(network, layer, m0, m1):
     """(first, how many) of the biases that the update of the rows m0 .. m1 of weights takes as well.
 
     The first rows take all biases of a layer. Rows of an input stage take the scales of their outputs, and the last ones those of
-    inputs that are not embedded.
+    inputs that are neither embedded nor categories.
     """
     plan = plan_of(network, layer)
     if plan[SIZE] == 0:
         return 0, (plan[N_OUT] if m0 == 0 else 0)
     first, last = m0 * plan[SIZE], m1 * plan[SIZE]
     if m1 == plan[WEIGHT_ROWS]:
-        last = plan[N_OUT]
+        last = plan[N_OUT] - plan[CATEGORIES] * plan[CATEGORY_SIZE]
     return first, (last - first if plan[BIAS] >= 0 else 0)
+
+
+@jit
+def category_of(job, network, layer):
+    """Which table of an input stage an update job takes, with the scales of its outputs; -1: none."""
+    plan = plan_of(network, layer)
+    return max(-1, job - (plan[UPDATES] - plan[CATEGORIES]))
+
+
+@jit
+def table_of(network, category):
+    """(first row, one behind the last) of a category's table, in rows of all tables."""
+    starts = pointer(network.plan, network.n_layers * PLAN_COLUMNS + plan_of(network, 0)[N_IN] + category)
+    return starts[0], starts[1]
+
+
+@jit
+def weights_group(job, network, layer):
+    """The group that the weights of an update job belong to."""
+    return OF_WEIGHTS if category_of(job, network, layer) < 0 else OF_TABLES
 
 
 @jit
@@ -189,8 +212,14 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
             inputs, parts = plan[layer, WEIGHT_ROWS], CLIP_PARTS if clips else 2 * size
             plan[layer, UPDATE_ROWS] = max(1, (inputs + parts - 1) // parts)
             plan[layer, UPDATES] = max(1, (inputs + plan[layer, UPDATE_ROWS] - 1) // plan[layer, UPDATE_ROWS])
+            plan[layer, UPDATES] += plan[layer, CATEGORIES]
+            for c in range(plan[layer, CATEGORIES]):
+                first, last = table_of(network, c)
+                size = plan[layer, CATEGORY_SIZE]
+                room = max(room, slot_bias(last - first, size) + size)
         jobs += plan[layer, UPDATES]
-        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + n_out)
+        behind = 2 * n_out if plan[layer, UNIT_ALPHAS] >= 0 else n_out
+        room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + behind)
     return jobs, (room + SLOT_ROUND - 1) // SLOT_ROUND * SLOT_ROUND
 
 
@@ -205,14 +234,16 @@ def _add_partials(update, at, n, total):
         store_up_to(total, i, s, n - i)
 
 
-@linked(lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, matrix_type(x), floats(x), I64))
-def update_block(job, network, layer, rows, update, rank, rates, below, d_above, square):
+@linked(
+    lambda x: (I64, network_type(x), I64, I64, update_type(x), I64, RATES, matrix_type(x), floats(x), floats(x), I64)
+)
+def update_block(job, network, layer, rows, update, rank, rates, below, d_above, by_unit, square):
     """d_W of a block of rows, and the optimizer on it; the first job takes d_b as well. Where there are partial gradients
     (`add_partial`), they are added up instead of multiplying.
 
     The block's gradient goes to the slot of the thread `rank`, is used and forgotten. Where all of it is wanted, with
     NO_UPDATE or a limit on its norm, it goes to its place in the flat buffer instead and the parameters stay. With the
-    limit, the L2 penalty is added to it and update.squares[square] = Σ g².
+    limit, the L2 penalty is added to it and update.squares[square] = Σ g². `by_unit` is what `backward` left in the place of z.
     """
     whole = is_whole(update)
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
@@ -222,6 +253,7 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
             _add_partials(update, bias, n_bias, d_bias)
     else:
         weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bias, 0)
+    alpha_gradient(job, network, layer, rows, update, rank, by_unit)
     use_gradient(job, network, layer, update, rank, rates, square)
 
 
@@ -236,13 +268,40 @@ def places_of(job, network, layer, update, rank, whole):
     """(first row of an update job's weights, one behind the last, where its weights and its biases stand in the parameters, how
     many they are, pointers to their gradients)."""
     plan = plan_of(network, layer)
-    m0, m1 = block_of(job, network, layer)
-    first, n_bias = biases_of(network, layer, m0, m1)
-    at, bias, n = plan[WEIGHT] + m0 * plan[ROW], plan[BIAS] + first, (m1 - m0) * plan[ROW]
+    category = category_of(job, network, layer)
+    if category < 0:
+        row, start = plan[ROW], plan[WEIGHT]
+        m0, m1 = block_of(job, network, layer)
+        first, n_bias = biases_of(network, layer, m0, m1)
+    else:
+        row, start = plan[CATEGORY_SIZE], plan[TABLES]
+        m0, m1 = table_of(network, category)
+        first, n_bias = plan[N_OUT] - (plan[CATEGORIES] - category) * row, (row if plan[BIAS] >= 0 else 0)
+    at, bias, n = start + m0 * row, plan[BIAS] + first, (m1 - m0) * row
     slot = rank * update.slot_size
     d_weight = pointer(update.gradient, at if whole else slot)
-    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, plan[ROW]))
+    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, row))
     return m0, m1, at, bias, n, n_bias, d_weight, d_bias
+
+
+@jit
+def alphas_of(job, network, layer, update, rank, whole):
+    """(where the units' own numbers stand in the parameters, how many of them an update job takes, a pointer to their gradient).
+
+    The first job of a layer with a parametric activation takes them all.
+    """
+    plan = plan_of(network, layer)
+    n = plan[N_OUT] if job == 0 and plan[UNIT_ALPHAS] >= 0 else 0
+    slot = rank * update.slot_size + slot_bias(plan[UPDATE_ROWS], plan[ROW]) + plan[N_OUT]
+    return plan[UNIT_ALPHAS], n, pointer(update.gradient, plan[UNIT_ALPHAS] if whole else slot)
+
+
+@jit
+def alpha_gradient(job, network, layer, rows, update, rank, by_unit):
+    """The gradient of the units' own numbers: what the rows add to it (`backward`), one after the other."""
+    _, n, d_alphas = alphas_of(job, network, layer, update, rank, is_whole(update))
+    if n:
+        sum_rows(by_unit, plan_of(network, layer)[STRIDE], rows, n, d_alphas)
 
 
 @jit
@@ -251,19 +310,26 @@ def use_gradient(job, network, layer, update, rank, rates, square):
     whole = is_whole(update)
     n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
+    alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, rank, whole)
     is_dense = plan_of(network, layer)[SIZE] == 0
     l2 = rates[3] if is_dense else 0.0
     if update.penalised and is_dense:
         sums = pointer(update.row_squares, rows_before(network, layer) + m0)
-        _row_squares(pointer(network.parameters, at), n_out, m1 - m0, sums)
+        row_squares_of(pointer(network.parameters, at), n_out, m1 - m0, sums)
+    group = weights_group(job, network, layer)
     if not whole:
-        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, False))
+        apply(update, rates, network.parameters, d_weight, at, n, l2, factors_of(update, layer, group))
         if n_bias:
-            apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
+            apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, OF_BIASES))
+        if n_alphas:
+            factors = factors_of(update, layer, OF_UNIT_ALPHAS)
+            apply(update, rates, network.parameters, d_alphas, alphas, n_alphas, 0.0, factors)
     elif update.code != NO_UPDATE:
         if l2 > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
+            add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
         bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
+        if n_alphas:
+            bias_square += square_sum(d_alphas, n_alphas)
         update.squares[square] = square_sum(d_weight, n) + bias_square
 
 
@@ -279,46 +345,24 @@ def clip_factor(update, jobs):
 def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
     _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
-    if factor != 1.0:  # a NaN, too
-        _scale(d_weight, number_like(network.parameters[0], factor), n)
-    apply(update, rates, network.parameters, d_weight, at, n, 0.0, factors_of(update, layer, False))
+    alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, 0, True)
+    factors = factors_of(update, layer, weights_group(job, network, layer))
+    _clipped_step(update, rates, network.parameters, d_weight, at, n, factor, factors)
     if n_bias:
-        if factor != 1.0:
-            _scale(d_bias, number_like(network.parameters[0], factor), n_bias)
-        apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
+        _clipped_step(
+            update, rates, network.parameters, d_bias, bias, n_bias, factor, factors_of(update, layer, OF_BIASES)
+        )
+    if n_alphas:
+        factors = factors_of(update, layer, OF_UNIT_ALPHAS)
+        _clipped_step(update, rates, network.parameters, d_alphas, alphas, n_alphas, factor, factors)
 
 
 @jit
-def _add_multiple(out, x, factor, n):
-    """out += factor * x."""
-    for i in range(0, n, lanes_of(out)):
-        store_up_to(out, i, fma(broadcast(factor), load_up_to(x, i, n - i), load_up_to(out, i, n - i)), n - i)
-
-
-@jit
-def _scale(out, factor, n):
-    """out *= factor."""
-    for i in range(0, n, lanes_of(out)):
-        store_up_to(out, i, broadcast(factor) * load_up_to(out, i, n - i), n - i)
-
-
-@jit
-def row_square(row, n):
-    """Σ w² of a row of n weights: a sum that does not depend on how rows are cut into blocks."""
-    total = like(broadcast(row[0]), 0.0)
-    for i in range(0, n, lanes_of(row)):
-        w = load_up_to(row, i, n - i)
-        w = select(first_lanes(w, n - i), w, like(w, 0.0))
-        total = fma(w, w, total)
-    return float(hsum(total))
-
-
-@jit
-def _row_squares(weights, n, rows, sums):
-    """sums[r] = Σ w² of a row of n weights, for `rows` rows."""
-    noinline()
-    for r in range(rows):
-        sums[r] = row_square(pointer(weights, r * n), n)
+def _clipped_step(update, rates, parameters, gradient, at, n, factor, factors):
+    """`apply` of a gradient that is first multiplied by `factor`."""
+    if factor != 1.0:  # a NaN, too
+        scale(gradient, number_like(parameters[0], factor), n)
+    apply(update, rates, parameters, gradient, at, n, 0.0, factors)
 
 
 @jit
@@ -335,21 +379,3 @@ def penalty_sum(update, network, first):
     """Σ w² over the weights of the layers from `first` on, as they were before the step's updates."""
     before = rows_before(network, first)
     return sum_of(pointer(update.row_squares, before), rows_before(network, network.n_layers) - before)
-
-
-@jit
-def square_sum(x, n):
-    """Σ x², in float64: four sums by turns, which do not wait for each other, then the rest."""
-    noinline()
-    s0 = s1 = s2 = s3 = 0.0
-    full = n - n % 4
-    for i in range(0, full, 4):
-        a, b, c, d = float(x[i]), float(x[i + 1]), float(x[i + 2]), float(x[i + 3])
-        s0 += a * a
-        s1 += b * b
-        s2 += c * c
-        s3 += d * d
-    total = (s0 + s1) + (s2 + s3)
-    for i in range(full, n):
-        total += float(x[i]) * float(x[i])
-    return total

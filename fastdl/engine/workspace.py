@@ -77,7 +77,8 @@ class Workspace:
         fused = (n_parameters + numbers) * dtype.itemsize <= FUSED_BYTES
         blocks = -(-batch_size // most_rows)
         n_partial = min(blocks, MOST_PARTIAL) if fused and blocks >= FEWEST_PARTIAL else 0
-        n_partial = 0 if stored or architecture.stage is not None else n_partial
+        is_plain = architecture.stage is None and not any(unit.parametric for unit in architecture.hidden)
+        n_partial = n_partial if is_plain and not stored else 0
         self.stored = stored
         self.phases = 2 if fused else 2 * (len(architecture.layers) - 1)
         self.work = work_of(architecture, batch_size)

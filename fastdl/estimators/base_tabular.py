@@ -33,6 +33,7 @@ from fastdl.training.recipes import (
     blueprint_of,
     check_more,
     check_recipe,
+    embeds_categories,
     holds_out,
     resolve,
     trainer_settings,
@@ -276,6 +277,7 @@ class BaseTabular(BaseEstimator):
             seed=checks.count(self.seed, "seed", 0, "the seed of split, weights and shuffling"),
             wishes=Wishes(na_values=tuple(self.na_values)),
             keeps_table=self.cross_validation is not None,
+            embeds=embeds_categories(self.recipe, check_more(self.settings)),
         )
         loaded = prepare(Table(tidied(frame, options.wishes.na_values), "X"), options)
         return loaded, options, frame.height

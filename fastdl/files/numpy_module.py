@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from fastdl._version import __version__
+from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.files import portable, standalone
 from fastdl.files.atomic import atomic_write
-from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, Portable
+from fastdl.files.portable import Input, LookupInput, MomentInput, NumberInput, Portable, Stage
+from fastdl.scaling import Scaling
 
 WIDTH = 120
 """Columns of the written file at most, where it is code."""
@@ -97,10 +99,17 @@ def _constants(model: Portable) -> str:
         lines.append(_array("CLASSES", model.classes, _class_type(model.classes)))
     if scaling is not None:
         lines += [_array("MEAN", scaling.mean.tolist()), _array("SCALE", scaling.scale.tolist())]
-        lines += [] if scaling.clip is None else [f"CLIP = {scaling.clip!r}"]
+        lines += [] if scaling.clip is None else [f"CLIP = {_clip(scaling)}"]
     if model.units is not None:
         lines += [_array(name, values.tolist()) for name, values in zip(("Y_MEAN", "Y_SCALE"), model.units)]
     return "\n".join(lines) + "\n"
+
+
+def _clip(scaling: Scaling) -> str:
+    """One number for all features, or one each where codes have none."""
+    if not scaling.codes:
+        return repr(scaling.clip)
+    return f"np.where(np.isin(np.arange(LAYERS[0]), {list(scaling.codes)}), np.inf, {scaling.clip!r})"
 
 
 def _class_type(classes: list[Any]) -> str:
@@ -134,7 +143,8 @@ def _literal(value: Any, indent: int) -> str:
 def _functions(model: Portable) -> list[str]:
     """The source of what the model uses of `standalone`, in the order that it has there."""
     used = {a.name for a in model.activations} | {"identity"}
-    used |= {"embedded"} if model.stage is not None else set()
+    used |= {"parametric"} if any(a.parametric and a.name != "leaky_relu" for a in model.activations) else set()
+    used |= {"embedded", _terms(model.stage)} if model.stage is not None else set()
     used |= {"clipped"} if model.scaling is not None and model.scaling.clip is not None else set()
     used |= {"softmax"} if model.output == "softmax" else {"sigmoid"} if model.output == "sigmoid" else set()
     if model.table is not None:
@@ -150,6 +160,11 @@ def _functions(model: Portable) -> list[str]:
     if "read_moment" in used:
         texts.append(f"MOMENT_PARTS = {standalone.MOMENT_PARTS!r}")
     return texts
+
+
+def _terms(stage: Stage) -> str:
+    """The function of `standalone` whose terms an embedding maps."""
+    return "pieces" if stage.has_pieces else "cosines"
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -293,15 +308,20 @@ def _numbers(model: Portable) -> str:
     kind = model.dtype.newbyteorder("<")
     parts = [part.ravel() for pair in zip(model.weights, model.biases) for part in pair]
     stage = model.stage
-    parts += [] if stage is None else [part.ravel() for part in stage.numbers]
+    parts += [part for part in model.unit_alphas if part.size]
+    of_stage = [] if stage is None else [*stage.numbers[2:5], stage.numbers.tables, *stage.term_arrays]
+    parts += [part.ravel() for part in of_stage]
     flat = np.concatenate(parts).astype(kind)
     written = base64.b64encode(flat.tobytes()).decode()
     text = "\n".join(written[i : i + WIDTH] for i in range(0, len(written), WIDTH))
+    learnt = "".join(_of_units(i, a) for i, a in enumerate(model.activations) if a.parametric)
     sizes = "LAYERS" if stage is None else _literal([int(model.weights[0].shape[0]), *model.layers[1:]], 8)
-    learnt = ""
     if stage is not None:
-        columns, others = _literal(list(stage.embedded), 11), _literal(list(stage.others), 9)
-        learnt = _STAGE.format(columns=columns, others=others, shapes=[list(part.shape) for part in stage.numbers])
+        lists = {"EMBEDDED": stage.embedded, "OTHERS": stage.others, "CODES": stage.codes, "STARTS": stage.starts}
+        learnt += _STAGE.format(
+            lists="\n".join(f"{name} = {_literal(list(values), len(name) + 3)}" for name, values in lists.items()),
+            terms=_terms(stage), passes=stage.passes, shapes=[list(part.shape) for part in of_stage],
+        )  # fmt: skip
     return "\n".join(lines) + textwrap.dedent('''
         # Weights [inputs, outputs] row by row and biases of each layer, one after the other, in base64.
         PARAMETERS = np.frombuffer(base64.b64decode("""
@@ -315,11 +335,19 @@ def _numbers(model: Portable) -> str:
     ''').replace("SIZES", sizes).replace("TEXT", text) + learnt  # fmt: skip
 
 
+def _of_units(layer: int, activation: Activation) -> str:
+    """What gives a parametric activation the numbers of its units."""
+    taken = f"PARAMETERS[at : at + len(BIASES[{layer}])]"
+    made = f"parametric, (*ACTIVATIONS[{layer}], {taken})"
+    made = f"leaky_relu, {taken}" if activation.name == "leaky_relu" else made
+    return f"ACTIVATIONS[{layer}] = ({made})  # a number of each unit\nat += len(BIASES[{layer}])\n"
+
+
 _STAGE = textwrap.dedent("""
-    # What is learnt before the first layer: frequencies, phases, weights and biases of embedded columns, and the scales of all.
-    EMBEDDED = {columns}
-    OTHERS = {others}
-    STAGE = [EMBEDDED, OTHERS]
+    # What stands before the first layer: weights and biases of embedded columns, the scales of all, tables of
+    # categories, and numbers of the terms.
+    {lists}
+    STAGE = [EMBEDDED, OTHERS, CODES, STARTS, {terms}, {passes}]
     for shape in {shapes}:
         STAGE.append(PARAMETERS[at : at + int(np.prod(shape))].reshape(shape))
         at += int(np.prod(shape))

@@ -83,12 +83,18 @@ def kind_of(dtype: Any) -> int:
     return int(onnx().helper.np_dtype_to_tensor_dtype(dtype))
 
 
-def activate(graph: Graph, activation: Activation, z: str, dtype: np.dtype) -> str:
-    """The activation of z, element by element.
+def activate(graph: Graph, activation: Activation, z: str, dtype: np.dtype, unit_alphas: Any = None) -> str:
+    """The activation of z, element by element; `unit_alphas` are the units' own numbers of a parametric one.
 
     float32 takes ONNX's own operator where there is one. onnxruntime has most of them for float32 alone: float64 is put together
     of others, and erf, which there is no double of, keeps float32's accuracy (GELU errs by 1e-7).
     """
+    if activation.parametric:
+        formula, own = _Formula(graph, dtype), graph.constant(unit_alphas, "unit_alphas")
+        if activation.name == "leaky_relu":
+            return formula.Add(formula.Relu(z), formula.Mul(formula.Min(z, 0.0), own))
+        plain = activate(graph, Activation(activation.name, activation.alpha or None), z, dtype)
+        return formula.Add(formula.Mul(plain, own), formula.Mul(z, graph.constant(1 - unit_alphas, "rest")))
     operator = _OPERATORS.get(activation.name)
     if operator is not None and (dtype == np.float32 or operator in ("Identity", "Relu", "Sigmoid", "Tanh")):
         alpha: dict[str, Any] = {"alpha": float(activation.alpha or 0.0)} if activation.spec.alpha is not None else {}

@@ -109,32 +109,62 @@ def _scaled(model: Portable, graph: Graph, features: str) -> str:
     centred = graph.add("Sub", exact, graph.constant(model.scaling.mean, "mean"))
     scaled = graph.add("Div", centred, graph.constant(model.scaling.scale, "scale"))
     if model.scaling.clip is not None:  # x / sqrt(1 + (x / clip)^2)
-        share = graph.add("Div", scaled, graph.constant(model.scaling.clip, "clip"))
+        share = graph.add("Div", scaled, graph.constant(model.scaling.limits, "clip"))
         squared = graph.add("Add", graph.add("Mul", share, share), graph.constant(1.0, "one"))
         scaled = graph.add("Div", scaled, graph.add("Sqrt", squared))
     return graph.cast(scaled, model.dtype)
 
 
 def _staged(stage: Stage, graph: Graph, value: str) -> str:
-    """What an input stage makes of the inputs: cosines behind linear maps, the inputs themselves, and scales."""
+    """What an input stage makes of the inputs: linear maps of cosines or pieces, the inputs themselves, and scales."""
     parts = []
     if stage.embedded:
-        turn = graph.constant(
-            2 * np.pi * stage.numbers.frequencies.astype(np.float64), "frequencies", stage.numbers.scale.dtype
-        )
         x = graph.add("Gather", value, graph.constant(stage.embedded, "embedded", np.int64), axis=1)
         x = graph.add("Unsqueeze", x, graph.constant([2], "axis", np.int64))  # [N, E, 1]
-        angles = graph.add("Add", graph.add("Mul", x, turn), graph.constant(stage.numbers.phases, "phases"))
+        terms = _pieces(stage, graph, x) if stage.has_pieces else _cosines(stage, graph, x)
         maps = graph.constant(stage.numbers.weights, "embedding")
-        mapped = graph.add("Einsum", graph.add("Cos", angles), maps, equation="nej,ekj->nek")
-        mapped = graph.add("Add", mapped, graph.constant(stage.numbers.biases, "embedding_bias"))
-        size = len(stage.embedded) * (stage.numbers.biases.shape[1] + 1)
-        both = graph.add("Concat", mapped, x, axis=2)
-        parts.append(graph.add("Reshape", both, graph.constant([-1, size], "shape", np.int64)))
+        made = graph.add("Einsum", terms, maps, equation="nej,ekj->nek")
+        made = graph.add("Add", made, graph.constant(stage.numbers.biases, "embedding_bias"))
+        made = graph.add("Concat", made, x, axis=2) if stage.passes else made
+        size = len(stage.embedded) * (stage.numbers.biases.shape[1] + int(stage.passes))
+        parts.append(graph.add("Reshape", made, graph.constant([-1, size], "shape", np.int64)))
     if stage.others:
         parts.append(graph.add("Gather", value, graph.constant(stage.others, "others", np.int64), axis=1))
+    if stage.codes:
+        parts.append(_categories(stage, graph, value))
     value = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
     return graph.add("Mul", value, graph.constant(stage.numbers.scale, "input_scale")) if stage.has_scale else value
+
+
+def _cosines(stage: Stage, graph: Graph, x: str) -> str:
+    """cos(2π frequency x + phase)."""
+    frequencies, phases = stage.term_arrays
+    turn = graph.constant(2 * np.pi * frequencies.astype(np.float64), "frequencies", frequencies.dtype)
+    angles = graph.add("Add", graph.add("Mul", x, turn), graph.constant(phases, "phases"))
+    return graph.add("Cos", angles)
+
+
+def _pieces(stage: Stage, graph: Graph, x: str) -> str:
+    """(x - start) * slope, within its bounds."""
+    starts, slopes, least, most = (
+        graph.constant(a, n) for a, n in zip(stage.term_arrays, ("starts", "slopes", "least", "most"))
+    )
+    grown = graph.add("Mul", graph.add("Sub", x, starts), slopes)
+    return graph.add("Min", graph.add("Max", grown, least), most)
+
+
+def _categories(stage: Stage, graph: Graph, value: str) -> str:
+    """The rows of tables that codes belong to; row 0 for what is no code."""
+    kind = stage.numbers.scale.dtype
+    codes = graph.add("Gather", value, graph.constant(stage.codes, "codes", np.int64), axis=1)
+    known = graph.add("Equal", codes, graph.add("Floor", codes))
+    known = graph.add("And", known, graph.add("GreaterOrEqual", codes, graph.constant(1, "one", kind)))
+    known = graph.add("And", known, graph.add("Less", codes, graph.constant(np.diff(stage.starts), "counts", kind)))
+    rows = graph.cast(graph.add("Where", known, codes, graph.constant(0, "zero", kind)), np.int64)
+    rows = graph.add("Add", rows, graph.constant(stage.starts[:-1], "starts", np.int64))
+    found = graph.add("Gather", graph.constant(stage.numbers.tables, "categories"), rows, axis=0)  # [N, C, size]
+    width = len(stage.codes) * stage.numbers.tables.shape[1]
+    return graph.add("Reshape", found, graph.constant([-1, width], "shape", np.int64))
 
 
 def _layers(model: Portable, graph: Graph, value: str) -> str:
@@ -144,7 +174,7 @@ def _layers(model: Portable, graph: Graph, value: str) -> str:
         product = graph.add("MatMul", value, graph.constant(weight, f"weight_{i}"))
         value = graph.add("Add", product, graph.constant(bias, f"bias_{i}"))
         if i < len(model.activations):
-            value = activate(graph, model.activations[i], value, model.dtype)
+            value = activate(graph, model.activations[i], value, model.dtype, model.unit_alphas[i])
     return value
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import embeddings, network
+from fastdl import categories, embeddings, network
 from fastdl.activations import Activation
 from fastdl.errors import InputError
 from fastdl.losses import Loss
-from fastdl.network import StageViews
+from fastdl.network import Architecture, LossTerm, StageViews, Terms, Unit
 from fastdl.scaling import Scaling
 
 
@@ -128,12 +128,27 @@ class Stage:
     """What stands before the first layer: some inputs become several numbers each, and all get a scale.
 
     embedded, others : which inputs are embedded and which pass as they are, behind them
-    numbers : what is learnt (see `fastdl.network.StageViews`)
+    numbers : what is learnt (see `fastdl.network.StageViews`), and edges
+    passes : whether an embedded input itself stands behind its linear maps
+    codes, starts : which inputs are codes of categories, and where their tables start: see `StageViews.looked_up`
     """
 
     embedded: tuple[int, ...]
     others: tuple[int, ...]
     numbers: StageViews
+    passes: bool
+    codes: tuple[int, ...] = ()
+    starts: tuple[int, ...] = (0,)
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether the linear maps take pieces (`StageViews.pieces`), not cosines (`StageViews.cosines`)."""
+        return self.numbers.edges.size > 0
+
+    @property
+    def term_arrays(self) -> tuple[NDArray, ...]:
+        """What the functions have of numbers that the linear maps take."""
+        return self.numbers.pieces() if self.has_pieces else self.numbers.cosines()
 
     @property
     def has_scale(self) -> bool:
@@ -147,6 +162,7 @@ class Portable:
 
     description : the model's plain JSON values, as a model file holds them
     weights, biases : (in, out) and (out,) of each layer
+    unit_alphas : (out,) of each hidden layer whose activation is parametric, else empty
     table : what raw columns become; None for a model of arrays
     stage : what stands before the first layer, or None
     """
@@ -155,6 +171,7 @@ class Portable:
     weights: tuple[NDArray[Any], ...]
     biases: tuple[NDArray[Any], ...]
     activations: tuple[Activation, ...]
+    unit_alphas: tuple[NDArray[Any], ...]
     scaling: Scaling | None
     log_link: bool
     table: TableInputs | None = None
@@ -163,12 +180,13 @@ class Portable:
     @classmethod
     def of(cls, description: dict[str, Any], parameters: NDArray[Any], table: TableInputs | None = None) -> Portable:
         """The model of a description and its flat parameters [P]."""
-        dense, stage = cut(description, parameters)
-        weights, biases = network.views(dense, parameters)
-        units = tuple(Activation(entry["name"], entry["alpha"]) for entry in description["activations"])
+        architecture = architecture_of(description)
+        weights, biases = network.views(architecture.dense, parameters)
+        units = tuple(Activation.from_json(entry) for entry in description["activations"])
         loss = Loss(description["loss"]["name"], _tuple(description["loss"]["parameter"]))
         scaling = Scaling.from_json(description["scaling"])
-        return cls(description, weights, biases, units, scaling, loss.is_log_link, table, stage)
+        alphas, stage = architecture.alpha_views(parameters), _stage(architecture, parameters)
+        return cls(description, weights, biases, units, alphas, scaling, loss.is_log_link, table, stage)
 
     @property
     def layers(self) -> list[int]:
@@ -233,16 +251,26 @@ def one_hot_rows(width: int) -> NDArray[np.float64]:
     return np.eye(width + 1, width)
 
 
-def cut(description: dict[str, Any], parameters: NDArray[Any]) -> tuple[list[int], Stage | None]:
-    """(sizes of the dense layers, what stands before them) of a description and its flat parameters [P]."""
+def architecture_of(description: dict[str, Any]) -> Architecture:
+    """The shape of the network that a description is of, but for its loss."""
     n_in, *others = description["layers"]
+    units = [Activation.from_json(entry) for entry in description["activations"]]
     embedding = embeddings.from_json(description.get("embedding"))
-    stage = embeddings.stage_of(embedding, description.get("scale_inputs", False), n_in)
-    if stage is None:
-        return [n_in, *others], None
-    dense = [stage.n_outputs(n_in), *others]
-    rest = tuple(stage.order(n_in)[len(stage.embedded) :])
-    return dense, Stage(stage.embedded, rest, stage.views(parameters[network.n_parameters(dense) :]))
+    of_categories = categories.from_json(description.get("categories"))
+    stage = embeddings.stage_of(embedding, description.get("scale_inputs", False), n_in, of_categories)
+    sizes = (n_in, *others) if stage is None else (n_in, stage.n_outputs(n_in), *others)
+    hidden = tuple(Unit(a.code, a.alpha or 0.0, a.parametric) for a in units)
+    return Architecture(sizes, hidden, LossTerm(0), np.dtype(description["dtype"]), stage)
+
+
+def _stage(architecture: Architecture, parameters: NDArray[Any]) -> Stage | None:
+    stage, numbers = architecture.stage, architecture.stage_views(parameters)
+    if stage is None or numbers is None:
+        return None
+    codes = tuple(column for column, _ in stage.categories)
+    order = stage.order(architecture.layers[0])
+    rest = tuple(order[len(stage.embedded) : len(order) - len(codes)])
+    return Stage(stage.embedded, rest, numbers, stage.terms == Terms.COSINES, codes, tuple(stage.starts))
 
 
 def _tuple(value: Any) -> Any:
@@ -265,7 +293,7 @@ def described(
     layers = [int(weights[0].shape[0]), *(int(weight.shape[1]) for weight in weights)]
     description = {
         "layers": layers,
-        "activations": [{"name": a.name, "alpha": a.alpha} for a in activations],
+        "activations": [a.to_json() for a in activations],
         "output": output,
         "loss": None if loss is None else {"name": loss, "parameter": None},
         "dtype": dtype,

@@ -1,9 +1,11 @@
 """Models as safetensors files: weights under the names and in the shapes of PyTorch's `nn.Sequential`, the rest as JSON.
 
 Layer l, counted from 0, is `{2 l}.weight` [outputs, inputs] and `{2 l}.bias` [outputs], as each activation is a module of its
-own. What an input stage learns is `inputs.embedding`, a row for each embedded input, and `inputs.scale`. The numbers are those
-that were trained: inputs are standardised before the first layer, where the model does so. The file's metadata hold all else as
-JSON under "fastdl", with a checksum of it and of the parameters.
+own; the units' own numbers of a parametric activation are `{2 l + 1}.weight`. What an input stage learns is `inputs.embedding`, a
+row for each embedded input, `inputs.scale`, and `inputs.categories`, all tables of categories one below the other;
+`inputs.edges` has the ends of pieces. The numbers are those that were trained:
+inputs are standardised before the first layer, where the model does so.
+The file's metadata hold all else as JSON under "fastdl", with a checksum of it and of the parameters.
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import network
 from fastdl.errors import MissingExtraError, ModelFileError
 from fastdl.files import native
 from fastdl.files.atomic import atomic_write
-from fastdl.files.portable import cut
+from fastdl.files.portable import Portable
 
 SUFFIX = ".safetensors"
 KEY = "fastdl"
-EMBEDDING, SCALE = "inputs.embedding", "inputs.scale"
+EMBEDDING, SCALE, TABLES, EDGES = "inputs.embedding", "inputs.scale", "inputs.categories", "inputs.edges"
 
 
 def _library() -> Any:
@@ -58,17 +59,21 @@ def write(path: str | os.PathLike[str], description: dict[str, Any], parameters:
     MissingExtraError : safetensors is not installed
     """
     library = _library()
-    dense, stage = cut(description, parameters)
-    weights, biases = network.views(dense, parameters)
+    model = Portable.of(description, parameters)
     tensors = {}
-    for layer, (weight, bias) in enumerate(zip(weights, biases)):
+    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases)):
         tensors[f"{2 * layer}.weight"] = np.ascontiguousarray(weight.T)
         tensors[f"{2 * layer}.bias"] = np.ascontiguousarray(bias)
+    for layer, alphas in enumerate(model.unit_alphas):
+        if alphas.size:
+            tensors[_of_units(layer)] = alphas.copy()
+    stage = model.stage
     if stage is not None:
-        n_scales = stage.numbers.scale.size
-        rest = parameters[network.n_parameters(dense) :]
-        rows = rest[: rest.size - n_scales].reshape(len(stage.embedded), -1) if stage.embedded else rest[:0]
-        tensors |= {EMBEDDING: np.ascontiguousarray(rows), SCALE: stage.numbers.scale.copy()}
+        n, numbers = len(stage.embedded), stage.numbers
+        rows = np.concatenate([part.reshape(n, -1) if n else part.ravel() for part in numbers[:4]], axis=-1)
+        tensors |= {EMBEDDING: rows, SCALE: numbers.scale.copy()}
+        tensors |= {TABLES: numbers.tables.copy()} if numbers.tables.size else {}
+        tensors |= {EDGES: numbers.edges.copy()} if numbers.edges.size else {}
     sealed = native.seal(path, description, parameters.tobytes())
     content = library.numpy.save(tensors, {"format": "pt", KEY: json.dumps(sealed)})
     with atomic_write(path) as file:
@@ -113,11 +118,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray[Any]]:
         raise native.unusable(path, error) from error
 
 
+def _of_units(layer: int) -> str:
+    """The name of what the units of a parametric activation have: that of PyTorch's PReLU in the same place."""
+    return f"{2 * layer + 1}.weight"
+
+
 def _flat(layers: list[int], tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     parts = []
     for layer in range(len(layers) - 1):
         parts += [tensors[f"{2 * layer}.weight"].T.ravel(), tensors[f"{2 * layer}.bias"]]
-    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE) if name in tensors]
+    parts += [tensors[_of_units(layer)] for layer in range(len(layers) - 2) if _of_units(layer) in tensors]
+    parts += [tensors[name].ravel() for name in (EMBEDDING, SCALE, TABLES, EDGES) if name in tensors]
     if len(tensors) != len(parts):
         raise ValueError(f"expected {len(parts)} tensors, got {len(tensors)}")
     return np.concatenate(parts)

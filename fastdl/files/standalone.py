@@ -21,13 +21,27 @@ def clipped(x, limit):
     return x / np.hypot(1.0, x / limit)
 
 
-def embedded(x, columns, others, frequencies, phases, weights, biases, scale):
-    """Embedded columns as linear maps of cosines of them and they themselves, the other columns behind; all times a scale."""
+def embedded(x, columns, others, codes, starts, terms, passes, weights, biases, scale, tables, *numbers):
+    """Embedded columns as linear maps of terms of them, and they themselves if that `passes`, the other columns behind, then rows
+    of tables that codes belong to; all times a scale."""
     inputs = x[:, columns][:, :, None]
-    angles = 2 * np.pi * frequencies.astype(np.float64) * inputs + phases
-    maps = np.einsum("nej,ekj->nek", np.cos(angles), weights) + biases
-    x = np.concatenate([np.concatenate([maps, inputs], axis=2).reshape(len(x), -1), x[:, others]], axis=1)
+    made = np.einsum("nej,ekj->nek", terms(inputs, *numbers), weights) + biases
+    made = np.concatenate([made, inputs], axis=2) if passes else made
+    found = x[:, codes]
+    known = (found >= 1) & (found < np.diff(starts)) & (found == np.floor(found))
+    found = tables[np.where(known, found, 0).astype(int) + np.array(starts[:-1], int)]
+    x = np.concatenate([made.reshape(len(x), -1), x[:, others], found.reshape(len(x), -1)], axis=1)
     return (x * scale if len(scale) else x).astype(weights.dtype)
+
+
+def cosines(x, frequencies, phases):
+    """Cosines of columns [N, E, 1], with phases."""
+    return np.cos(2 * np.pi * frequencies.astype(np.float64) * x + phases)
+
+
+def pieces(x, starts, slopes, least, most):
+    """Pieces of columns [N, E, 1]: 0 before one, 1 behind it; the first and the last go on beyond."""
+    return np.clip((x - starts) * slopes, least, most)
 
 
 # Activations by their names: of z [N, O], and of alpha, which few have.
@@ -76,6 +90,12 @@ def silu(z, alpha):
 
 def mish(z, alpha):
     return z * np.tanh(softplus(z))
+
+
+def parametric(z, of_units):
+    """c act(z) + (1 - c) z, with a number c of each unit."""
+    activation, alpha, c = of_units
+    return c * activation(z, alpha) + (1 - c) * z
 
 
 def softmax(z):

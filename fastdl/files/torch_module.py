@@ -57,11 +57,35 @@ def to_torch(model: Portable, dtype: str | None = None) -> Any:
             linear.bias.copy_(torch().from_numpy(np.array(bias)))
         modules[str(2 * i)] = linear
         if i < len(model.activations):
-            activation = model.activations[i]
-            alpha = {_ALPHAS[activation.name]: activation.alpha} if activation.name in _ALPHAS else {}
-            modules[str(2 * i + 1)] = getattr(nn, activation.spec.torch or "")(**alpha)
+            modules[str(2 * i + 1)] = _module_of(model.activations[i], model.unit_alphas[i], kind)
     first = {} if is_plain(model) else {"inputs": _inputs(model, kind)}
     return nn.Sequential(OrderedDict(first | modules))
+
+
+def _module_of(activation: Activation, unit_alphas: NDArray[Any], kind: Any) -> Any:
+    """The module of an activation; a parametric one has the units' own numbers as its parameter `weight`."""
+    nn = torch().nn
+    alpha = {_ALPHAS[activation.name]: activation.alpha} if activation.name in _ALPHAS else {}
+    plain = getattr(nn, activation.spec.torch or "")(**alpha)
+    if not activation.parametric:
+        return plain
+    own = nn.Parameter(torch().tensor(unit_alphas, dtype=kind))
+    if activation.name == "leaky_relu":
+        slopes = nn.PReLU(len(unit_alphas), dtype=kind)
+        slopes.weight = own
+        return slopes
+
+    class Parametric(nn.Module):  # type: ignore[name-defined]
+        """c act(z) + (1 - c) z, with a number c of each unit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation, self.weight = plain, own
+
+        def forward(self, z: Any) -> Any:
+            return self.weight * self.activation(z) + (1 - self.weight) * z
+
+    return Parametric()
 
 
 def _inputs(model: Portable, kind: Any) -> Any:
@@ -75,20 +99,45 @@ def _inputs(model: Portable, kind: Any) -> Any:
             super().__init__()
             for name in () if scaling is None else ("mean", "scale"):
                 self.register_buffer(name, torch().tensor(getattr(scaling, name), dtype=kind))
-            for name, values in ({} if stage is None else stage.numbers._asdict()).items():
+            if scaling is not None and scaling.clip is not None:
+                self.register_buffer("limits", torch().tensor(scaling.limits, dtype=kind))
+            if stage is None:
+                return
+            numbers = stage.numbers._asdict()
+            edges = numbers.pop("edges")
+            for name, values in numbers.items():
                 setattr(self, f"learnt_{name}", nn.Parameter(torch().tensor(values, dtype=kind)))
+            for name, values in zip(("starts", "slopes", "least", "most"), stage.term_arrays if edges.size else ()):
+                self.register_buffer(name, torch().tensor(values, dtype=kind))
+
+        def terms(self, own: Any) -> Any:
+            """What the linear maps take of the embedded columns [N, E, 1]."""
+            if hasattr(self, "starts"):
+                return torch().clamp((own - self.starts) * self.slopes, self.least, self.most)
+            angles = 2 * np.pi * self.learnt_frequencies * own
+            if self.learnt_phases.numel():
+                return torch().cos(angles + self.learnt_phases)
+            return torch().cat([torch().cos(angles), torch().sin(angles)], 2)
+
+        def rows(self, codes: Any) -> Any:
+            """The rows of tables that codes [N, C] belong to, beside each other; row 0 for what is no code."""
+            assert stage is not None
+            starts = torch().tensor(stage.starts)
+            known = (codes >= 1) & (codes < starts.diff()) & (codes == codes.floor())
+            return self.learnt_tables[torch().where(known, codes, 0.0).long() + starts[:-1]].flatten(1)
 
         def forward(self, x: Any) -> Any:
             if scaling is not None:
                 x = (x - self.mean) / self.scale
                 if scaling.clip is not None:
-                    x = x / torch().sqrt(1 + (x / scaling.clip) ** 2)
+                    x = x / torch().sqrt(1 + (x / self.limits) ** 2)
             if stage is None:
                 return x
             own = x[:, list(stage.embedded)].unsqueeze(2)
-            angles = 2 * np.pi * self.learnt_frequencies * own + self.learnt_phases
-            maps = torch().einsum("nej,ekj->nek", torch().cos(angles), self.learnt_weights) + self.learnt_biases
-            x = torch().cat([torch().cat([maps, own], 2).flatten(1), x[:, list(stage.others)]], 1)
+            made = torch().einsum("nej,ekj->nek", self.terms(own), self.learnt_weights) + self.learnt_biases
+            made = torch().cat([made, own], 2) if stage.passes else made
+            found = [self.rows(x[:, list(stage.codes)])] if stage.codes else []
+            x = torch().cat([made.flatten(1), x[:, list(stage.others)], *found], 1)
             return x * self.learnt_scale if stage.has_scale else x
 
     return Inputs()

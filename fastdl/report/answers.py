@@ -39,9 +39,9 @@ def input_sizes(model: MLP | Ensemble) -> NDArray[np.floating]:
         return sizes
     if stage.scaled:
         sizes = sizes * np.abs(learnt.scale)
-    n_inputs, n_embedded = first.layers[0], len(stage.embedded)
-    starts = np.arange(n_embedded) * stage.size
-    starts = np.r_[starts, n_embedded * stage.size + np.arange(n_inputs - n_embedded)]
+    n_inputs, n_embedded, n_codes = first.layers[0], len(stage.embedded), len(stage.categories)
+    widths = [stage.size] * n_embedded + [1] * (n_inputs - n_embedded - n_codes) + [stage.category_size] * n_codes
+    starts = np.cumsum([0, *widths[:-1]])
     found = np.empty(n_inputs, sizes.dtype)
     found[stage.order(n_inputs)] = np.add.reduceat(sizes, starts)
     return found

@@ -14,7 +14,7 @@ from fastdl.report.values import plain, short
 from fastdl.stored import is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, EncodedRows, OneHot, Part
-from fastdl.tables.kinds import CategoryColumn, Column, LargeCategoryColumn
+from fastdl.tables.kinds import CategoryColumn, Column, EmbeddedCategoryColumn, LargeCategoryColumn
 from fastdl.tables.kinds.boolean import BooleanColumn
 from fastdl.tables.kinds.date import DateColumn
 from fastdl.tables.kinds.words import TextColumn
@@ -42,6 +42,8 @@ class Field:
         """The column's value in words, from a row [I] of features that are not standardised."""
         own = features[self.first : self.last]
         column = self.column
+        if isinstance(column, EmbeddedCategoryColumn):
+            return short(column.names[int(own[0])])
         if getattr(column, "missing", False) and not isinstance(column, LargeCategoryColumn) and own[-1] == 1:
             return "missing"
         if isinstance(column, CategoryColumn):
@@ -112,6 +114,11 @@ def _described(
         share = counts[-1] / max(1, counts.sum()) if missing else 0.0
         return {**found, "missing": float(share), "histogram": bars(names, counts)}
     only = parts[0]
+    if isinstance(column, EmbeddedCategoryColumn):
+        codes = _numbers(only)
+        gone = (codes[rows] == column.count).mean() if missing else 0.0
+        counts = np.bincount(codes[some], minlength=column.count + 1)
+        return {**found, "missing": float(gone), "histogram": bars(column.names, counts)}
     if isinstance(only, OneHot):
         counts = np.bincount(only.codes[some], minlength=only.width)[: only.width]
         gone = (only.codes[rows] == only.width - 1).mean() if missing else 0.0

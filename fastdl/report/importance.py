@@ -19,7 +19,7 @@ from fastdl.report.answers import first_of, head_of, input_sizes, raw_of
 from fastdl.report.fields import Field, raw_features, take
 from fastdl.report.values import plain, short
 from fastdl.tables.ensemble import Ensemble
-from fastdl.tables.kinds import CategoryColumn, NumberColumn
+from fastdl.tables.kinds import CategoryColumn, EmbeddedCategoryColumn, NumberColumn
 from fastdl.tables.kinds.boolean import BooleanColumn
 
 FEWEST_ROWS, MOST_ROWS, REPEATS = 200, 2_000, 5
@@ -156,6 +156,10 @@ def partial_dependence(model: MLP | Ensemble, features: NDArray[np.float64], fie
         names = [name.removeprefix(f"{column.name}=") for name in column.feature_names]
         frequent = np.sort(np.argsort(-own.sum(axis=0), kind="stable")[:12])
         settings = [(short(names[k], 24), np.eye(len(names))[k]) for k in frequent]
+    elif isinstance(column, EmbeddedCategoryColumn):
+        found, counts = np.unique(own[:, 0], return_counts=True)
+        frequent = np.sort(found[np.argsort(-counts, kind="stable")[:12]])
+        settings = [(short(column.names[int(code)], 24), np.array([code])) for code in frequent]
     if len(settings) < 2:
         return None
     rows = np.tile(features, (len(settings), 1)).reshape(len(settings), *features.shape)

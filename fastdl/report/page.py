@@ -275,7 +275,8 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, training = config.get("model") or {}, config.get("training") or {}
     rows: list[tuple[str, str]] = []
     if model:
-        names = dict.fromkeys(a["name"] for a in model["activations"])
+        kinds = ((a["name"], "parametric " if a.get("parametric") else "") for a in model["activations"])
+        names = dict.fromkeys(f"{how}{name}" for name, how in kinds)
         rows.append(("layers", " → ".join(map(str, model["layers"]))))
         rows.append(("activation", ", ".join(names) or "none: a linear model"))
         rows += [("output", model["output"]), ("dtype", model["dtype"])]

@@ -253,6 +253,7 @@ def _choices(table: Table, options: Options) -> Choices:
         ignore,
         reasons,
         options.wishes.decimal,
+        options.embeds,
     )
 
 

@@ -125,7 +125,7 @@ class EncodedRows:
                 values = part[index]
                 if scaling is not None:
                     values = (values.astype(np.float64, copy=False) - scaling.mean[at]) / scaling.scale[at]
-                    values = scaling.clipped(values)
+                    values = scaling.clipped(values, at)
                 block[:, at] = values
                 at += 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings, html
+from fastdl import checks, described, html
 from fastdl.errors import InputError
 from fastdl.files import native
 from fastdl.losses import Loss
@@ -294,8 +294,7 @@ class Ensemble:
             place = metadata.get("preprocessor")
             if place is not None:
                 metadata["preprocessor"] = told["preprocessors"][place]
-            embedding = embeddings.from_json(member.get("embedding"))
-            stop = start + described.count(member["layers"], embedding, member.get("scale_inputs", False))
+            stop = start + described.count(member)
             model = model_of({**member, "metadata": metadata}, parameters[start:stop])
             if place is not None and isinstance(model, TableModel):
                 model.preprocessor = shared[place]

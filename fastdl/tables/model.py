@@ -62,7 +62,8 @@ class TableModel(MLP):
         if y is not None:
             of_targets = Scaling.of(np.asarray(y, dtype=np.float64).reshape(len(X), -1))
             scaling = replace(scaling, y_mean=of_targets.mean, y_scale=of_targets.scale)
-        self.scaling = scaling
+        self.scaling = scaling.without(self._codes)
+        self.fit_embedding(X)
         return self
 
     def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:

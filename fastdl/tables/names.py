@@ -25,6 +25,7 @@ class Options:
     validation : the share of rows that is kept for validation, in [0, 1)
     seed : of the split
     wishes : how the files are written
+    embeds : whether categories of more than a few values become codes that a model embeds
     keeps_table : keep the table beside its features, however large, for columns to be learnt again from other rows
     """
 
@@ -41,6 +42,7 @@ class Options:
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
     keeps_table: bool = False
+    embeds: bool = False
 
 
 _DECLARING = ("categorical", "numeric", "date", "ignore")

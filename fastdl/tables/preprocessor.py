@@ -21,12 +21,14 @@ from fastdl.tables.kinds import (
     CategoryColumn,
     Column,
     ConstantColumn,
+    EmbeddedCategoryColumn,
     Findings,
     LargeCategoryColumn,
     NumberColumn,
     column_from_json,
 )
 from fastdl.tables.kinds.category import MOST_OWN
+from fastdl.tables.kinds.embedded_category import FEWEST
 from fastdl.tables.recognise import Choices, kind_of
 from fastdl.tables.text import MISSING, listed, polars, tidied
 
@@ -102,7 +104,9 @@ class Preprocessor:
             values = values if kind.converted is None else kind.converted.alias(name)
             shown = values if rows is None else values.gather(rows)
             column = kind.learn(name, shown)
-            if isinstance(column, CategoryColumn) and len(column.categories) > MOST_OWN:
+            if choices.embeds and isinstance(column, CategoryColumn) and column.n_values > FEWEST:
+                column = EmbeddedCategoryColumn.learn(name, shown)
+            elif isinstance(column, CategoryColumn) and len(column.categories) > MOST_OWN:
                 y = outcomes.y if len(outcomes.y) == len(shown) else np.zeros((len(shown), 0))
                 column = LargeCategoryColumn.learn(name, shown, outcomes.names, y)
             return column, values

@@ -41,6 +41,7 @@ class Choices:
     """What the user says about columns, by name.
 
     decimal : the mark before the fraction of numbers, "." or ",", or None where each column shows it
+    embeds : whether categories become codes that a model embeds, where there are more than a few
     """
 
     categorical: Sequence[str] = ()
@@ -49,6 +50,7 @@ class Choices:
     ignore: Sequence[str] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     decimal: str | None = None
+    embeds: bool = False
 
 
 @dataclass(frozen=True)

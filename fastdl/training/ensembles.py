@@ -86,8 +86,8 @@ class Members:
         for part in parts:
             trainers: list[Trainer] = []
             for i in range(size):
-                scaling = trainers[0].model.scaling if trainers else None
-                trainer = trainer_of(replace(blueprint, seed=blueprint.seed + i).model(part, scaling), len(part.train))
+                like = trainers[0].model if trainers else None
+                trainer = trainer_of(replace(blueprint, seed=blueprint.seed + i).model(part, like), len(part.train))
                 trainer.seed += i
                 trainers.append(trainer)
             self.parts.append(Part(part, trainers))

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl import calibration, metrics, stored
-from fastdl.activations import ActivationLike
+from fastdl.activations import ActivationLike, resolve
 from fastdl.calibration import Interval
-from fastdl.embeddings import PBLD
+from fastdl.categories import CategoryEmbedding
+from fastdl.embeddings import EMBEDDINGS, named
 from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
@@ -21,6 +22,7 @@ from fastdl.stored import is_list_of_arrays, is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.ensemble import Ensemble
+from fastdl.tables.kinds import EmbeddedCategoryColumn
 from fastdl.tables.leaks import telling
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import TASKS
@@ -41,7 +43,9 @@ class Blueprint:
 
     hidden, activation, seed, dtype, loss, init, scale_inputs : as those of `MLP`
     scaling, clip : "standard" or "robust", and how far features get at the most: see `MLP.standardize`
-    embedding : "pbld" for `PBLD` embeddings of all features that are numbers, or None
+    embedding : a name of `fastdl.embeddings.EMBEDDINGS`, for all features that are numbers, or None
+    category_size : numbers that a category becomes where the data have codes of them (`Options.embeds`)
+    parametric : whether activations have numbers of each unit that are learnt
     """
 
     hidden: Sequence[int]
@@ -54,31 +58,40 @@ class Blueprint:
     clip: float | None = None
     embedding: str | None = None
     scale_inputs: bool = False
+    parametric: bool = False
+    category_size: int = 0
 
     def __post_init__(self) -> None:
         if self.scaling not in ("standard", "robust"):
             raise InputError(f"scaling: expected 'standard' or 'robust', got {self.scaling!r}")
-        if self.embedding not in (None, "pbld"):
-            raise InputError(f"embedding: expected 'pbld' or None, got {self.embedding!r}")
+        if self.embedding is not None and self.embedding not in EMBEDDINGS:
+            raise InputError(f"embedding: expected one of {', '.join(EMBEDDINGS)}, or None, got {self.embedding!r}")
 
-    def model(self, loaded: TrainingData, scaling: Scaling | None = None) -> MLP:
+    def model(self, loaded: TrainingData, like: MLP | None = None) -> MLP:
         """A new model for a data set: sized, standardised by the training rows, with the names that predictions need.
 
-        scaling : the statistics of these rows, where another model for them has them already
+        like : another model for these rows, which has their statistics already
         """
         output = TASKS[loaded.targets.task].output
+        units = self.activation
+        if self.parametric:
+            units = [unit.made_parametric() for unit in resolve(units, len(self.hidden))]
         layers = [loaded.n_features, *self.hidden, loaded.targets.n_outputs]
         kind = MLP if loaded.preprocessor is None else TableModel
         numbers = numeric_features(loaded) if self.embedding is not None else []
+        codes = category_counts(loaded)
         model = kind(
-            layers, self.activation, output, self.seed, self.dtype, self.init, self.loss,
-            PBLD(columns=numbers) if numbers else None, self.scale_inputs,
+            layers, units, output, self.seed, self.dtype, self.init, self.loss,
+            named(self.embedding, numbers) if self.embedding is not None and numbers else None, self.scale_inputs,
+            CategoryEmbedding(codes, self.category_size) if codes else None,
         )  # fmt: skip
-        if scaling is None:
+        if like is None:
             X, y = loaded.training_pair()
             self._standardize(model, X, y, loaded.pixels)
         else:
-            model.scaling = scaling
+            model.scaling = like.scaling
+            if model.input_stage is not None and like.input_stage is not None:
+                model.input_stage.edges[:] = like.input_stage.edges
         if isinstance(model, TableModel) and loaded.preprocessor is not None:
             model.preprocessor = loaded.preprocessor
             model.target_names = loaded.targets.names
@@ -104,10 +117,26 @@ class Blueprint:
                 variances = X.var(axis=0, dtype=np.float64)
             deviation = float(np.sqrt(np.mean(variances))) or 1.0
             model.scaling = replace(model.scaling, scale=np.full(model.layers[0], deviation))
+            model.fit_embedding(X)
+
+
+def category_counts(loaded: TrainingData) -> dict[int, int]:
+    """The features that are codes of categories, and how many each has."""
+    found, at = {}, 0
+    for column in () if loaded.preprocessor is None else loaded.preprocessor.features:
+        if isinstance(column, EmbeddedCategoryColumn):
+            found[at] = column.count
+        at += len(column.feature_names)
+    return found
 
 
 def numeric_features(loaded: TrainingData) -> list[int]:
-    """The features that have more than two values in the training rows."""
+    """The features that have more than two values in the training rows, but for codes of categories."""
+    codes = category_counts(loaded)
+    return [feature for feature in _varying(loaded) if feature not in codes]
+
+
+def _varying(loaded: TrainingData) -> list[int]:
     found, at = [], 0
     if isinstance(loaded.features, Encoded):
         rows = loaded.rows[loaded.train]

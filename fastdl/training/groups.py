@@ -21,7 +21,9 @@ Group = float | tuple[float, ...]
 def groups_of(model: MLP) -> tuple[str, ...]:
     """The groups of a model's parameters."""
     own = [*LAYERED]
+    own += ["activations"] if any(a.parametric for a in model.activations) else []
     own += ["embedding"] if model.embedding is not None else []
+    own += ["categories"] if model.categories is not None else []
     own += ["input_scale"] if model.scale_inputs else []
     return tuple(own)
 
@@ -65,7 +67,8 @@ def factors_of(
         usual = ("embedding", "input_scale")
         rate, scale_rate = (_of(rates, group, 0, 1.0) for group in usual)
         decay, scale_decay = (_of(decays, group, 0, 0.0) for group in usual)
-        result.append(Factors(rate, decay, scale_rate, scale_decay))
+        tables = _of(rates, "categories", 0, 1.0), _of(decays, "categories", 0, 0.0)
+        result.append(Factors(rate, decay, scale_rate, scale_decay, *tables))
     for i, weight in enumerate(model.weights):
         slow = weight.shape[0] ** (0.5 if optimizer.scale_free else 1.0) if ntk else 1.0
         result.append(
@@ -74,6 +77,8 @@ def factors_of(
                 _of(decays, "weights", i, 1.0) * slow,
                 _of(rates, "biases", i, 1.0),
                 _of(decays, "biases", i, 0.0),
+                _of(rates, "activations", i, 1.0),
+                _of(decays, "activations", i, 0.0),
             )
         )
     return tuple(result)

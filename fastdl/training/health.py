@@ -81,7 +81,7 @@ def of_trainer(
         )
     same = mine is not None and type(mine.settings.optimizer) is type(settings.optimizer)
     state = mine.state if mine is not None and same else None
-    names = [*(a.name for a in model.activations), model.output]
+    names = [*(a.label for a in model.activations), model.output]
     span = None if kept is None else kept.span
     coming = trainer.steps_done if span is None else min(trainer.steps_done, span[1] - 1)
 

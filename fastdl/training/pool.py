@@ -206,7 +206,7 @@ class Pool:
         seen = set()
         for trainer in (self._jobs[i].trainer for i in places):
             architecture = trainer.model.architecture
-            units = frozenset(unit.code for unit in architecture.hidden)
+            units = frozenset((unit.code, unit.parametric) for unit in architecture.hidden)
             kind = architecture.dtype, architecture.loss.code, units, architecture.stage is None
             if kind not in seen:
                 seen.add(kind)

@@ -88,7 +88,7 @@ def _form_of_inputs(model: MLP) -> Hashable:
     return (
         model.layers[0],
         model.dtype,
-        None if scaling is None else (scaling.mean.tobytes(), scaling.scale.tobytes(), scaling.clip),
+        None if scaling is None else (scaling.mean.tobytes(), scaling.scale.tobytes(), scaling.clip, scaling.codes),
         None if model.feature_names is None else tuple(model.feature_names),
         id(model.preprocessor) if isinstance(model, TableModel) else None,
     )

@@ -58,7 +58,8 @@ class Trainer(Looks):
     metrics : {name: function(y, predictions) -> number} of the validation data, besides fastdl's own: they come into the
         history, and early stopping can watch them. y is what `fit` was given, predictions what `model.predict` says
     group_rates : what the learning rate is multiplied by for groups of parameters, such as {"biases": 0.1}; 1 where nothing is
-        said. The groups are "weights" and "biases" (a factor for all layers, or a list of one each), "embedding" and
+        said. The groups are "weights" and "biases" (a factor for all layers, or a list of one each), "activations"
+        (the units' own numbers of parametric ones), "embedding", "categories" and
         "input_scale" (for models that have them)
     group_decays : the same for AdamW's weight decay; usually weights decay (1) and other groups do not (0)
     ntk : train weights as multiples of 1 / sqrt(I), where I are the inputs of their layer (NTK parametrisation; Jacot et al.,

@@ -124,7 +124,7 @@ class Search:
         first: MLP | None = None
         for candidate in candidates:
             hidden = list(candidate.hidden)
-            model = replace(blueprint, hidden=hidden).model(loaded, None if first is None else first.scaling)
+            model = replace(blueprint, hidden=hidden).model(loaded, first)
             first = model if first is None else first
             self._trainers.append(trainer_of(model, len(loaded.train), candidate))
 

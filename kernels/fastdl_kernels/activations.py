@@ -8,7 +8,8 @@ activation is first used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,26 +227,34 @@ BLOCKS = tuple(_block_function(code) for code in range(N_ACTIVATIONS))
 """By code; their attribute `linked` compiles one before it is needed: `BLOCKS[GELU].linked.ensure(types.float32)`."""
 
 
-@intrinsic
-def _call_block(
-    typingctx, code, derivative, out, out_stride, d, d_stride, x, x_stride, rows, columns, alpha, factor
-):  # fmt: skip
-    """The function of BLOCKS that a code, one of ACTIVATIONS, names."""
-    signature = _block_signature(alpha)
+def switch_of(blocks: Sequence[Any], signature_of: Callable[[types.Type], tuple[types.Type, ...]]) -> Any:
+    """A function of compiled code, f(code, arguments): a call of the block of that code, one of ACTIVATIONS; the arguments' last
+    one is a number."""
 
-    def codegen(context, builder, sig, args):
-        end = builder.append_basic_block("activation_end")
-        switch = builder.switch(args[0], end)
-        for number, block in enumerate(BLOCKS):
-            place = builder.append_basic_block(f"activation_{BY_CODE[number].name}")
-            switch.add_case(ir.Constant(ir.IntType(64), number), place)
-            builder.position_at_end(place)
-            block.linked.emit_call(context, builder, alpha, list(args[1:]))
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+    def call(typingctx: Any, code: Any, *arguments: Any) -> Any:
+        element = arguments[-1]
 
-    return types.none(types.int64, *signature), codegen
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            end = builder.append_basic_block("activation_end")
+            switch = builder.switch(args[0], end)
+            for number, block in enumerate(blocks):
+                place = builder.append_basic_block(f"activation_{BY_CODE[number].name}")
+                switch.add_case(ir.Constant(ir.IntType(64), number), place)
+                builder.position_at_end(place)
+                block.linked.emit_call(context, builder, element, list(args[1:]))
+                builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
+
+        return types.none(types.int64, *signature_of(element)), codegen
+
+    names = ["typingctx", "code", *inspect.signature(blocks[0].linked.function).parameters]
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return intrinsic(call)
+
+
+_call_block = switch_of(BLOCKS, _block_signature)
 
 
 @jit

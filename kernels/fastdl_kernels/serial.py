@@ -32,6 +32,8 @@ from fastdl_kernels.matmul import (
 )
 from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
+from fastdl_kernels.parametric import BLOCKS as PARAMETRIC_BLOCKS
+from fastdl_kernels.parametric import apply_parametric
 from fastdl_kernels.peak import clock_hertz, fma_flop, run_fma_loops
 from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 from fastdl_kernels.random_bits import mix, mix_small
@@ -53,6 +55,7 @@ __all__ = [
     "LOSSES",
     "LOSS_BODIES",
     "PAIRED_PRODUCTS",
+    "PARAMETRIC_BLOCKS",
     "SIGMOID",
     "SQUARED_ERROR",
     "STATE_SIZE",
@@ -68,6 +71,7 @@ __all__ = [
     "Unit",
     "adam_range",
     "apply_activation",
+    "apply_parametric",
     "array_type",
     "barrier",
     "check_in",

@@ -35,19 +35,40 @@ def random_network(seed, dtype="float32"):
     units = [Activation(name, 0.3 if Activation(name).spec.alpha else None) for name in units]
     layers = [int(n) for n in rng.integers(1, 40, depth + 1)] + [n_outputs]
     columns = sorted(rng.choice(layers[0], 1 + layers[0] // 2, replace=False).tolist())
-    embedding = fastdl.PBLD(3 + seed % 2, 5, 0.3, columns if seed % 5 else None) if seed % 3 == 1 else None
+    columns = columns if seed % 5 else None
+    embedding = [None, fastdl.PBLD(3 + seed % 2, 5, 0.3, columns), None][seed % 3]
+    embedding = {5: fastdl.Periodic(2, 5, 0.3, columns), 8: fastdl.PiecewiseLinear(3, 4, columns)}.get(
+        seed % 15, embedding
+    )
+    codes = [c for c in range(layers[0]) if embedding is None or (embedding.columns and c not in embedding.columns)][:2]
+    categories = (
+        fastdl.CategoryEmbedding({c: 4 + c for c in codes}, 3) if codes and (seed % 4 == 2 or seed == 4) else None
+    )
+    units = [unit.made_parametric() if (seed + i) % 4 == 3 else unit for i, unit in enumerate(units)]
     model = fastdl.MLP(
-        layers, units, output, seed=seed, dtype=dtype, loss=loss, embedding=embedding, scale_inputs=seed % 4 == 1
+        layers,
+        units,
+        output,
+        seed=seed,
+        dtype=dtype,
+        loss=loss,
+        embedding=embedding,
+        scale_inputs=seed % 4 == 1,
+        categories=categories,
     )
     if model.scale_inputs:
         model.input_stage.scale[:] = rng.normal(size=model.input_stage.scale.size)
+    for alphas in model.unit_alphas:
+        alphas[:] = rng.uniform(-0.5, 1.5, alphas.size)
     for bias in model.biases:
         bias[:] = 0.3 * rng.normal(size=bias.size)
     model.classes = classes
     X = rng.normal(size=(50, layers[0])) * rng.uniform(0.1, 3, layers[0]) + rng.normal(size=layers[0])
-    if seed % 2:
+    if categories is not None:  # some are no codes
+        X[:, codes] = rng.integers(-1, 12, (50, len(codes))) + 0.5 * (rng.random((50, len(codes))) < 0.1)
+    if seed % 2 or (categories is not None and seed % 8 == 2):
         y = 1e4 * rng.normal(size=(50, n_outputs)) + 1e5 if output == "linear" and loss != "poisson" else None
-        model.standardize(X, y, robust=seed % 3 == 0)
+        model.standardize(X, y, robust=seed % 3 == 0, clip=None if categories is None else 2.0)
     return model, X.astype(dtype)
 
 

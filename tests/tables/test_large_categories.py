@@ -62,7 +62,9 @@ def test_validation_rows_and_new_rows_get_what_training_showed():
 
 def test_zones_are_learnt():
     frame = rides()
-    model = fastdl.TabularRegressor(hidden=(32,), epochs=10, threads=1).fit(frame.drop("y"), frame["y"])
+    model = fastdl.TabularRegressor(hidden=(32,), epochs=10, threads=1, settings={"category_size": 0}).fit(
+        frame.drop("y"), frame["y"]
+    )
     assert [column.kind for column in model.preprocessor_.columns] == ["large category", "number"]
     new = rides(seed=1)
     assert model.score(new.drop("y"), new["y"].to_numpy()) > 0.9
@@ -71,7 +73,9 @@ def test_zones_are_learnt():
 def test_classes_have_a_mean_each():
     frame = rides(900)
     labels = np.array(["low", "mid", "high"])[np.digitize(frame["y"], [-0.5, 0.5])]
-    model = fastdl.TabularClassifier(hidden=(16,), epochs=10, threads=1).fit(frame.drop("y"), labels)
+    model = fastdl.TabularClassifier(hidden=(16,), epochs=10, threads=1, settings={"category_size": 0}).fit(
+        frame.drop("y"), labels
+    )
     assert model.model_.feature_names == [
         "zone: frequency", "zone: mean of y=high", "zone: mean of y=low", "zone: mean of y=mid", "x"
     ]  # fmt: skip

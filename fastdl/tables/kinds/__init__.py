@@ -9,6 +9,7 @@ from fastdl.tables.kinds.boolean import BooleanColumn
 from fastdl.tables.kinds.category import CategoryColumn
 from fastdl.tables.kinds.column import Column, Findings
 from fastdl.tables.kinds.date import DateColumn
+from fastdl.tables.kinds.embedded_category import EmbeddedCategoryColumn
 from fastdl.tables.kinds.large_category import LargeCategoryColumn
 from fastdl.tables.kinds.left_out import ConstantColumn, IdentifierColumn, IgnoredColumn
 from fastdl.tables.kinds.number import NumberColumn
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Column]] = {
         NumberColumn,
         CategoryColumn,
         LargeCategoryColumn,
+        EmbeddedCategoryColumn,
         BooleanColumn,
         DateColumn,
         TextColumn,
@@ -37,6 +39,7 @@ __all__ = [
     "Column",
     "ConstantColumn",
     "DateColumn",
+    "EmbeddedCategoryColumn",
     "Findings",
     "IdentifierColumn",
     "IgnoredColumn",

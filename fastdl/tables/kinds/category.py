@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,11 @@ class CategoryColumn(Column):
         return [*names, f"{self.name} is missing"] if self.missing else names
 
     @property
+    def n_values(self) -> int:
+        """How many different values training showed, a missing one included."""
+        return len(self.categories) + len(self.grouped) + int(self.missing)
+
+    @property
     def n_parts(self) -> int:
         return 1
 
@@ -70,22 +75,9 @@ class CategoryColumn(Column):
 
     def codes(self, values: pl.Series, findings: Findings | None = None) -> NDArray[np.integer]:
         """The feature of each row's category, counted from 0; the number of features where it has none."""
-        cells = as_categories(values)
         width = len(self.feature_names)
-        known, other, missing = self._codes()
-        # Each category is looked up once: the rows hold its number.
-        distinct = cells.unique().drop_nulls()
-        numbers = distinct.to_physical().to_numpy()
-        code_of = [known.get(category, -1) for category in canonical(distinct.cast(polars().String))]
-        table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, np.uint8 if width < 256 else np.int32)
-        table[numbers] = [other if code == -1 else code for code in code_of]
-        if findings is not None and -1 in code_of:
-            findings.add("unseen", self.name, of_numbers(cells, numbers[np.array(code_of) == -1]))
-        rows = cells.to_physical()
-        codes = table[rows.fill_null(0).to_numpy()]
-        if rows.has_nulls():
-            codes[rows.is_null().to_numpy()] = missing
-        return codes
+        dtype = np.dtype(np.uint8 if width < 256 else np.int32)
+        return codes_of(self.name, as_categories(values), *self._codes(), dtype, findings)
 
     def _codes(self) -> tuple[dict[str, int], int, int]:
         """The feature of each known category, that of all others, and that of a missing one."""
@@ -108,6 +100,31 @@ class CategoryColumn(Column):
         if self.grouped:
             text += f", {len(self.grouped):,} of them together"
         return text + missing_words(self.missing)
+
+
+def codes_of(
+    name: str,
+    cells: pl.Series,
+    known: dict[str, int],
+    other: int,
+    missing: int,
+    dtype: np.dtype,
+    findings: Findings | None,
+) -> NDArray[Any]:
+    """The code of each cell of a Categorical column: by its category, `other` for an unknown one, which is a finding."""
+    # Each category is looked up once: the rows hold its number.
+    distinct = cells.unique().drop_nulls()
+    numbers = distinct.to_physical().to_numpy()
+    code_of = [known.get(category, -1) for category in canonical(distinct.cast(polars().String))]
+    table = np.full(int(numbers.max()) + 1 if len(numbers) else 1, missing, dtype)
+    table[numbers] = [other if code == -1 else code for code in code_of]
+    if findings is not None and -1 in code_of:
+        findings.add("unseen", name, of_numbers(cells, numbers[np.array(code_of) == -1]))
+    rows = cells.to_physical()
+    codes = table[rows.fill_null(0).to_numpy()]
+    if rows.has_nulls():
+        codes[rows.is_null().to_numpy()] = missing
+    return codes
 
 
 def of_numbers(cells: pl.Series, numbers: NDArray[np.integer]) -> pl.Series:
