@@ -196,6 +196,7 @@ def _mlp(classes: bool) -> Any:
 PEERS: dict[str, Callable[[bool], Any]] = {
     "fastdl": _fastdl,
     "fastdl-5": lambda classes: _fastdl(classes, ensemble=5),
+    "fastdl-folds": lambda classes: _fastdl(classes, cross_validation=5),
     "lightgbm": _lightgbm,
     "boosting": _boosting,
     "mlp": _mlp,
@@ -286,6 +287,7 @@ def measure(tables: dict[str, Table], peers: Sequence[str], splits: int, folder:
 LABELS = {
     "fastdl": "`fastdl train`",
     "fastdl-5": "`--ensemble 5`",
+    "fastdl-folds": "`--folds 5`",
     "lightgbm": "LightGBM",
     "boosting": "HistGradientBoosting",
     "mlp": "scikit-learn's MLP",
@@ -303,9 +305,7 @@ def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) 
     for name in names:
         if name not in results:
             continue
-        cells = []
-        for peer in peers:
-            cells.append(_digits(float(np.mean([r["error"] for r in results[name][peer]]))))
+        cells = [_digits(float(np.mean([r["error"] for r in results[name][peer]]))) for peer in peers]
         measure = "log loss" if {**TABLES, **KEPT_ASIDE}[name].classes else "RMSE"
         lines.append(f"| {name}, {measure} | " + " | ".join(cells) + " |")
     if means:
