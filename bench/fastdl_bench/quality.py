@@ -196,6 +196,7 @@ def _mlp(classes: bool) -> Any:
 PEERS: dict[str, Callable[[bool], Any]] = {
     "fastdl": _fastdl,
     "fastdl-5": lambda classes: _fastdl(classes, ensemble=5),
+    "fastdl-folds": lambda classes: _fastdl(classes, cross_validation=5),
     "lightgbm": _lightgbm,
     "boosting": _boosting,
     "mlp": _mlp,
@@ -203,7 +204,7 @@ PEERS: dict[str, Callable[[bool], Any]] = {
 }
 
 
-def _with_categories(train: Any, test: Any) -> tuple[Any, Any]:
+def with_categories(train: Any, test: Any) -> tuple[Any, Any]:
     """Text and booleans as pandas' categories, those of the training rows, for peers that want them so."""
     import pandas as pd
 
@@ -213,6 +214,15 @@ def _with_categories(train: Any, test: Any) -> tuple[Any, Any]:
             kinds = pd.CategoricalDtype(sorted(train[name].dropna().unique(), key=str))
             train[name], test[name] = train[name].astype(kinds), test[name].astype(kinds)
     return train, test
+
+
+def error_of(found: Any, y: Any, classes: bool) -> float:
+    """The log loss of probabilities [N, classes] for class indices [N], or the root mean squared error of numbers [N]."""
+    told = np.asarray(found, dtype=np.float64)
+    if not classes:
+        return float(np.sqrt(np.mean((told.reshape(-1) - np.asarray(y, dtype=np.float64)) ** 2)))
+    chances = np.clip(told, 1e-15, 1)
+    return float(-np.log((chances / chances.sum(axis=1, keepdims=True))[np.arange(len(y)), y]).mean())
 
 
 def _serve(peer: str, path: str) -> dict[str, Any]:
@@ -226,7 +236,7 @@ def _serve(peer: str, path: str) -> dict[str, Any]:
     train, test, target, classes = stored["train"], stored["test"], stored["target"], stored["classes"]
     X, y, X_test, y_test = train.drop(columns=target), train[target], test.drop(columns=target), test[target]
     if not peer.startswith("fastdl"):
-        X, X_test = _with_categories(X, X_test)
+        X, X_test = with_categories(X, X_test)
     model = PEERS[peer](classes)
     if peer in ("linear", "mlp"):
         model = _pipeline(model, X)
@@ -240,13 +250,7 @@ def _serve(peer: str, path: str) -> dict[str, Any]:
         y, y_test = np.searchsorted(words, y), np.searchsorted(words, y_test)
     start = time.perf_counter()
     model.fit(X, np.asarray(y))
-    if classes:
-        chances = np.clip(np.asarray(model.predict_proba(X_test), dtype=np.float64), 1e-15, 1)
-        chances /= chances.sum(axis=1, keepdims=True)
-        error = float(-np.log(chances[np.arange(len(y_test)), y_test]).mean())
-    else:
-        found = np.asarray(model.predict(X_test), dtype=np.float64).reshape(-1)
-        error = float(np.sqrt(np.mean((found - np.asarray(y_test, dtype=np.float64)) ** 2)))
+    error = error_of(model.predict_proba(X_test) if classes else model.predict(X_test), y_test, classes)
     return {"error": error, "seconds": time.perf_counter() - start}
 
 
@@ -283,6 +287,7 @@ def measure(tables: dict[str, Table], peers: Sequence[str], splits: int, folder:
 LABELS = {
     "fastdl": "`fastdl train`",
     "fastdl-5": "`--ensemble 5`",
+    "fastdl-folds": "`--folds 5`",
     "lightgbm": "LightGBM",
     "boosting": "HistGradientBoosting",
     "mlp": "scikit-learn's MLP",
@@ -300,9 +305,7 @@ def markdown(results: dict[str, Any], names: Sequence[str], means: bool = True) 
     for name in names:
         if name not in results:
             continue
-        cells = []
-        for peer in peers:
-            cells.append(_digits(float(np.mean([r["error"] for r in results[name][peer]]))))
+        cells = [_digits(float(np.mean([r["error"] for r in results[name][peer]]))) for peer in peers]
         measure = "log loss" if {**TABLES, **KEPT_ASIDE}[name].classes else "RMSE"
         lines.append(f"| {name}, {measure} | " + " | ".join(cells) + " |")
     if means:
