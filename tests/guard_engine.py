@@ -14,6 +14,7 @@ import sys
 import numpy as np
 
 import fastdl
+from fastdl.activations import resolve
 from fastdl.engine import Engine, Session, Settings, engine, loss, plan, predictor, session, workspace
 from fastdl.network import aligned_zeros
 from fastdl.optimizers import OPTIMIZERS
@@ -85,7 +86,9 @@ def random_case(rng):
     layers[-1] = max(2, layers[-1]) if output == "softmax" else layers[-1]
     dtype = str(rng.choice(["float32", "float64"]))
     hidden = len(layers) - 2
-    units = [ACTIVATIONS[k] for k in rng.integers(0, len(ACTIVATIONS), hidden)]
+    chosen = rng.integers(0, len(ACTIVATIONS), hidden)
+    units = [resolve(ACTIVATIONS[k], 1)[0] for k in chosen]
+    units = [unit.made_parametric() if k % 3 == 0 else unit for k, unit in zip(chosen, units, strict=True)]
     model = fastdl.MLP(layers, units, output, int(rng.integers(1000)), dtype)
     rows = int(rng.choice([1, 2, 5, 6, 7, 12, 13, 30, 77, 100, 193, 400]))
     batch_size = int(rng.choice([1, 3, 6, 8, 24, 25, 64, 100, 400, rows, rows + 3]))
