@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
-from fastdl.engine.loss import first_bad_label, split_targets, total_loss
+from fastdl.engine.finite import all_finite
+from fastdl.engine.loss import check_labels, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session
 from fastdl.engine.settings import Settings
 from fastdl.network import Architecture, views
-from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
+from fastdl_kernels.serial import TILE_ROWS
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
 LOSS_BLOCK = 2**22
@@ -44,26 +46,40 @@ class Engine:
         self._layout = Layout(architecture)
         self._predictor = Predictor(self._layout, parameters)
 
+    @property
+    def arithmetic(self) -> int:
+        """Of the products of large layers in predictions: see `predictor.Predictor.arithmetic`."""
+        return self._predictor.arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, arithmetic: int) -> None:
+        self._predictor.arithmetic = arithmetic
+
     def prepare(self) -> None:
         """Have the compiled code ready that predictions and losses would wait for at first."""
         self._predictor.prepare()
         total_loss.of(self.architecture.dtype)
 
-    def forward(self, x: NDArray | SparseRows, n_threads: int | str = "auto", name: str = "X") -> NDArray:
+    def forward(self, x: Inputs, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
         raw, finite = self._predictor.outputs(x, n_threads)
         if not finite:
             self._not_finite(x, name)
         return raw
 
-    def classes(self, x: NDArray | SparseRows, name: str = "X") -> NDArray[np.int64]:
+    def classes(self, x: Inputs, name: str = "X") -> NDArray[np.int64]:
         """Which raw output is the greatest [N], for inputs [N, I]; as `forward` otherwise."""
         classes, finite = self._predictor.classes(x)
         if not finite:
             self._not_finite(x, name)
         return classes
 
-    def _not_finite(self, x: NDArray | SparseRows, name: str) -> None:
+    def check_finite(self, x: StoredRows, name: str = "X") -> None:
+        """One pass over rows, if any number could be NaN or infinite; about the first of those `refuse` raises."""
+        if x.may_be_infinite and not all_finite(x):
+            self._not_finite(x, name)
+
+    def _not_finite(self, x: Inputs, name: str) -> None:
         if self._refuse is not None:
             self._refuse(x, name)
         raise fault(f"{name} holds numbers that are not finite, and was not refused")
@@ -94,20 +110,18 @@ class Engine:
         if weight is not None:
             check("weights", weight, dtype, (len(raw),))
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
-        scratch = np.empty((rows, raw.shape[1]), dtype)
+        scratch, losses = np.empty((rows, raw.shape[1]), dtype), np.empty(-(-rows // TILE_ROWS))
         total = 0.0
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
-            total += total_loss.of(dtype)(
-                self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch
-            )
-        bad = first_bad_label(labels, a.layers[-1]) if total != total else None
-        if bad is not None:
-            raise fault(bad)
+            data = labels[part], targets[part], weights[part]
+            total += total_loss.of(dtype)(self._layout.loss, raw[part], data, scratch, losses)
+        if total != total:
+            check_labels(labels, a.layers[-1])
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(
-        self, x: NDArray | SparseRows, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
+        self, x: Inputs, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
     ) -> tuple[float, NDArray]:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient; `weight` [N] is scaled to mean 1."""
         layers, dtype = self.architecture.dense, self.architecture.dtype

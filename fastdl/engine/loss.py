@@ -8,7 +8,8 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from fastdl.engine.arrays import INTS_1, floats_1, floats_2, group, loss_arrays
+from fastdl.engine.arrays import INTS_1, NUMBERS_1, floats_1, floats_2, group, loss_arrays
+from fastdl.engine.boundary import fault
 from fastdl.engine.structs import F64, I64, NUMBERS, Loss, floats, loss_type, rows_of, rows_type
 from fastdl.network import LossTerm
 from fastdl_kernels.serial import (
@@ -39,13 +40,12 @@ def split_targets(
     return (y, targets, weights) if term.takes_labels else (labels, y, weights)
 
 
-def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:
-    """What is wrong with the first label that is no class of 0 .. n_classes - 1, or None."""
+def check_labels(labels: NDArray[np.int64], n_classes: int) -> None:
+    """Raise EngineError about the first label that is no class of 0 .. n_classes - 1."""
     bad = (labels < 0) | (labels >= n_classes)
-    if not bad.any():
-        return None
-    row = int(np.argmax(bad))
-    return f"label {labels[row]} in row {row}, where there are {n_classes} classes"
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise fault(f"label {labels[row]} in row {row}, where there are {n_classes} classes")
 
 
 @jit
@@ -84,20 +84,20 @@ def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
 
 
 def _signature(x: types.Type) -> tuple[types.Type, ...]:
-    return loss_arrays(x), floats_2(x), group(INTS_1, floats_2(x), floats_1(x)), floats_2(x)
+    return loss_arrays(x), floats_2(x), group(INTS_1, floats_2(x), floats_1(x)), floats_2(x), NUMBERS_1
 
 
 @native(_signature)
-def total_loss(loss, outputs, data, scratch):
+def total_loss(loss, outputs, data, scratch, losses):
     """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
 
-    loss is (code, per_output, parameters), data (labels, targets, weights). `scratch`, as large as outputs, is overwritten.
+    loss is (code, per_output, parameters), data (labels, targets, weights). `scratch`, as large as outputs, and `losses`, a
+    number for each TILE_ROWS rows, are overwritten.
     """
     code, per_output, parameters = loss
     labels, targets, weights = data
     n_rows, n = outputs.shape
     blocks = (n_rows + TILE_ROWS - 1) // TILE_ROWS
-    losses = np.empty(blocks)
     rows = rows_of(outputs, labels, targets, weights)
     mode = flush_subnormals()
     loss_rows(

@@ -84,6 +84,7 @@ from fastdl.engine.structs import (
     network_of,
     network_type,
     rows_of,
+    source_of,
     sparse_of,
     update_type,
 )
@@ -152,7 +153,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     network : plan, alphas, parameters
     loss : code, whether its mean is per output, its parameters
     update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
-    data : batch size, order, inputs, labels, targets, weights
+    data : batch size, order, inputs, labels, targets, weights, source (parts, shift, scale; empty where inputs are the data)
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
     sparse : mode, stored rows (starts, columns, values), batches by column (counts, column, first, rows, values: each a row for
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
@@ -162,7 +163,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     """
     state, wanted, row_blocks = team
     code, hyper, state1, state2, gradient, squares, partial, row_squares = update
-    size, order, inputs, labels, targets, weights = data
+    size, order, inputs, labels, targets, weights, source = data
     x, y_labels, y_targets, y_weights = places
     outputs, d_outputs, losses = memory
     batch, n_batches, table, first_step, first_update, seed = run
@@ -182,6 +183,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
                 rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0], sparse_of(sparse),
+                source_of(source),
             ),
             Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
             Run(batch, n_batches, pointer(table, 0), first_step, first_update, seed),
