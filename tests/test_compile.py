@@ -12,6 +12,7 @@ from numba import njit, types
 from processes import program, run
 
 from fastdl.engine import compile as prepare
+from fastdl.engine.prepare import units
 from fastdl.network import Architecture, LossTerm, Unit
 from fastdl_kernels.serial import linked
 from fastdl_kernels.simd import pointer
@@ -126,3 +127,9 @@ def test_a_linked_function_is_called_like_any_other(dtype):
     assert scale.linked.ensure(types.float32 if dtype == np.float32 else types.float64) in (False, True)
     scale_array(values, (2.0, 1.5))
     np.testing.assert_array_equal(values, [0, 3, 6, 9, 12])
+
+
+def test_every_function_has_a_name_of_its_own():
+    """By which its machine code is kept."""
+    keys = [unit.key(element) for unit, element in units()]
+    assert len(set(keys)) == len(keys) > 150

@@ -53,7 +53,7 @@ def _seconds(source: str, threads: int, cache: str | None = None) -> float:
     # Python's own cache is part of what is warm: the installed libraries have theirs.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if cache is not None:
-        environment["NUMBA_CACHE_DIR"] = cache
+        environment["FASTDL_CACHE_DIR"] = cache
     with on_cores(threads):
         start = time.perf_counter()
         subprocess.run(

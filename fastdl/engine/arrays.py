@@ -20,10 +20,6 @@ def group(*members: types.Type) -> types.Type:
     return types.BaseTuple.from_types(members)
 
 
-# parts, shift, scale, inverse, clip
-SOURCE_ARRAYS = group(INTS_2, NUMBERS_1, NUMBERS_1, NUMBERS_1, NUMBERS_1)
-
-
 def floats_1(x: types.Type) -> types.Type:
     """An array of one dimension."""
     return array_type(x, 1)
@@ -54,9 +50,13 @@ def update_arrays(x: types.Type) -> types.Type:
     return group(I64, NUMBERS_1, floats_1(x), floats_1(x), floats_1(x), NUMBERS_1, floats_2(x), NUMBERS_1)
 
 
+SOURCE = group(INTS_2, NUMBERS_1, NUMBERS_1, NUMBERS_1, NUMBERS_1)
+"""parts, shift, scale, inverse, clip: see `structs.source_of`."""
+
+
 def data_arrays(x: types.Type) -> types.Type:
     """batch size, order, inputs, labels, targets, weights, source."""
-    return group(I64, INTS_1, floats_2(x), INTS_1, floats_2(x), floats_1(x), SOURCE_ARRAYS)
+    return group(I64, INTS_1, floats_2(x), INTS_1, floats_2(x), floats_1(x), SOURCE)
 
 
 def places_arrays(x: types.Type) -> types.Type:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from numba.core import types
 
-from fastdl.engine.arrays import I64, INTS_1, SOURCE_ARRAYS, floats_3
+from fastdl.engine.arrays import I64, INTS_1, SOURCE, floats_3
 from fastdl.engine.predictor import is_finite
 from fastdl.engine.source import arguments_of, for_source, read_rows
 from fastdl.engine.structs import Matrix, source_of
@@ -36,11 +35,7 @@ def _look_through(t, n_threads, chunk, source, first, stop, n_columns, work, bad
     restore_mode(mode)
 
 
-def _signature(x: types.Type) -> tuple[types.Type, ...]:
-    return (I64, I64, SOURCE_ARRAYS, I64, I64, floats_3(x), INTS_1)
-
-
-@native(_signature)
+@native(lambda x: (I64, I64, SOURCE, I64, I64, floats_3(x), INTS_1))
 def count_bad(n_threads, chunk, source, first, stop, work, bad):
     """bad [n_threads] = 1 for each thread that found a number that is not finite in the rows first .. stop of a source.
 

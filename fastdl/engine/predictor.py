@@ -17,7 +17,7 @@ from fastdl.engine.arrays import (
     I64,
     INTS_1,
     INTS_2,
-    SOURCE_ARRAYS,
+    SOURCE,
     floats_1,
     floats_2,
     floats_3,
@@ -166,10 +166,6 @@ def _signature(x: types.Type) -> tuple[types.Type, ...]:
     return (I64, I64, INTS_2, floats_1(x), floats_1(x), floats_2(x), floats_3(x), floats_2(x), INTS_1)
 
 
-def _stored_signature(x: types.Type) -> tuple[types.Type, ...]:
-    return (I64, I64, network_arrays(x), SOURCE_ARRAYS, I64, floats_3(x), floats_2(x), INTS_1)
-
-
 def _sparse_signature(x: types.Type) -> tuple[types.Type, ...]:
     return (I64, I64, network_arrays(x), stored_arrays(x), floats_3(x), floats_2(x), INTS_1)
 
@@ -201,7 +197,7 @@ def _all_said_yes(n_threads, work):
     return finite
 
 
-@native(_stored_signature)
+@native(lambda x: (I64, I64, network_arrays(x), SOURCE, I64, floats_3(x), floats_2(x), INTS_1))
 def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, classes):
     """The same for rows that are converted as they are read: network is (plan, alphas, parameters), source as `source_of` takes
     it; work is wide enough for the inputs as well.
@@ -248,7 +244,7 @@ def _predict_stored(
     raw: NDArray, classes: NDArray[np.int64],
 ) -> bool:  # fmt: skip
     """`predict_chunks` for rows that are converted as they are read."""
-    return predict_stored_chunks.of(x.dtype)(
+    return predict_stored_chunks.of(raw.dtype)(
         n_threads, chunk, (plan, alphas, parameters), arguments_of(x), len(x), work, raw, classes
     )  # fmt: skip
 

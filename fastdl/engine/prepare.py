@@ -48,7 +48,8 @@ def units(dtypes: Sequence[str] = ("float32", "float64"), only: Sequence[str] = 
     for module in pkgutil.iter_modules(fastdl.engine.__path__):
         importlib.import_module(f"fastdl.engine.{module.name}")
     names = tuple(only) or ("",)
-    return [(unit, x) for x in ELEMENTS if str(x) in dtypes for unit in UNITS if unit.key(x).startswith(names)]
+    found = [(unit, x) for x in ELEMENTS for unit in UNITS if str(x) in dtypes and x in unit.elements]
+    return [(unit, x) for unit, x in found if unit.key(x).startswith(names)]
 
 
 def prepare(

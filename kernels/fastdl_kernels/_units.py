@@ -43,11 +43,14 @@ class Unit:
     ----------
     function : of numbers and pointers, or for Python of arrays, numbers and tuples of them
     signature_of : element type -> Numba types of the arguments
+
+    elements : those that it can be compiled for
     """
 
     def __init__(self, function: Callable[..., Any], signature_of: SignatureOf) -> None:
         self.function, self.signature_of = function, signature_of
         self.name = f"{function.__module__}.{function.__qualname__}".removeprefix("fastdl.").removeprefix("fastdl_")
+        self.elements: tuple[types.Type, ...] = ELEMENTS
         self._addresses: dict[types.Type, int] = {}
         self._kept: dict[types.Type, bool] = {}
         UNITS.append(self)

@@ -290,6 +290,8 @@ def _bf16_emulated_product(block, depth, a, b, c):
 
 linked_product = _product.linked
 PAIRED_PRODUCTS = {BF16: _bf16_product.linked, BF16_EMULATED: _bf16_emulated_product.linked}
+for _paired in PAIRED_PRODUCTS.values():
+    _paired.elements = (types.float32,)
 
 
 @jit
