@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.report.values import plain, short
-from fastdl.stored import is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, EncodedRows, OneHot, Part
 from fastdl.tables.kinds import CategoryColumn, Column, LargeCategoryColumn
@@ -84,7 +83,7 @@ def described(loaded: TrainingData, first: Sequence[str] = ()) -> dict[str, Any]
     left_out = [] if loaded.preprocessor is None else [c for c in loaded.preprocessor.columns if not c.feature_names]
     rows = loaded.rows[loaded.train]
     some = rows[:: -(-len(rows) // loaded.most_rows(MOST_ROWS, MOST_NUMBERS))]
-    if isinstance(loaded.features, np.ndarray) and is_mapped(loaded.features):
+    if isinstance(loaded.features, np.ndarray) and loaded.is_mapped:
         loaded, some = replace(loaded, features=loaded.features[some]), np.arange(len(some))
     shown = [_described(field, loaded, rows, some) for field in fields[:MOST]]
     shown += [

@@ -25,6 +25,7 @@ class Options:
     validation : the share of rows that is kept for validation, in [0, 1)
     seed : of the split
     wishes : how the files are written
+    mapped : whether data are read from a memory-mapped file as they are needed; None: arrays by their size
     keeps_table : keep the table beside its features, however large, for columns to be learnt again from other rows
     """
 
@@ -40,6 +41,7 @@ class Options:
     validation_data: Sequence[str] = ()
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
+    mapped: bool | None = None
     keeps_table: bool = False
 
 
