@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import fastdl
+from fastdl.report import fields
 from fastdl.scaling import Scaling
 from fastdl.stored import is_mapped
 from fastdl.tables import csv_file, data, formats, memory, sampled, store, store_file
@@ -72,6 +73,12 @@ def test_a_store_has_the_rows_and_features_of_the_table_in_memory(frame, kind, w
     assert all(is_mapped(part) for part in got.training_pair()[0])
     assert numeric_features(got) == numeric_features(memory)
     assert "left out 20 rows without a target" in got.notes
+
+
+def test_the_columns_on_the_page_are_those_of_the_table(frame):
+    got, memory = loaded_both(write(frame, "csv"))
+    for mine, its in zip(fields.described(got)["shown"], fields.described(memory)["shown"]):
+        assert mine == its
 
 
 def test_a_model_of_a_store_is_that_of_the_table(frame):
