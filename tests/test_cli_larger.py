@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from fastdl import cli, stored
 from fastdl.tables import arrays, memory, split
 from fastdl.training import read_ahead
+
+PROGRAM = Path(__file__).parent / "programs" / "larger_table.py"
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +118,17 @@ def test_npy_files_are_mapped_or_not_as_asked(train, rng):
     np.save("y.npy", np.arange(2000) % 2)
     assert "read as it is needed" in train("X.npy", "y.npy")[1].err
     assert "read as it is needed" not in train("X.npy", "y.npy", "--no-mapped")[1].err
+
+
+# --- memory ---
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's accounting of memory")
+@pytest.mark.parametrize("more", [[], ["--no-mapped"]], ids=["from a store", "the limit has teeth"])
+def test_a_table_trains_in_less_memory_than_its_size(tmp_path, more):
+    """80 MB of CSV in a process whose own memory may grow by 100 MB once everything is loaded: read whole it takes more."""
+    told = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tmp_path), "80", "100", *more], capture_output=True, text=True, timeout=300
+    )
+    assert (told.returncode == 0) == (not more), told.stderr
+    assert told.stdout.count("saved in") == (1 if more else 2)
