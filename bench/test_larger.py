@@ -22,6 +22,7 @@ def test_every_way_is_measured(capsys, tmp_path):
 
 def test_the_ways_train_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+    monkeypatch.setattr(stored, "NARROW_BYTES", 0)
     monkeypatch.setattr(read_ahead, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(read_ahead, "WINDOW", 2)
     rng = np.random.default_rng(0)

@@ -22,6 +22,7 @@ def small_limits(monkeypatch, tmp_path):
     """What is done with files of gigabytes is done with those of kilobytes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+    monkeypatch.setattr(stored, "NARROW_BYTES", 0)
     monkeypatch.setattr(read_ahead, "MAPPED_BYTES", 1000)
     monkeypatch.setattr(read_ahead, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(arrays, "MAPPED_BYTES", 1000)
