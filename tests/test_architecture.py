@@ -29,6 +29,7 @@ FASTDL_ROOMS = {
         "activations",
         "losses",
         "optimizers",
+        "precision",
         "schedules",
         "scaling",
         "initialisation",
@@ -36,15 +37,15 @@ FASTDL_ROOMS = {
         "embeddings",
     ],
     "checks": ["checks", "frames", "sparse", "stored"],
-    "words": ["errors", "suggest", "wording", "html", "_version"],
+    "words": ["errors", "suggest", "wording", "html", "svg", "_version"],
 }
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments"],
     "losses": ["loss_rows", "rows", "terms"],
-    "how it is fast": ["tile_body", "tile", "packing", "matmul", "team"],
-    "activations": ["activations", "curves"],
+    "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
+    "activations": ["activations", "curves", "precision"],
     "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
 }
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]

@@ -72,6 +72,7 @@ def table(rng):
 def test_a_table_that_memory_is_short_for_trains_from_a_store(train, table, monkeypatch):
     """It is said, the page has all that pages of tables have, and with enough memory the table is read as ever."""
     monkeypatch.setattr(memory, "free_bytes", lambda: 10_000.0)
+    monkeypatch.setattr(memory, "LEAST", 1000)
     config, printed = train(table, "--target", "price", "--health", "--interval", 0.9)
     assert "making t.csv.store" in printed.err
     assert Path("t.csv.store").is_file()

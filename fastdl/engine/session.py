@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
-from fastdl.engine.compile import for_sparse, for_training
+from fastdl.engine.compile import for_arithmetic, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, check_labels, empty_targets, split_targets
 from fastdl.engine.plan import Layout
@@ -92,9 +92,11 @@ class Session:
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
         clips, whole = settings.clip_norm > 0, settings.optimizer is None
-        return settings.batch_size, settings.n_threads, clips, whole, settings.clocked, settings.penalised, self._stored
+        clocks = settings.clocked, settings.penalised
+        return settings.batch_size, settings.n_threads, clips, whole, *clocks, settings.arithmetic, self._stored
 
     def _build(self, settings: Settings) -> None:
+        for_arithmetic(settings.arithmetic)
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = self._workspace.work > SLOW_STEP

@@ -20,10 +20,11 @@ from fastdl_kernels.simd import null, pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
 # -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other.
+# in the order of the stage's outputs, one number after the other. ARITHMETIC is that of the layer's products: see
+# `fastdl_kernels.precision`.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED = range(11, 16)
-PLAN_COLUMNS = 16
+WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ARITHMETIC = range(11, 17)
+PLAN_COLUMNS = 24  # three cache lines
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)

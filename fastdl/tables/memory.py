@@ -15,6 +15,8 @@ NEEDED = {"csv": 3.0, "arrow": 2.5, "parquet": 8.0}
 on the way. Other kinds cannot be read in parts."""
 COMPRESSED_BY = 5.0
 """How much smaller compressed files are, about."""
+LEAST = 100e6
+"""Less than this is never too much."""
 SHARE = 0.7
 """Of the memory that is free, so much may be taken."""
 
@@ -49,6 +51,8 @@ def free_bytes() -> float:
 
 
 def too_large(paths: Sequence[Path]) -> bool:
-    """Whether tables are better read in parts."""
+    """Whether tables are better read in parts; small ones are not looked at."""
+    if max(NEEDED.values()) * COMPRESSED_BY * sum(path.stat().st_size for path in paths) < LEAST:
+        return False
     needed = needed_bytes(paths)
-    return needed > 0 and needed > SHARE * free_bytes()
+    return needed >= LEAST and needed > SHARE * free_bytes()

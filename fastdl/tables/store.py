@@ -59,7 +59,7 @@ def is_wanted(files: Sequence[str], options: Options) -> bool:
     if options.mapped is False or list(files) == ["digits"]:
         return False
     paths = paths_of(files)
-    return is_table(paths) and (bool(options.mapped) or memory.too_large(paths))
+    return is_table(paths) if options.mapped else memory.too_large(paths)
 
 
 def load_training(files: Sequence[str], options: Options, say: Say = lambda text: None) -> TrainingData:

@@ -68,6 +68,9 @@ class Trainer(Looks):
     decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
         each step
     dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
+    precision : "float32", or "bf16": products of layers of 64 inputs and outputs or more, in batches of 32 rows or more, are done
+        on operands rounded to bfloat16, on processors that have an instruction for it (see `fastdl.precision.check`, also
+        for its other values). Parameters, activations, losses and the optimizer stay in float32
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -104,6 +107,7 @@ class Trainer(Looks):
         ntk: bool = False,
         decay_schedule: Schedule | None = None,
         dropout_schedule: Schedule | None = None,
+        precision: str = "float32",
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():

@@ -166,6 +166,8 @@ def test_tables_are_read_in_parts_when_memory_is_short(frame, monkeypatch):
     assert not store.is_wanted(files, Options())
     assert store.is_wanted(files, Options(mapped=True))
     monkeypatch.setattr(memory, "free_bytes", lambda: 3.0 * os.path.getsize("t.csv"))
+    assert not store.is_wanted(files, Options())  # small
+    monkeypatch.setattr(memory, "LEAST", 1000)
     assert store.is_wanted(files, Options())
     assert not store.is_wanted(files, Options(mapped=False))
     np.save("X.npy", np.zeros((3, 2)))
