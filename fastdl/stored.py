@@ -174,11 +174,16 @@ Inputs: TypeAlias = Union["NDArray[Any]", SparseRows, StoredRows]
 """Inputs as the engine takes them: in its own form, sparse, or read where they are."""
 
 
-def is_mapped(array: Any) -> bool:
-    """Whether an array is a view of a memory-mapped file."""
+def mapping_of(array: Any) -> mmap | None:
+    """The memory-mapped file that an array is a view of, or None."""
     while isinstance(array, np.ndarray):
         array = array.base
-    return isinstance(array, mmap)
+    return array if isinstance(array, mmap) else None
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether an array is a view of a memory-mapped file."""
+    return mapping_of(array) is not None
 
 
 def picked(array: NDArray, rows: NDArray[np.int64]) -> NDArray | list[NDArray]:

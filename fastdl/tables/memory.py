@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastdl.engine.machine import memory_limit
 from fastdl.tables.sources import kind_of
 from fastdl.tables.streams import BZ2, GZIP, XZ, ZIP, ZSTD
-from fastdl_kernels.host import memory_limit
 
 NEEDED = {"csv": 3.0, "arrow": 2.5, "parquet": 8.0}
 """Bytes of memory that a training on a table takes for each byte of the file, about: its cells, its features, and parts of them
