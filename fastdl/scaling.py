@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl.stored import clipped, is_list_of_arrays
+from fastdl.stored import clipped, is_list_of_arrays, is_mapped
+
+MOST_SORTED = 1 << 25
+"""Numbers of a memory-mapped file that medians and quartiles are taken of: with 250 features those of 134,000 rows, whose median
+is within a hundredth of the deviation."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,16 @@ class Scaling:
     def robust(cls, X: ArrayLike | Sequence[NDArray], y: ArrayLike | None = None) -> Scaling:
         """Median and distance of the quartiles of each feature of the rows X [N, I], and mean and deviation of the targets.
 
-        X may be a list of arrays, whose rows follow each other. Some columns at a time are in memory.
+        X may be a list of arrays, whose rows follow each other. Some columns at a time are in memory; of memory-mapped arrays of
+        more than `MOST_SORTED` numbers, features are those of as many rows, evenly, as hold so many.
 
         Where the quartiles are the same, as of a feature that is nearly always 0, half the distance of the extremes is the
         scale (Holzmüller, Grinsztajn and Steinwart, 2024).
         """
         parts: list[NDArray] = list(X) if is_list_of_arrays(X) else [np.asarray(X)]  # type: ignore[arg-type]
-        n_rows, width = sum(map(len, parts)), parts[0].shape[1]
+        n_all, width = sum(map(len, parts)), parts[0].shape[1]
+        parts = _thinned(parts, MOST_SORTED // max(1, width))
+        n_rows = sum(map(len, parts))
         count = max(1, _COLUMNS_BLOCK // max(1, n_rows))
         middles = [
             robust_statistics(column)
@@ -77,7 +84,7 @@ class Scaling:
         mean, scale = np.array(middles).reshape(-1, 2).T
         if y is None:
             return cls(mean, scale)
-        of_targets = cls.of(np.asarray(y, dtype=np.float64).reshape(n_rows, -1))
+        of_targets = cls.of(np.asarray(y, dtype=np.float64).reshape(n_all, -1))
         return cls(mean, scale, of_targets.mean, of_targets.scale)
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +127,19 @@ class Scaling:
         if self.y_mean is None or self.y_scale is None:
             return y
         return y * self.y_scale + self.y_mean
+
+
+def _thinned(parts: list[NDArray], most: int) -> list[NDArray]:
+    """Every so many rows one of arrays that are mapped, so that there are `most`; others, and fewer, as they are."""
+    n_rows = sum(map(len, parts))
+    step = -(-n_rows // max(1, most))
+    if step == 1 or not any(map(is_mapped, parts)):
+        return parts
+    found, first = [], 0
+    for part in parts:
+        found.append(np.array(part[-first % step :: step]))
+        first += len(part)
+    return [part for part in found if len(part)]
 
 
 def robust_statistics(values: NDArray[Any]) -> tuple[float, float]:

@@ -74,6 +74,7 @@ def mapped(tmp_path, rng):
 def small_limits(monkeypatch):
     """What is done with files of gigabytes is done with those of kilobytes."""
     monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+    monkeypatch.setattr(stored, "NARROW_BYTES", 0)
     monkeypatch.setattr(read_ahead, "MAPPED_BYTES", 1000)
     monkeypatch.setattr(read_ahead, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(read_ahead, "WINDOW", 8)

@@ -26,6 +26,7 @@ LAYERS = [COLUMNS, 11, 3]
 def read_in_place(monkeypatch):
     """Small inputs are read where they are as well."""
     monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+    monkeypatch.setattr(stored, "NARROW_BYTES", 0)
 
 
 def numbers(rng, dtype, shape=(ROWS, COLUMNS)):
@@ -207,6 +208,7 @@ def test_several_arrays_are_one_after_the_other(rng):
 def test_a_training_on_several_arrays_is_that_on_one(rng, monkeypatch, scaled, in_place):
     if in_place:
         monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+        monkeypatch.setattr(stored, "NARROW_BYTES", 0)
     X, y = numbers(rng, "float32"), rng.integers(0, 3, ROWS)
     cuts = [X[:7], X[7:100].astype(np.float64), X[100:]]
     scaling = Scaling.of(cuts) if scaled else None

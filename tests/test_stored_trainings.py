@@ -11,6 +11,7 @@ from fastdl import stored
 from fastdl.scaling import Scaling
 from fastdl.stored import StoredRows
 from fastdl.training.fingerprint import fingerprint
+from fastdl.training.rows import TrainingRows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,6 +22,7 @@ LAYERS = [9, 6, 3]
 def read_in_place(monkeypatch):
     """Small inputs are read where they are as well."""
     monkeypatch.setattr(stored, "CONVERTED_BYTES", 0)
+    monkeypatch.setattr(stored, "NARROW_BYTES", 0)
 
 
 @pytest.fixture
@@ -124,3 +126,21 @@ def test_partial_fit_reads_rows_where_they_lie(data):
         assert one.partial_fit(X, y) == two.partial_fit(copied(X), y)
         assert one.partial_fit([X[:5], X[5:]], [y[:5], y[5:]]) == two.partial_fit(copied(X), y)
     np.testing.assert_array_equal(one.model.parameters, two.model.parameters)
+
+
+def test_narrow_rows_are_copied_to_learn_from_them(data, monkeypatch):
+    """Up to a limit, and not those of a file: reading them anew in each epoch would take longer than a small network."""
+    X, y = data
+    monkeypatch.setattr(stored, "NARROW_BYTES", 60 * 9 * 4)
+    trainer, model = trainer_of(X), trainer_of(X).model
+    rows = TrainingRows.given(model, X, y)
+    assert isinstance(rows.inputs, np.ndarray)
+    np.testing.assert_array_equal(rows.inputs, model.prepare_inputs(X).array())
+    assert isinstance(TrainingRows.given(model, np.repeat(X, 2, axis=0), np.repeat(y, 2)).inputs, StoredRows)
+    monkeypatch.setattr(stored, "NARROW_ROW", 35)
+    assert isinstance(TrainingRows.given(model, X, y).inputs, StoredRows)
+    trainer.fit(X, y)
+    monkeypatch.setattr(stored, "NARROW_ROW", 36)
+    again = trainer_of(X)
+    again.fit(X, y)
+    np.testing.assert_array_equal(again.model.parameters, trainer.model.parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics, precision, svg
-from fastdl.cli import checkpoints, columns, ensembles, pages, runs, signals, wording
+from fastdl.cli import checkpoints, columns, ensembles, pages, reading, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
@@ -28,7 +28,7 @@ from fastdl.cli.options import (
     thread_count,
 )
 from fastdl.cli.progress import Progress
-from fastdl.cli.recipe import check_more, filled, settings_in, table_wanted
+from fastdl.cli.recipe import check_more, filled, settings_in
 from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.files import exports
@@ -59,7 +59,7 @@ def train(
 
     live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
-        loaded, wanted, folds = _load_as_asked(typed)
+        loaded, wanted, folds = reading.load_as_asked(typed, messages)
     loaded.notes.extend(precision.notes(typed.precision))
     options = filled(typed, Facts.of(loaded, typed.folds or 0))
     rows = len(loaded.train)
@@ -128,7 +128,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         trainer.n_threads = thread_count(typed.threads)
         live = can_be_live(messages)
         with _status(messages, live, "reading the data"):
-            loaded, wanted, folds = _load_as_asked(typed)
+            loaded, wanted, folds = reading.load_as_asked(typed, messages)
         checkpoints.check_data(kept, loaded)
         options = filled(typed, Facts.of(loaded))
         wording.plan(messages, loaded, trainer.model, trainer, typed.recipe)
@@ -169,7 +169,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     def say(text: str) -> None:
         messages.print(text, markup=False)
 
-    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, checkpoints.note_of(job.typed, loaded), say)
+    note = checkpoints.note_of(replace(job.typed, mapped=loaded.is_mapped), loaded)  # with less memory free, too
+    keeper = checkpoints.Keeper(folder / runs.CHECKPOINT, trainer, note, say)
     X, y = loaded.training_pair()
     held_out = loaded.validation_pair()
     watch = HealthWatch() if options.health else None
@@ -233,14 +234,6 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     return code
 
 
-def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
-    """The data as the options say: see `_load`."""
-    small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
-    share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
-    return _load(options.data, table_wanted(options, check_task(options.task), share), small)
-
-
 def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
     """What makes a model for a data set, and a trainer for a model and its number of training rows, of filled-in options."""
     hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
@@ -270,30 +263,6 @@ def check(typed: TrainOptions) -> None:
     for name in ("health", "watch"):
         if getattr(options, name) and (options.ensemble > 1 or options.folds):
             raise OptionError(f"--{name}: expected a training of one model, got --ensemble or --folds; leave it out")
-
-
-def _load(
-    files: Sequence[str], wanted: data.Options, may_cross_validate: bool
-) -> tuple[data.TrainingData, data.Options, int]:
-    """The data, the options that they were split with, and in how many folds they are cross-validated (0: they are not).
-
-    A set of few rows is trained on as a whole.
-    """
-    if not may_cross_validate:
-        return data.load_training(files, wanted), wanted, 0
-    source = data.open_source(files, wanted)
-    n_rows = data.count_rows(source, wanted)
-    if n_rows >= fitting.SMALL:
-        return data.load_training(files, wanted, source=source), wanted, 0
-    wanted = replace(wanted, validation=0.0)
-    loaded = data.load_training(files, wanted, source=source)
-    folds = min(fitting.FOLDS, len(loaded.rows)) if len(loaded.rows) >= fitting.FEWEST else 0
-    loaded.notes.append(
-        f"{len(loaded.rows)} rows: all are trained on, and {folds}-fold cross-validation says how good the model is"
-        if folds
-        else f"{wording.plural(len(loaded.rows), 'row')}: all are trained on, too few to validate"
-    )
-    return loaded, wanted, folds
 
 
 def inspect(model_path: str, output: Console, html: str | None = None) -> None:

@@ -90,6 +90,7 @@ def table_options(options: TrainOptions, task: str | None, validation: float) ->
         validation=validation,
         validation_data=options.validation_data,
         seed=options.seed,
+        mapped=options.mapped,
         keeps_table=options.folds is not None,
         wishes=wishes_of(options.header, options.separator, options.decimal, options.encoding, options.na_values),
     )

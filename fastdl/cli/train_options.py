@@ -89,6 +89,16 @@ class TrainOptions:
         str | None, _option(DATA, "A column that says which rows belong together: validate on whole groups.", "NAME")
     ] = None
     time: Annotated[str | None, _option(DATA, "A column of times: validate on the last rows.", "NAME")] = None
+    mapped: Annotated[
+        bool | None,
+        typer.Option(
+            "--mapped/--no-mapped",
+            help="Read rows from a memory-mapped file as they are needed: NPY files as they are, tables from DATA.store, which "
+            "is made of them; or have all in memory.",
+            rich_help_panel=DATA,
+            show_default="NPY files beyond 1 GB, and tables that memory is short for",
+        ),
+    ] = None
     class_weight: Annotated[
         str | None, _option(TRAINING, "balanced: each class counts alike, however few its rows.", "NAME")
     ] = None

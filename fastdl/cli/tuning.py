@@ -17,7 +17,7 @@ from fastdl.cli.recipe import filled, settings_in, table_wanted
 from fastdl.cli.train_options import TuneOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.model import MLP
-from fastdl.tables import data
+from fastdl.tables import data, store
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
 from fastdl.training.display import Display
@@ -37,7 +37,11 @@ def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
     runs.check_folder(typed.out, typed.force)
     share = 0.2 if typed.validation is None else typed.validation
     wanted = replace(table_wanted(typed, check_task(typed.task), share), keeps_table=True)
+    if store.is_wanted(typed.data, wanted):
+        raise OptionError(f"tune: {store.NO_ROWS_OF_ANY_ORDER}")
     loaded = data.load_training(typed.data, wanted)
+    if loaded.is_mapped:
+        raise OptionError(f"tune: {store.NO_ROWS_OF_ANY_ORDER}")
     if len(loaded.train) < fitting.SMALL:
         raise InputError(
             f"tune: expected at least {fitting.SMALL} training rows to choose by, got {len(loaded.train)}; use fastdl train"

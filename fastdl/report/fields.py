@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.report.values import plain, short
-from fastdl.stored import is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, EncodedRows, OneHot, Part
 from fastdl.tables.kinds import CategoryColumn, Column, EmbeddedCategoryColumn, LargeCategoryColumn
@@ -85,9 +84,11 @@ def described(loaded: TrainingData, first: Sequence[str] = ()) -> dict[str, Any]
     fields.sort(key=lambda field: order.get(field.name, len(order)))
     left_out = [] if loaded.preprocessor is None else [c for c in loaded.preprocessor.columns if not c.feature_names]
     rows = loaded.rows[loaded.train]
-    some = rows[:: -(-len(rows) // loaded.most_rows(MOST_ROWS, MOST_NUMBERS))]
-    if isinstance(loaded.features, np.ndarray) and is_mapped(loaded.features):
-        loaded, some = replace(loaded, features=loaded.features[some]), np.arange(len(some))
+    step = -(-len(rows) // loaded.most_rows(MOST_ROWS, MOST_NUMBERS))
+    some = rows[::step]
+    if loaded.is_mapped:
+        loaded, rows = _in_memory(loaded, loaded.train[::step]), np.arange(len(some))
+        some = rows
     shown = [_described(field, loaded, rows, some) for field in fields[:MOST]]
     shown += [
         {"name": short(c.name), "kind": c.kind, "read_as": f"left out: {short(c.describe(), 200)}"}
@@ -96,6 +97,13 @@ def described(loaded: TrainingData, first: Sequence[str] = ()) -> dict[str, Any]
     kinds = Counter([field.kind for field in fields] + [column.kind for column in left_out])
     result: dict[str, Any] = plain({"shown": shown, "count": len(fields) + len(left_out), "kinds": kinds})
     return result
+
+
+def _in_memory(loaded: TrainingData, rows: NDArray[np.int64]) -> TrainingData:
+    """Some rows of mapped features, in the form that those in memory have."""
+    X = loaded.copied(rows)
+    features = X if loaded.preprocessor is None else Encoded.of_matrix(X, loaded.preprocessor.features)
+    return replace(loaded, features=features)
 
 
 def _described(

@@ -104,8 +104,11 @@ def read_npz(path: Path, with_targets: bool) -> ArrayData:
     return of_arrays((path,), arrays["X"], arrays.get("y"), f"{path}: X", f"{path}: y")
 
 
-def read_npy(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
-    """X and y, an NPY file each; y.npy beside X.npy (y_train.npy beside X_train.npy) is found by its name."""
+def read_npy(paths: tuple[Path, ...], with_targets: bool, mapped: bool | None = None) -> ArrayData:
+    """X and y, an NPY file each; y.npy beside X.npy (y_train.npy beside X_train.npy) is found by its name.
+
+    mapped : whether X stays in its file; None: if it has more than `MAPPED_BYTES`
+    """
     y_path = paths[1] if len(paths) > 1 else None
     if with_targets and y_path is None:
         y_path = paths[0].with_name("y" + paths[0].name[1:])
@@ -113,8 +116,8 @@ def read_npy(paths: tuple[Path, ...], with_targets: bool) -> ArrayData:
             raise OptionError(
                 f"{paths[0]}: expected a second file with the targets, got one; name both: fastdl train X.npy y.npy"
             )
-    X = _load_npy(paths[0])
-    y = _load_npy(y_path) if with_targets and y_path else None
+    X = _load_npy(paths[0], mapped)
+    y = _load_npy(y_path, False) if with_targets and y_path else None
     files = (paths[0],) if y_path is None else (paths[0], y_path)
     return of_arrays(files, X, y, str(paths[0]), str(y_path))
 
@@ -153,10 +156,13 @@ MAPPED_BYTES = 1 << 30
 """NPY files larger than this are not read but mapped: rows come from the disk when they are needed."""
 
 
-def _load_npy(path: Path) -> NDArray:
+def _load_npy(path: Path, mapped: bool | None) -> NDArray:
     try:
-        if path.stat().st_size > MAPPED_BYTES and _starts_as_npy(path):
+        large = path.stat().st_size > MAPPED_BYTES if mapped is None else mapped
+        if large and _starts_as_npy(path):
             return np.load(path, mmap_mode="r", allow_pickle=False)
+        if mapped:
+            raise OptionError(f"--mapped: expected an NPY file that is not compressed, got {path}; unpack it first")
         data = read_bytes(path)
         if not data.startswith(NPY_MAGIC):
             raise InputError(f"{path}: expected an NPY file, got one of another kind")

@@ -104,8 +104,12 @@ class TrainingData:
 
     def most_rows(self, most: int, numbers: int) -> int:
         """As many rows as are copied of features that are mapped: `most`, or fewer, so that they hold `numbers` at most."""
-        mapped = isinstance(self.features, np.ndarray) and is_mapped(self.features)
-        return min(most, max(1, numbers // self.n_features)) if mapped else most
+        return min(most, max(1, numbers // self.n_features)) if self.is_mapped else most
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the features are read from a file as they are needed."""
+        return isinstance(self.features, np.ndarray) and is_mapped(self.features)
 
     def training_pair(self) -> tuple[Any, NDArray[Any]]:
         """Features and targets to train on."""
@@ -125,7 +129,7 @@ class TrainingData:
 
 def open_source(files: Sequence[str], options: Options) -> Table | ArrayData:
     """The files as the options say that they are written."""
-    return open_data(files, wishes=_with_names(options), as_text=_texts_of(options))
+    return open_data(files, wishes=with_names(options), as_text=texts_of(options), mapped=options.mapped)
 
 
 def count_rows(source: Table | ArrayData, options: Options) -> int:
@@ -152,11 +156,10 @@ def load_training(
     options = options or Options(**settings)
     check_share(options.validation)
     source = open_source(files, options) if source is None else source
-    stem = re.sub(r"([.-]idx\d-ubyte|\.\w+)?(\.(gz|xz|zst|bz2))?$", "", Path(files[0]).name)
-    name = re.sub(r"[^\w.-]+", "_", stem).strip("_") or "data"
+    name = name_of(files)
     if isinstance(source, Table):
         data = prepare(source, options, name)
-        return _with_validation_file(data, options) if options.validation_data else data
+        return with_validation_file(data, options) if options.validation_data else data
     for which in ("target", "categorical", "numeric", "date", "ignore", "group", "time"):
         if getattr(options, which):
             raise OptionError(f"--{which}: expected a table, whose columns have names, got {' '.join(files)}")
@@ -169,6 +172,12 @@ def load_training(
     return TrainingData(name, source.files, source.X, rows, found, train, held_out, pixels=source.pixels, notes=notes)
 
 
+def name_of(files: Sequence[str]) -> str:
+    """What data are called: the first file without its endings."""
+    stem = re.sub(r"([.-]idx\d-ubyte|\.\w+)?(\.(gz|xz|zst|bz2))?$", "", Path(files[0]).name)
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_") or "data"
+
+
 def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     """The same for a table in memory."""
     check_share(options.validation)
@@ -178,11 +187,11 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     wishes = options.wishes
     columns, rows, notes = targets.read(table, names, options.task, decimal=wishes.decimal)
     found = tasks.resolve(columns, options.task)
-    train, held_out = _split(table, rows, found, options)
-    choices = _choices(table, options)
+    train, held_out = split_table(table, rows, found, options)
+    choices = choices_of(table, options)
     findings = Findings()
     learnt = None if len(train) == len(table) else rows[train]
-    outcomes = _outcomes(found, train)
+    outcomes = outcomes_of(found, train)
     preprocessor, frame = Preprocessor.fit_tidy(
         table.frame, learnt, choices, names, wishes.na_values, findings, outcomes
     )
@@ -203,9 +212,9 @@ def refitted(
     """The same data with other rows to train and to validate on; a table's columns are learnt again."""
     if data.table is None:
         return replace(data, train=train, validation=held_out)
-    choices = _choices(data.table, options)
+    choices = choices_of(data.table, options)
     rows, names = data.rows[train], data.targets.names
-    outcomes = _outcomes(data.targets, train)
+    outcomes = outcomes_of(data.targets, train)
     preprocessor, frame = Preprocessor.fit_tidy(
         data.table.frame, rows, choices, names, options.wishes.na_values, outcomes=outcomes
     )
@@ -213,7 +222,7 @@ def refitted(
     return replace(data, features=encoded, preprocessor=preprocessor, train=train, validation=held_out)
 
 
-def _outcomes(found: Targets, train: NDArray[np.int64]) -> Outcomes:
+def outcomes_of(found: Targets, train: NDArray[np.int64]) -> Outcomes:
     """The targets of the training rows as numbers: of more than ten classes the most frequent ones."""
     y = found.y[train]
     if found.task != "multiclass":
@@ -224,7 +233,7 @@ def _outcomes(found: Targets, train: NDArray[np.int64]) -> Outcomes:
     return Outcomes(names, (y[:, None] == classes).astype(np.float64))
 
 
-def _with_names(options: Options) -> Wishes:
+def with_names(options: Options) -> Wishes:
     """The wishes with the names that options hold: they tell a line of names from one of data."""
     names: list[str] = []
     for which in (options.target, options.categorical, options.numeric, options.date, options.ignore):
@@ -234,13 +243,13 @@ def _with_names(options: Options) -> Wishes:
     return replace(options.wishes, names=tuple(name for name in names if name))
 
 
-def _texts_of(options: Options) -> list[str]:
+def texts_of(options: Options) -> list[str]:
     """Columns that the user declares categorical: `007` is not `7` there."""
     names = [options.categorical] if isinstance(options.categorical, str) else list(options.categorical)
     return [*names, *(part.strip() for text in names for part in text.split(","))]
 
 
-def _choices(table: Table, options: Options) -> Choices:
+def choices_of(table: Table, options: Options) -> Choices:
     names = table.names
     ignore, reasons = names_in(names, options.ignore), {}
     if options.group is not None and options.group not in ignore:
@@ -257,7 +266,7 @@ def _choices(table: Table, options: Options) -> Choices:
     )
 
 
-def _split(
+def split_table(
     table: Table, rows: NDArray[np.int64], found: Targets, options: Options
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     everything = np.arange(len(rows)), np.arange(0)
@@ -279,7 +288,7 @@ def _times(table: Table, options: Options) -> NDArray[np.float64]:
 
     assert options.time is not None
     values = table.frame[options.time]
-    choices = _choices(table, options)
+    choices = choices_of(table, options)
     kind = kind_of(options.time, values, replace(choices, ignore=()))
     column = kind.learn(options.time, values)
     if isinstance(column, DateColumn):
@@ -296,10 +305,10 @@ def _times(table: Table, options: Options) -> NDArray[np.float64]:
     return np.nan_to_num(np.asarray(found.fill_null(float("nan")).to_numpy()), nan=-np.inf)
 
 
-def _with_validation_file(data: TrainingData, options: Options) -> TrainingData:
+def with_validation_file(data: TrainingData, options: Options) -> TrainingData:
     """The data with the rows of `--validation-data` to validate on."""
     assert data.preprocessor is not None
-    wishes = _with_names(options)
+    wishes = with_names(options)
     table = open_data(options.validation_data, wishes=wishes, as_text=data.preprocessor.text_columns)
     if not isinstance(table, Table):
         raise OptionError(f"--validation-data: expected a table, got {' '.join(options.validation_data)}")

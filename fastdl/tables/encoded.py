@@ -40,6 +40,21 @@ class Encoded:
     n_rows: int
     parts: Sequence[Part]
 
+    @classmethod
+    def of_matrix(cls, X: NDArray[Any], columns: Sequence[Any]) -> Encoded:
+        """What `EncodedRows.matrix` made X [N, I] of, where these `Column`s have the features."""
+        parts: list[Part] = []
+        at = 0
+        for column in columns:
+            end = at + len(column.feature_names)
+            own = X[:, at:end]
+            if column.n_parts < end - at:
+                parts.append(OneHot(np.where(own.any(axis=1), own.argmax(axis=1), end - at), end - at))
+            else:
+                parts.extend(own.T)
+            at = end
+        return cls(len(X), parts)
+
     @property
     def width(self) -> int:
         """How many features there are."""

@@ -26,6 +26,7 @@ class Options:
     seed : of the split
     wishes : how the files are written
     embeds : whether categories of more than a few values become codes that a model embeds
+    mapped : whether data are read from a memory-mapped file as they are needed; None: arrays by their size
     keeps_table : keep the table beside its features, however large, for columns to be learnt again from other rows
     """
 
@@ -41,6 +42,7 @@ class Options:
     validation_data: Sequence[str] = ()
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
+    mapped: bool | None = None
     keeps_table: bool = False
     embeds: bool = False
 

@@ -65,15 +65,22 @@ def kind_of(path: Path) -> str:
     return formats.kind_of(path, head) or "csv"
 
 
+def is_table(paths: Sequence[Path]) -> bool:
+    """Whether files are tables, and not arrays."""
+    return all(kind_of(path) in _TABLES for path in paths)
+
+
 def open_data(
     files: Sequence[str],
     with_targets: bool = True,
     wishes: Wishes = Wishes(),  # noqa: B008
     as_text: Collection[str] = (),
+    mapped: bool | None = None,
 ) -> Table | ArrayData:
     """Read `digits`, tables, an NPZ file, or a pair of NPY or IDX files, told apart by their content.
 
     as_text : columns whose cells are kept as they were written, also where they look like numbers
+    mapped : whether X of NPY files is mapped instead of read; None: if it is large
     """
     if list(files) == ["digits"]:
         return arrays.digits()
@@ -94,10 +101,14 @@ def open_data(
             f"expected one {kinds[0].upper()} file, or several tables, got two files of which one is no table: "
             f"{' '.join(files)}; pairs are NPY or IDX files"
         )
+    if mapped and kinds[0] != "npy":
+        raise OptionError(
+            f"--mapped: expected a table, or NPY files, got {paths[0]}, a file of kind {kinds[0].upper()}"
+        )
     if kinds[0] == "npz":
         return arrays.read_npz(paths[0], with_targets)
     if kinds[0] == "npy":
-        return arrays.read_npy(pair, with_targets)
+        return arrays.read_npy(pair, with_targets, mapped)
     if kinds[0] == "libsvm":
         X, y = formats.read_libsvm(paths[0])
         return arrays.of_arrays(pair, X, y, str(paths[0]), f"{paths[0]}: label")

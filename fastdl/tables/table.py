@@ -90,11 +90,23 @@ def unique_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return out, [name for name, count in counts.items() if count > 1]
 
 
+def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames below each other, columns by their names; one that is text in some of them is text in all."""
+    lib = polars()
+    for name in dict.fromkeys(name for frame in frames for name in frame.columns):
+        dtypes = {frame[name].dtype for frame in frames if name in frame.columns}
+        if len(dtypes) > 1:
+            to = lib.Float64 if all(d.is_numeric() or d == lib.Null for d in dtypes) else lib.String
+            cast = lib.col(name).cast(to)
+            frames = [frame.with_columns(cast) if name in frame.columns else frame for frame in frames]
+    whole: pl.DataFrame = lib.concat(frames, how="diagonal")
+    return whole
+
+
 def joined(tables: Sequence[Table]) -> Table:
     """Tables below each other, columns by their names; a column that one does not have is missing there."""
     if len(tables) == 1:
         return tables[0]
-    pl = polars()
     starts = np.cumsum([0, *(len(table) for table in tables)])
     names = list(dict.fromkeys(name for table in tables for name in table.names))
     notes = list(dict.fromkeys(f"{table.label}: {note}" for table in tables for note in table.notes))
@@ -102,12 +114,6 @@ def joined(tables: Sequence[Table]) -> Table:
         missing = [name for name in names if name not in table.names]
         if missing:
             notes.append(f"{table.label} has no column {listed([repr(m) for m in missing], 6)}")
-    frames = [table.frame for table in tables]
-    for name in names:
-        dtypes = {frame[name].dtype for frame in frames if name in frame.columns}
-        if len(dtypes) > 1:
-            to = pl.Float64 if all(d.is_numeric() or d == pl.Null for d in dtypes) else pl.String
-            frames = [frame.with_columns(pl.col(name).cast(to)) if name in frame.columns else frame for frame in frames]
 
     def place(row: int) -> str:
         which = int(np.searchsorted(starts, row, side="right")) - 1
@@ -115,7 +121,7 @@ def joined(tables: Sequence[Table]) -> Table:
 
     bad = {int(start) + row: why for start, table in zip(starts, tables) for row, why in table.bad.items()}
     label = tables[0].label if len(tables) == 1 else f"{tables[0].label} and {len(tables) - 1} more"
-    frame = pl.concat(frames, how="diagonal")
+    frame = stacked([table.frame for table in tables])
     return Table(frame, label, [file for table in tables for file in table.files], notes, place, bad)
 
 

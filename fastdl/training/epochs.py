@@ -47,9 +47,9 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
                 arrays = data.inputs, data.targets, data.weight
                 rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
                 order = order_of(trainer, session, data, trainer._epochs_done, epoch < fit.epochs)
-                progress = reading_ahead(data.inputs, order, progress)
                 where = place, drop, data.rows is not None
-                loss, bad_batch = session.epoch(*arrays, order, rates, progress, *where)
+                with reading_ahead(data.inputs, order, progress) as told:
+                    loss, bad_batch = session.epoch(*arrays, order, rates, told, *where)
                 order_again = functools.partial(order_of, trainer, session, data, trainer._epochs_done)
                 again = functools.partial(train_again, session, arrays, order_again, rates, where)
             seconds = time.perf_counter() - start

@@ -149,12 +149,31 @@ def _varying(loaded: TrainingData) -> list[int]:
         return found
     if not is_mapped(loaded.features):
         return [k for k in range(loaded.n_features) if _varies(loaded.features[:, k], loaded.train)]
-    parts = loaded.inputs(loaded.train)
-    if not len(loaded.train):
-        return []
-    low, high = _extremes(parts)
-    between = [((part != low) & (part != high)).any(axis=0) for part in _some_rows(parts)]
-    return np.flatnonzero(np.any(between, axis=0)).tolist()
+    return np.flatnonzero(_more_than_two(loaded.inputs(loaded.train), loaded.n_features)).tolist()
+
+
+def _more_than_two(parts: Sequence[NDArray[Any]], width: int) -> NDArray[np.bool_]:
+    """Which columns have more than two values: one pass, which looks at columns until they have shown it."""
+    more = np.zeros(width, bool)
+    seen: tuple[NDArray[Any], NDArray[Any]] | None = (
+        None  # the least and the greatest so far: all there are, but in `more`
+    )
+    for block in _some_rows(parts):
+        left = np.flatnonzero(~more)
+        if not len(left):
+            break
+        values = block if len(left) == width else block[:, left]
+        low, high = values.min(axis=0), values.max(axis=0)
+        before = () if seen is None else (seen[0][left], seen[1][left])
+        for other in before:
+            low, high = np.minimum(low, other), np.maximum(high, other)
+        found = ((values != low) & (values != high)).any(axis=0)
+        for other in before:
+            found |= (other != low) & (other != high)
+        if seen is None:
+            seen = low, high
+        seen[0][left], seen[1][left], more[left] = low, high, found
+    return more
 
 
 def _some_rows(parts: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:

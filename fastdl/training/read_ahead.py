@@ -5,16 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine.background import submit
-from fastdl.stored import ADDRESS, FIRST_ROW, ROW_STEP, Inputs, StoredRows
+from fastdl.stored import ADDRESS, FIRST_ROW, ROW_STEP, Inputs, StoredRows, mapping_of
 
 MAPPED_BYTES = 1 << 30
 """Inputs in memory-mapped files that are larger than this are shuffled by blocks: in any order, every row would be a seek on the
@@ -23,6 +23,7 @@ BLOCK_BYTES, WINDOW = 1 << 20, 128
 """Bytes of a block, which is read in one go, and blocks of a window, in which rows are shuffled as if there were nothing else."""
 
 _WILLNEED = 3  # of madvise, on Linux and macOS
+_AT_ONCE = 1 << 17  # bytes: of more, Linux reads as much as it would by itself
 
 
 class Blocks(NamedTuple):
@@ -51,16 +52,18 @@ def block_order(rng: np.random.Generator, n_rows: int, blocks: Blocks) -> NDArra
     return order
 
 
+@contextmanager
 def reading_ahead(
     inputs: Inputs, order: NDArray[np.int64], on_progress: Callable[[int], None]
-) -> Callable[[int], None]:
-    """`on_progress`, which besides has the next window read from the disk by another thread, where inputs come in blocks."""
-    blocks = blocks_of(inputs)
-    if blocks is None or not isinstance(inputs, StoredRows):
-        return on_progress
-    advise = _advise()
-    if advise is None:
-        return on_progress
+) -> Iterator[Callable[[int], None]]:
+    """`on_progress`, which besides has the next window read from the disk by another thread, where inputs come in blocks.
+
+    Meanwhile the system reads nothing else: what it takes from around a page (up to 8 MB) would push out what is needed.
+    """
+    blocks, advise = blocks_of(inputs), _advise()
+    if blocks is None or advise is None or not isinstance(inputs, StoredRows):
+        yield on_progress
+        return
     length, asked = blocks.rows * blocks.window, 0
 
     def ask(upto: int) -> None:
@@ -75,8 +78,16 @@ def reading_ahead(
         ask(done + 2 * length)
         on_progress(done)
 
-    ask(2 * length)
-    return progress
+    found = [mapping_of(part) for part in inputs.parts]
+    mappings = {id(mapping): mapping for mapping in found if mapping is not None}.values()
+    for mapping in mappings:
+        mapping.madvise(mmap.MADV_RANDOM)
+    try:
+        ask(2 * length)
+        yield progress
+    finally:
+        for mapping in mappings:
+            mapping.madvise(mmap.MADV_NORMAL)
 
 
 def _fetch(inputs: StoredRows, rows: NDArray[np.int64], block_rows: int, advise: Callable[..., Any]) -> None:
@@ -84,8 +95,9 @@ def _fetch(inputs: StoredRows, rows: NDArray[np.int64], block_rows: int, advise:
     for block in np.unique(rows // block_rows).tolist():
         first, stop = block * block_rows, min(len(inputs), (block + 1) * block_rows)
         for start, length in addresses(inputs, first, stop):
-            begin = start // mmap.PAGESIZE * mmap.PAGESIZE
-            advise(begin, start + length - begin, _WILLNEED)
+            end = start + length
+            for begin in range(start // mmap.PAGESIZE * mmap.PAGESIZE, end, _AT_ONCE):
+                advise(begin, min(_AT_ONCE, end - begin), _WILLNEED)
 
 
 def addresses(inputs: StoredRows, first: int, stop: int) -> list[tuple[int, int]]:

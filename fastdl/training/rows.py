@@ -13,7 +13,7 @@ from fastdl import checks, stored
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.sparse import SparseRows
-from fastdl.stored import Inputs
+from fastdl.stored import Inputs, StoredRows
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class TrainingRows:
         if len(inputs) == 0:
             raise InputError("X: expected at least one row to learn from, got an empty array")
         targets = model.prepare_targets(stored.targets_of(X, y), len(inputs))
+        if isinstance(inputs, StoredRows) and inputs.is_narrow and not inputs.mapped_bytes:
+            inputs = inputs.whole
         return cls.of(model, (inputs, targets), sample_weight, class_weight)
 
     @classmethod

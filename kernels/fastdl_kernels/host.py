@@ -125,6 +125,25 @@ def cgroup_quota() -> float | None:
     return None
 
 
+def memory_limit() -> int | None:
+    """Bytes that the control group leaves free (`memory.max` of version 2, `memory.limit_in_bytes` of version 1), or None.
+
+    Of what the group has in use, copies of files (`inactive_file`) make room when it is wanted.
+    """
+    for root, controller, most, used, name in (
+        ("/sys/fs/cgroup", "", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            folder = Path(root) / _cgroup_path(controller)
+            limit, in_use = int((folder / most).read_text()), int((folder / used).read_text())
+            facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            return max(0, limit - in_use + int(facts.get(name, 0)))
+        except (OSError, ValueError):  # "max" is no number
+            continue
+    return None
+
+
 def _cgroup_path(controller: str) -> str:
     """The process's own group below the mount; empty where it cannot be seen (inside a container it is the root)."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
