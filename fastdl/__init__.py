@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastdl import schedules
     from fastdl.activations import ELU, LeakyReLU
     from fastdl.datasets import load_digits
+    from fastdl.distributed.ranks import Ranks
     from fastdl.embeddings import PBLD
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
@@ -69,6 +70,7 @@ __all__ = [
     "Momentum",
     "Quantile",
     "RMSProp",
+    "Ranks",
     "ReduceOnPlateau",
     "Scaling",
     "TableModel",
@@ -90,6 +92,7 @@ _MODULES = {
     "fastdl.training.averaging": ["AverageParameters"],
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.datasets": ["load_digits"],
+    "fastdl.distributed.ranks": ["Ranks"],
     "fastdl.embeddings": ["PBLD"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],

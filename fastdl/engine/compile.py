@@ -29,12 +29,12 @@ from fastdl.engine.sparse import (
 )
 from fastdl.engine.sparse_batch import turn
 from fastdl.engine.step import work
-from fastdl.engine.update import clipped_update, update_block
+from fastdl.engine.update import clipped_update, penalised_block, update_block
 from fastdl.network import Architecture
 from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
 
 # Two halves that take about as long.
-MINE: list[Linked] = [f.linked for f in (work, add_partial, clipped_update, gather)]
+MINE: list[Linked] = [f.linked for f in (work, add_partial, clipped_update, penalised_block, gather)]
 HELPERS: list[Linked] = [linked_product, *(f.linked for f in (forward, backward, loss_rows, update_block))]
 # What only trainings on sparse inputs call.
 SPARSE: list[Linked] = [

@@ -132,7 +132,7 @@ def catch_up_all(n_threads, network, update, data, places, sparse, steps):
             Update(
                 code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(gradient, 0), 0,
                 pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1], pointer(row_squares, 0),
-                row_squares.size > 0,
+                row_squares.size > 0, 0, 0,
             ),
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),

@@ -20,10 +20,11 @@ from fastdl_kernels.simd import pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
 # -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other.
+# in the order of the stage's outputs, one number after the other. FIRST_ROW says as which row of a batch the first one counts for
+# dropout: another process may have those before it.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED = range(11, 16)
-PLAN_COLUMNS = 16
+WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, FIRST_ROW = range(11, 17)
+PLAN_COLUMNS = 17
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
@@ -55,6 +56,11 @@ TICK_COLUMNS = 16
 # weights that the batch uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step
 # does nothing to the rows that it does not use.
 DENSE, EAGER, LAZY, IDLE = range(4)
+
+# What a call does of its steps. WHOLE_STEP: all of it. Processes that share a batch out leave out the update (GRADIENT) and, when
+# the gradients are added up, take it up: PENALTY adds that of the L2 penalty and takes the sums of squares, UPDATE runs the
+# optimizer.
+WHOLE_STEP, GRADIENT, PENALTY, UPDATE_OF_SUM, PENALTY_AND_UPDATE = range(5)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
 ROWS = 4 * TILE_ROWS
@@ -172,6 +178,7 @@ class Update(NamedTuple):
     gradient is all of it, flat, or a slot for each thread, slot_size numbers apart; squares [update jobs] is what its norm is
     made of. The gradient may come in `n_partial` partial gradients, one for each block of rows, that lie partial_size
     numbers apart from `partial` on. row_squares [rows of all weights] takes Σ w² of each row, before the step, if `penalised`.
+    Of a gradient that processes have added up, this one uses the numbers first .. stop.
     """
 
     code: Any
@@ -186,6 +193,8 @@ class Update(NamedTuple):
     partial_size: Any
     row_squares: Any
     penalised: Any
+    first: Any
+    stop: Any
 
 
 class Memory(NamedTuple):
@@ -212,7 +221,9 @@ class Run(NamedTuple):
 
     `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
     step. `step` is the number of
-    the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states.
+    the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states. Processes may share
+    a batch out: all together have epochs of `all_rows` rows in batches of `all_size`. `part` is what is done of a step: see
+    WHOLE_STEP; and the gradient is taken through the layers from `top` down to `bottom`.
     """
 
     batch: Any
@@ -221,6 +232,11 @@ class Run(NamedTuple):
     step: Any
     update: Any
     seed: Any
+    all_size: Any
+    all_rows: Any
+    part: Any
+    top: Any
+    bottom: Any
 
 
 class Report(NamedTuple):
@@ -237,7 +253,7 @@ PLACES = types.CPointer(types.int32)  # columns and rows of sparse numbers
 RATES = types.UniTuple(types.float64, 6)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
-RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
+RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, *[I64] * 8), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
 
 
@@ -289,7 +305,7 @@ def sparse_type(element: types.Type) -> types.Type:
 def update_type(element: types.Type) -> types.Type:
     """`Update`."""
     x = floats(element)
-    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL)
+    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL, I64, I64)
 
 
 def loss_type(element: types.Type) -> types.Type:

@@ -246,7 +246,7 @@ def places_of(job, network, layer, update, rank, whole):
 def use_gradient(job, network, layer, update, rank, rates, square):
     """What an update job does with the gradient of its block, which is in its place."""
     whole = is_whole(update)
-    n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
+    n_out = plan_of(network, layer)[N_OUT]
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
     is_dense = plan_of(network, layer)[SIZE] == 0
     l2 = rates[3] if is_dense else 0.0
@@ -258,10 +258,34 @@ def use_gradient(job, network, layer, update, rank, rates, square):
         if n_bias:
             apply(update, rates, network.parameters, d_bias, bias, n_bias, 0.0, factors_of(update, layer, True))
     elif update.code != NO_UPDATE:
-        if l2 > 0.0:
-            _add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
-        bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
-        update.squares[square] = square_sum(d_weight, n) + bias_square
+        penalise(job, network, layer, update, rates, square)
+
+
+@jit
+def own_part(update, at, n):
+    """(first, how many) of the parameters at .. at + n whose gradient this process uses."""
+    first = max(at, update.first)
+    return first, max(0, min(at + n, update.stop) - first)
+
+
+@jit
+def penalise(job, network, layer, update, rates, square):
+    """Add the L2 penalty's gradient to the block of an `update_block` job, which is in its place in the flat buffer;
+    update.squares[square] = Σ g²."""
+    _, _, at, bias, n, n_bias, _, _ = places_of(job, network, layer, update, 0, True)
+    at, n = own_part(update, at, n)
+    bias, n_bias = own_part(update, bias, n_bias)
+    d_weight, l2 = pointer(update.gradient, at), rates[3] if plan_of(network, layer)[SIZE] == 0 else 0.0
+    if l2 > 0.0:
+        _add_multiple(d_weight, pointer(network.parameters, at), number_like(network.alphas[layer], l2), n)
+    bias_square = square_sum(pointer(update.gradient, bias), n_bias) if n_bias else 0.0
+    update.squares[square] = square_sum(d_weight, n) + bias_square
+
+
+@linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, I64))
+def penalised_block(job, network, layer, update, rates, square):
+    """`penalise` for a gradient that processes have added up."""
+    penalise(job, network, layer, update, rates, square)
 
 
 @jit
@@ -275,7 +299,10 @@ def clip_factor(update, jobs):
 @linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, F64))
 def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
-    _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
+    _, _, at, bias, n, n_bias, _, _ = places_of(job, network, layer, update, 0, True)
+    at, n = own_part(update, at, n)
+    bias, n_bias = own_part(update, bias, n_bias)
+    d_weight, d_bias = pointer(update.gradient, at), pointer(update.gradient, bias)
     if factor != 1.0:  # a NaN, too
         _scale(d_weight, number_like(network.parameters[0], factor), n)
     apply(update, rates, network.parameters, d_weight, at, n, 0.0, factors_of(update, layer, False))

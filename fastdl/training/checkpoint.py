@@ -82,7 +82,8 @@ class Checkpoint(Callback):
         warnings.warn(f"the training goes on without a new checkpoint: {error}", UserWarning, stacklevel=2)
 
     def _write_if_due(self, now: bool = False) -> None:
-        if not now and time.monotonic() - self._written < self.pause():
+        due = now or time.monotonic() - self._written >= self.pause()
+        if not (self.trainer.agreed(due) if hasattr(self.trainer, "agreed") else due):
             return
         try:
             self.write()

@@ -29,11 +29,12 @@ from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS
 from fastdl.training.shuffling import MANY_ROWS, Orders
 from fastdl.training.step_numbers import StepNumbers
+from fastdl.training.together import together
 from fastdl.training.under_way import Data, Fit, Kept, Pending
 from fastdl.training.validation import Validation, warn_of_large_targets
 
 # What a copy of a trainer makes anew.
-_OWN = ("_session", "_orders", "_fit", "_looked_at")
+_OWN = ("_session", "_orders", "_fit", "_looked_at", "communicator")
 
 
 class Trainer(Looks):
@@ -71,6 +72,9 @@ class Trainer(Looks):
     decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
         each step
     dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
+    communicator : train on all processes that an MPI launcher has started: a communicator of mpi4py, such as MPI.COMM_WORLD, or
+        `fastdl.Ranks` with more to say. All of them run the same program with the same model, settings and data; each takes its
+        slice of every batch, and all come to the same parameters. Rank 0 writes the checkpoints. A copy of a trainer is alone
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -107,6 +111,7 @@ class Trainer(Looks):
         ntk: bool = False,
         decay_schedule: Schedule | None = None,
         dropout_schedule: Schedule | None = None,
+        communicator: Any = None,
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():
@@ -204,7 +209,8 @@ class Trainer(Looks):
             hooks.call("on_train_begin", self.epochs, len(data))
             self._fit.take_up(self)
             if pending is None or not self._stopped:
-                self._run(session, self._fit, hooks)
+                with together(self, session, data):
+                    self._run(session, self._fit, hooks)
             hooks.call("on_train_end")
             self._fit = None
         finally:
@@ -214,7 +220,8 @@ class Trainer(Looks):
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that the training needs to go on to one file, for `from_checkpoint`; an old one is replaced in one go.
 
-        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch.
+        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch. With a `communicator`
+        all ranks have to call it, and rank 0 writes the file.
 
         Raises
         ------
@@ -279,7 +286,8 @@ class Trainer(Looks):
         n_rows, arrays = len(data), (data.inputs, data.targets, data.weight)
         numbers = StepNumbers(self, session, fit.n_batches, fit.span)
         lr = numbers.lr
-        rollback = Rollback(session, hooks.may_change_model)
+        # How often epochs are trained again must not depend on the clocks of different processes.
+        rollback = Rollback(session, hooks.may_change_model or self.ranks is not None)
         for epoch in fit.coming:
             start = time.perf_counter()
             fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
@@ -314,6 +322,7 @@ class Trainer(Looks):
             self._epochs_done += 1
             self.history.add(loss, val_loss, values, seconds)
             hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
+            self._stopped = self._stopped if self.ranks is None else self.ranks.any_of(self._stopped)
             if self._stopped:
                 break
 
@@ -344,10 +353,12 @@ class Trainer(Looks):
         settings, model = self._step_settings(), self.model
         if self._state_is_of_another:  # the workspaces of before go before new ones come
             self._session, self._kept, self._epochs_done = None, None, 0
+        if self._session is not None and self._session.ranks is not self.ranks:
+            self._kept, self._session = self._keep(), None
         if self._session is None:
             kept, self._kept = self._kept, None
             first = settings if kept is None else replace(settings, optimizer=kept.optimizer)
-            self._session = Session(model.architecture, model.parameters, first)
+            self._session = Session(model.architecture, model.parameters, first, self.ranks)
             if kept is not None:
                 self._session.resume(kept.state)
         self._session.apply(settings)
@@ -369,5 +380,5 @@ class Trainer(Looks):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = self._fit = self._looked_at = None
+        self._session = self._fit = self._looked_at = self.communicator = None
         self._orders = Orders(self.seed)
