@@ -42,7 +42,7 @@ def mpi() -> Any:
         from mpi4py import MPI
     except ImportError as error:
         raise MissingExtraError(
-            f"training over several processes needs mpi4py ({error}): pip install \"fastdl[mpi]\""
+            f'training over several processes needs mpi4py ({error}): pip install "fastdl[mpi]"'
         ) from error
     except RuntimeError as error:  # mpi4py is there, and the library that it loads is not
         raise MissingExtraError(

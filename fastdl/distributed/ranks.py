@@ -8,15 +8,17 @@ import platform
 import signal
 import sys
 import threading
+import uuid
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.distributed import launch
 from fastdl.distributed.reduction import WIRES, Reduction
+from fastdl.distributed.watch import Watch
 from fastdl.errors import DivergedError, InputError
 
 
@@ -75,6 +77,7 @@ class Ranks:
         self.nodes = len({host for host, _ in here})
         self.local_size = sum(host == self.host for host, _ in here)
         self.overlap = self.nodes > 1 if overlap is None else bool(overlap)
+        _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{uuid.uuid4().hex}", 0))
         self.signal = 0  # that has arrived here and asks for an end
         self.stopping = False  # all ranks know of it
 
@@ -89,11 +92,27 @@ class Ranks:
 
     def agreed(self, value: Any) -> Any:
         """Rank 0's value, on all ranks; all have to ask."""
-        return value if self.size == 1 else self._comm.bcast(value, 0)
+        return self.all_of(value)[0]
 
     def all_of(self, value: Any) -> list[Any]:
-        """The values of all ranks, in their order; all have to ask."""
-        return [value] if self.size == 1 else self._comm.allgather(value)
+        """The values of all ranks, in their order; all have to ask.
+
+        Raises
+        ------
+        InputError : a rank could not get as far as this; the sentence names it
+        """
+        if self.size == 1:
+            return [value]
+        values = self._comm.allgather(value)
+        for rank, other in enumerate(values):
+            if isinstance(other, Failure) and not isinstance(value, Failure):
+                raise InputError(f"rank {rank} of {self.size} on {other.host} has failed: {other.told}")
+        return values
+
+    def fail(self, error: BaseException) -> bool:
+        """Tell the others, who are about to ask for something, that this rank cannot go on. Whether all say the same."""
+        found = self.all_of(Failure(self.host, str(error) or type(error).__name__))
+        return all(isinstance(other, Failure) and other.told == found[0].told for other in found)
 
     def any_of(self, value: bool) -> bool:
         """Whether it holds on any rank; all have to ask."""
@@ -156,10 +175,41 @@ class Ranks:
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         sys.stderr.write(f"fastdl: rank {self.rank} of {self.size} on {self.host} failed, which ends all: {told}\n")
         sys.stderr.flush()
+        if _watch is not None:
+            _watch.end(told=True)
         self._comm.Abort(1)
+
+
+class Failure(NamedTuple):
+    """A rank that cannot go on, and why."""
+
+    host: str
+    told: str
+
+
+_watch: Watch | None = None
+
+
+def _look_after(ranks: Ranks, job: str) -> None:
+    """From now on, a death of this process and an exception that nobody catches are told, and end all ranks."""
+    global _watch
+    if _watch is not None or ranks.size == 1:
+        return
+    _watch = Watch(
+        job,
+        f"fastdl: rank {ranks.rank} of {ranks.size} on {ranks.host} (process {os.getpid()}) has died, which ends all; the last "
+        f"checkpoint is whole",
+    )
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        usual(kind, error, trace)
+        ranks.abort(error)
+
+    sys.excepthook = hook
 
 
 def _digest(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return f"{value.shape} {value.dtype} with checksum {zlib.crc32(np.ascontiguousarray(value).view(np.uint8)):08x}"
+        return f"{value.shape} {value.dtype} with checksum {zlib.crc32(np.ascontiguousarray(value).tobytes()):08x}"
     return value

@@ -1,8 +1,8 @@
 """The sum of a flat array over ranks: each adds up a part of it in the order of the ranks, then all get all parts.
 
-Reduce-scatter and allgather, each with one message from every rank to every other (Thakur, Rabenseifner and Gropp, 2005, section
-4): 2 (P - 1) / P of the array goes out of each of P ranks, as in a ring. MPI's own all-reduce takes as long between two ranks, but
-may add in another order for another size, placement or version; here the order is that of the ranks, always.
+Reduce-scatter and allgather, each with one message from every rank to every other (Thakur, Rabenseifner and Gropp, 2005): of n
+bytes, 2 n (P - 1) / P go out of each of P ranks, as in a ring. MPI's own all-reduce takes as long between two ranks, but may
+add in another order for another size, placement or version; here the order is that of the ranks, always.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Reduction:
             parts = [mine if r == self.rank else self._received[r, at] for r in range(self.size)]
             _add_up(parts, mine)
         else:
-            parts = [self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)]
+            parts = [
+                self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)
+            ]
             total = self._widened[: mine.size]
             total[:] = 0
             for part in parts:

@@ -263,8 +263,7 @@ class Session:
         try:
             while batch < n_batches:
                 count = min(tuner.steps, n_batches - batch)
-                if self.spread is not None:  # all ranks tell of their progress after the same steps
-                    count = self.spread.ranks.agreed(count)
+                count = count if self.ranks is None else self.ranks.agreed(count)  # all tell of the same progress
                 state[:] = 0
                 result[structs.STEPS_DONE] = 0
                 arguments = self._arguments(data_and_order, places, table, batch, count, sparse)
@@ -330,9 +329,9 @@ class Session:
             self._workspace.row_squares[: x.shape[1]] = 0
         return self._sparse
 
-    def step_table(self, rates: NDArray[np.float64], **numbers: NDArray[np.float64] | float | None) -> NDArray[np.float64]:
+    def step_table(self, rates: NDArray[np.float64], *args: Any, **numbers: Any) -> NDArray[np.float64]:
         """What differs from step to step: see `settings.step_table`; what is not given is as in the settings."""
-        return step_table(self._usual_step, rates, **numbers)
+        return step_table(self._usual_step, rates, *args, **numbers)
 
     def prepare(self, sparse: bool = False) -> None:
         """Have all ready that the first step would wait for, on `sparse` inputs as well.

@@ -1,9 +1,10 @@
 """Steps whose batches are spread over ranks: each takes the gradient of its slice, and all make one update of the sum.
 
-A batch of B rows is cut into P slices, always at the same places; rank r takes the rows r B // P to (r + 1) B // P. Each divides by
-all rows of the batch, and drops the units that one process would drop in these rows. Gradients are added up in the order of the
-ranks: each rank adds a part of them, updates this part of the parameters, and all ranks get all parts. So the work of the update is
-spread as well, and so are the optimizer's states: a rank's own are up to date in its part alone, until `whole` is asked for.
+A batch of B rows is cut into P slices, always at the same places: rank r takes the rows from r B // P to (r + 1) B // P. Each
+divides by all rows of the batch, and drops the units that one process would drop in these rows. Gradients are added up in the
+order of the ranks: each rank adds a part of them, updates this part of the parameters, and all ranks get all parts. So the work
+of the update is spread as well, and so are the optimizer's states: a rank's own are up to date in its part alone, until `whole`
+is asked for (as in ZeRO, stage 1; Rajbhandari et al., 2020).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Spread:
 
     def steps(self, native: Native, *arguments: Any) -> None:
         """What `step.train_batches` does with the same arguments, `native`, done by all ranks."""
-        *_, run, share, report = arguments
+        run, report = arguments[8], arguments[10]
         batch, count, table = run[:3]
         if self.ranks.sync_every > 1:  # to where all meet again
             every = self.ranks.sync_every
@@ -111,7 +112,9 @@ class Spread:
         if self.ranks.stopping:
             raise KeyboardInterrupt
 
-    def _call(self, native: Native, arguments: tuple[Any, ...], i: int, count: int, part: tuple[int, ...], plain: bool) -> None:
+    def _call(
+        self, native: Native, arguments: tuple[Any, ...], i: int, count: int, part: tuple[int, ...], plain: bool
+    ) -> None:
         """A part of `count` steps from number i of a call on: see `structs.Run`; `plain` leaves the gradient as it is."""
         team, network, loss, update, data, places, sparse, memory, run, share, report = arguments
         if plain:
@@ -178,7 +181,9 @@ class Spread:
         def call(what: int, first: int, stop: int) -> None:
             self._call(native, arguments, i, 1, (what, self._top, 0, first, stop), False)
 
-        if reduction.rounds:  # less to send than all parameters: all have all of the gradient, and make all of the update
+        if (
+            reduction.rounds
+        ):  # less to send than all parameters: all have all of the gradient, and make all of the update
             for k in blocks:
                 reduction.spread_rounded(k, gradient)
             call(structs.PENALTY_AND_UPDATE, 0, gradient.size)
@@ -229,7 +234,9 @@ def pieces_of(architecture: Architecture, cut: bool) -> tuple[list[Piece], list[
     """The calls that take a gradient, from the highest layer down, and the blocks (first, stop) of it that are ready after each;
     one of all, unless it is `cut`."""
     n, stop = len(architecture.pairs), architecture.n_parameters
-    pieces, blocks, top = [], [], n - 1
+    pieces: list[Piece] = []
+    blocks: list[tuple[int, int]] = []
+    top = n - 1
     # When the gradient has gone down through layer `passed`, those of the weights above it are taken.
     for passed in range(n - 2, 0, -1) if cut and architecture.stage is None else ():
         first = architecture.offsets[passed + 1][0]

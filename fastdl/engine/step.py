@@ -147,8 +147,9 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
     memory : outputs, d_outputs, losses
     run : batch, n_batches, table [batches, STEP_COLUMNS], step, update, seed
-    share : rows of a batch and of an epoch of all processes, part of a step, the layers from which and to which gradients are taken,
-        the first of the parameters that are updated and the one behind the last: see `structs.Run`, `Update`
+    share : rows of a batch and of an epoch of all processes, part of a step, the layers from and to which gradients are taken,
+    the
+        first of the parameters that are updated and the one behind the last: see `structs.Run`, `Update`
     report : result (zeros at the start), ticks
     """
     state, wanted, row_blocks = team

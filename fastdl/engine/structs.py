@@ -220,10 +220,9 @@ class Run(NamedTuple):
     """Which steps a call takes.
 
     `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
-    step. `step` is the number of
-    the first one for dropout, whose masks come from `seed`; `update` is its number for the optimizer's states. Processes may share
-    a batch out: all together have epochs of `all_rows` rows in batches of `all_size`. `part` is what is done of a step: see
-    WHOLE_STEP; and the gradient is taken through the layers from `top` down to `bottom`.
+    step. `step` is the number of the first one for dropout, whose masks come from `seed`; `update` is its number for the
+    optimizer's states. Processes may share a batch out: all together have epochs of `all_rows` rows in batches of `all_size`.
+    `part` is what is done of a step: see WHOLE_STEP; and the gradient is taken through the layers from `top` down to `bottom`.
     """
 
     batch: Any
