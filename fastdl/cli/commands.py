@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics
-from fastdl.cli import checkpoints, columns, curves, ensembles, pages, runs, signals, wording
+from fastdl.cli import checkpoints, columns, curves, ensembles, pages, parallel, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
@@ -25,16 +25,15 @@ from fastdl.cli.options import (
     one_of,
     option_error,
     settings_of,
-    table_options,
     thread_count,
 )
 from fastdl.cli.progress import Progress
+from fastdl.cli.reading import load_as_asked
 from fastdl.cli.recipe import check_more, filled, settings_in
 from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, MissingExtraError, OptionError
 from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
-from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
 from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
@@ -56,11 +55,12 @@ def train(
 ) -> int:  # fmt: skip
     """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
     check(typed)
-    runs.check_folder(typed.out, typed.force)
+    if parallel.is_first():
+        runs.check_folder(typed.out, typed.force)
 
     live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
-        loaded, wanted, folds = _load_as_asked(typed)
+        loaded, wanted, folds = load_as_asked(typed)
     options = filled(typed, Facts.of(loaded, typed.folds or 0))
     rows = len(loaded.train)
     with option_error("--"):
@@ -80,6 +80,7 @@ def train(
     with option_error("--set "):
         trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer, typed.recipe)
+    parallel.join(trainer, messages)
     columns.show(messages, loaded)
     _warm_up(trainer, messages, live, options.health)
     told = ""
@@ -89,8 +90,9 @@ def train(
         messages.print(f"{told}\n", markup=False)
 
     job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, told=told)
-    with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
-        runs.write_extras(folder, extras or {})
+    with signals.as_interrupts(), parallel.folder_for(options.out, loaded.name, options.force) as folder:
+        if parallel.is_first():
+            runs.write_extras(folder, extras or {})
         if options.ensemble > 1 or options.folds:
             command = typed.command()
             return ensembles.train(
@@ -106,7 +108,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         raise InputError(
             f"{run}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'} there"
         )
-    with signals.as_interrupts(), locked(folder):
+    with signals.as_interrupts(), parallel.kept(folder):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{folder}: cannot be written to; copy the run to another folder and resume it there")
         kept = checkpoints.read(folder)
@@ -123,12 +125,14 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
                 f"{folder}: finished, {kept.done} of {wording.plural(trainer.epochs, 'epoch')}; {why}", markup=False
             )
             return 0
-        runs.clean(folder)
+        if parallel.is_first():
+            runs.clean(folder)
         typed = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
         trainer.n_threads = thread_count(typed.threads)
+        parallel.join(trainer, messages)
         live = can_be_live(messages)
         with _status(messages, live, "reading the data"):
-            loaded, wanted, folds = _load_as_asked(typed)
+            loaded, wanted, folds = load_as_asked(typed)
         checkpoints.check_data(kept, loaded)
         options = filled(typed, Facts.of(loaded))
         wording.plan(messages, loaded, trainer.model, trainer, typed.recipe)
@@ -177,7 +181,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     start = time.perf_counter()
     try:
         with (
-            pages.live(options.watch, loaded.name, model.output, messages) as shown,
+            pages.live(options.watch and parallel.is_first(), loaded.name, model.output, messages) as shown,
             Progress(messages, live) as progress,
         ):
             trainer.callbacks.extend((progress, *shown, *([] if watch is None else [watch]), keeper))
@@ -187,6 +191,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         keeper.rescue()
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
+    if not parallel.is_first():
+        return code
     if watch is not None:
         watch.look(trainer, loaded)
     if trainer.history.best_epoch is not None and not code:
@@ -233,14 +239,6 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     return code
 
 
-def _load_as_asked(options: TrainOptions) -> tuple[data.TrainingData, data.Options, int]:
-    """The data as the options say: see `_load`."""
-    small = options.validation is None and not (options.group or options.time or options.validation_data)
-    small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
-    share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
-    return _load(options.data, table_options(options, check_task(options.task), share), small)
-
-
 def blueprint_of(options: FilledOptions, class_weight: Any) -> tuple[fitting.Blueprint, Callable[..., Trainer]]:
     """What makes a model for a data set, and a trainer for a model and its number of training rows, of filled-in options."""
     hidden, more = hidden_sizes(options.hidden), settings_in(options.set)
@@ -270,30 +268,6 @@ def check(typed: TrainOptions) -> None:
     for name in ("health", "watch"):
         if getattr(options, name) and (options.ensemble > 1 or options.folds):
             raise OptionError(f"--{name}: expected a training of one model, got --ensemble or --folds; leave it out")
-
-
-def _load(
-    files: Sequence[str], wanted: data.Options, may_cross_validate: bool
-) -> tuple[data.TrainingData, data.Options, int]:
-    """The data, the options that they were split with, and in how many folds they are cross-validated (0: they are not).
-
-    A set of few rows is trained on as a whole.
-    """
-    if not may_cross_validate:
-        return data.load_training(files, wanted), wanted, 0
-    source = data.open_source(files, wanted)
-    n_rows = data.count_rows(source, wanted)
-    if n_rows >= fitting.SMALL:
-        return data.load_training(files, wanted, source=source), wanted, 0
-    wanted = replace(wanted, validation=0.0)
-    loaded = data.load_training(files, wanted, source=source)
-    folds = min(fitting.FOLDS, len(loaded.rows)) if len(loaded.rows) >= fitting.FEWEST else 0
-    loaded.notes.append(
-        f"{len(loaded.rows)} rows: all are trained on, and {folds}-fold cross-validation says how good the model is"
-        if folds
-        else f"{wording.plural(len(loaded.rows), 'row')}: all are trained on, too few to validate"
-    )
-    return loaded, wanted, folds
 
 
 def inspect(model_path: str, output: Console, html: str | None = None) -> None:
@@ -394,4 +368,5 @@ def _summarise(
         "time": f"{wording.duration(seconds)} for {epochs}{speed}",
         "saved in": f"{folder}: {runs.left_in(folder)}",
     }
+    facts |= parallel.facts(trainer)
     wording.print_pairs(output, facts)

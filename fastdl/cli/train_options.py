@@ -215,6 +215,14 @@ class TrainOptions:
     ] = None
     seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0
     threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto"
+    mpi: Annotated[
+        str,
+        _option(
+            TRAINING,
+            "Train on all processes that mpirun or srun has started: auto, on or off; of several models each trains some.",
+            "WHEN",
+        ),
+    ] = "auto"
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Say how the training uses this machine.", rich_help_panel=TRAINING),

@@ -78,6 +78,7 @@ class Ranks:
         self.local_size = sum(host == self.host for host, _ in here)
         self.overlap = self.nodes > 1 if overlap is None else bool(overlap)
         _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{uuid.uuid4().hex}", 0))
+        self.ended = False  # nothing will be asked for any more
         self.signal = 0  # that has arrived here and asks for an end
         self.stopping = False  # all ranks know of it
 
@@ -106,11 +107,13 @@ class Ranks:
         values = self._comm.allgather(value)
         for rank, other in enumerate(values):
             if isinstance(other, Failure) and not isinstance(value, Failure):
+                self.ended = True
                 raise InputError(f"rank {rank} of {self.size} on {other.host} has failed: {other.told}")
         return values
 
     def fail(self, error: BaseException) -> bool:
         """Tell the others, who are about to ask for something, that this rank cannot go on. Whether all say the same."""
+        self.ended = True
         found = self.all_of(Failure(self.host, str(error) or type(error).__name__))
         return all(isinstance(other, Failure) and other.told == found[0].told for other in found)
 
@@ -142,7 +145,7 @@ class Ranks:
     def held_together(self) -> Iterator[None]:
         """A training runs in the block. Ctrl-C, or another signal that interrupts, ends it on all ranks after the same step; an
         exception that the others do not have as well ends all processes, with one sentence on stderr that names the rank."""
-        self.signal, self.stopping = 0, False
+        self.signal, self.stopping, self.ended = 0, False, False
         before: dict[int, Any] = {}
 
         def note(number: int, frame: object) -> None:
@@ -167,6 +170,7 @@ class Ranks:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        self.ended = True
         if self.signal:  # too late for a step to take note of it
             before[self.signal](self.signal, None)
 

@@ -46,6 +46,11 @@ class Seconds(NamedTuple):
     waiting: float
     reducing: float
 
+    def __str__(self) -> str:
+        total = sum(self) or 1.0
+        names = "computing", "waiting for others", "reducing"
+        return ", ".join(f"{name} {100 * part / total:.0f} %" for name, part in zip(names, self))
+
 
 class Spread:
     """How the steps of one network are spread over ranks.
