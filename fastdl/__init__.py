@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.model import MLP
     from fastdl.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
     from fastdl.scaling import Scaling
+    from fastdl.tables.chunks import FileChunks
     from fastdl.tables.ensemble import Ensemble
     from fastdl.tables.loading import load
     from fastdl.tables.model import TableModel
@@ -54,6 +55,7 @@ __all__ = [
     "EarlyStopping",
     "Ensemble",
     "EpochResult",
+    "FileChunks",
     "FitResult",
     "HealthWatch",
     "History",
@@ -102,6 +104,7 @@ _MODULES = {
     "fastdl.model": ["MLP"],
     "fastdl.optimizers": ["SGD", "Adam", "AdamW", "Momentum", "RMSProp"],
     "fastdl.scaling": ["Scaling"],
+    "fastdl.tables.chunks": ["FileChunks"],
     "fastdl.tables.ensemble": ["Ensemble"],
     "fastdl.tables.loading": ["load"],
     "fastdl.tables.model": ["TableModel"],

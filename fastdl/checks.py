@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TypeGuard
 
 import numpy as np
@@ -10,15 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl.errors import InputError
 
+# Numbers of a block of a large array.
+_BLOCK = 1 << 20
 
-def features(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating]:
+
+def features(X: ArrayLike, n_features: int, name: str = "X", keep_half: bool = False) -> NDArray[np.floating]:
     """X as a finite numeric array [N, n_features] (its dtype is kept when it is a float)."""
-    return finite(table(X, n_features, name), name)
+    return finite(table(X, n_features, name, keep_half), name)
 
 
-def table(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[np.floating]:
-    """The same, without a look at the numbers."""
-    array = _numeric(X, name)
+def table(X: ArrayLike, n_features: int, name: str = "X", keep_half: bool = False) -> NDArray[np.floating]:
+    """The same, without a look at the numbers; with `keep_half` float16 stays what it is."""
+    array = _numeric(X, name, keep_half)
     if array.ndim != 2 or array.shape[1] != n_features:
         hint = "; a single row is X[None, :]" if array.ndim == 1 and array.size == n_features else ""
         raise InputError(f"{name}: expected shape (rows, {n_features}), got {array.shape}{hint}")
@@ -107,11 +111,14 @@ def is_real(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def finite(array: NDArray, name: str) -> NDArray:
-    """The array itself, when no element is NaN or infinite."""
+def finite(array: NDArray, name: str, first_row: int = 0) -> NDArray:
+    """The array itself, when no element is NaN or infinite; its rows are counted from `first_row` on."""
     if array.dtype.kind == "f" and not all_finite(array):
-        bad = ~np.isfinite(array)
-        raise InputError(f"{name}: expected finite numbers, got {_first(bad, array)}; fill or drop such rows first")
+        for start, block in _blocks(array):
+            bad = ~np.isfinite(block)
+            if bad.any():
+                told = _first(bad, block, first_row + start)
+                raise InputError(f"{name}: expected finite numbers, got {told}; fill or drop such rows first")
     return array
 
 
@@ -119,12 +126,24 @@ def all_finite(array: NDArray) -> bool:
     """Whether no element of an array of floats is NaN or infinite."""
     # The sum of squares is finite only if every element is (or it overflowed): one pass without a temporary in the usual
     # case, and without the microsecond that np.errstate takes, since BLAS raises no warnings.
-    if array.size == 0 or (array.flags.c_contiguous and math.isfinite(np.vdot(array, array))):
+    if array.size == 0:
         return True
-    return bool(np.isfinite(array).all())
+    if array.flags.c_contiguous and array.dtype.itemsize > 2 and math.isfinite(np.vdot(array, array)):
+        return True
+    return all(bool(np.isfinite(block).all()) for _, block in _blocks(array))
 
 
-def _numeric(values: ArrayLike, name: str) -> NDArray:
+def _blocks(array: NDArray) -> Iterator[tuple[int, NDArray]]:
+    """(number of its first row, some rows): what is made of a block takes little memory."""
+    rows = max(1, _BLOCK // max(1, array.size // len(array))) if array.ndim else 1
+    if not array.ndim or len(array) <= rows:
+        yield 0, array
+        return
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def _numeric(values: ArrayLike, name: str, keep_half: bool = False) -> NDArray:
     if type(values) is not np.ndarray:
         _refuse_special(values, name)
     try:
@@ -143,7 +162,7 @@ def _numeric(values: ArrayLike, name: str) -> NDArray:
         raise InputError(
             f"{name}: expected real numbers, got dtype {array.dtype}{', ' if 'such' in mend else '; '}{mend}"
         )
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8) and not (keep_half and array.dtype.itemsize == 2):
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     return array
 
@@ -174,7 +193,7 @@ def _same_rows(array: NDArray, n_rows: int, name: str) -> NDArray:
     return array
 
 
-def _first(bad: NDArray, array: NDArray) -> str:
+def _first(bad: NDArray, array: NDArray, first_row: int = 0) -> str:
     where = np.unravel_index(int(np.argmax(bad)), array.shape)
-    place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
+    place = f"row {first_row + where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
     return f"{array[where]} in {place} (counted from 0)"

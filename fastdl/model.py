@@ -5,32 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings, frames, initialisation, network, sparse
+from fastdl import checks, described, embeddings, frames, initialisation, inputs, network, sparse, stored
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.embeddings import PBLD
 from fastdl.engine import Engine
 from fastdl.errors import InputError
 from fastdl.exporting import Exports
 from fastdl.files import native
+from fastdl.inputs import PLAIN
 from fastdl.losses import OUTPUTS, Loss, LossLike
 from fastdl.losses import resolve as resolve_loss
 from fastdl.network import Architecture, StageViews, Unit
 from fastdl.scaling import Scaling
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 from fastdl.suggest import did_you_mean
 
 DTYPES = ("float32", "float64")
 MODEL_FILE = "model.fastdl"
 """The name of a model file in the folder of a run."""
-# Read-only and misaligned arrays are other types to Numba: each would compile the engine once more.
-_PLAIN: list[Literal["C", "A", "W"]] = ["C", "A", "W"]  # C-contiguous, aligned, writable
-
-
 # What a model is made of: changing it would not change the parameters and the compiled plan that go with it.
 _VIEWS = ("weights", "biases", "input_stage")
 _FIXED = ("layers", "activations", "output", "loss", "dtype", "seed", "embedding", "scale_inputs", *_VIEWS)
@@ -137,7 +135,7 @@ class MLP(Exports):
         self.weights, self.biases = self.views(self.parameters)
         self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
-        self.engine = Engine(architecture, self.parameters[:], checks.finite)
+        self.engine = Engine(architecture, self.parameters[:], stored.refuse)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -197,17 +195,21 @@ class MLP(Exports):
     ) -> MLP:
         """Carry the statistics of X (and of a regression's targets y): from now on every X is standardised with them.
 
-        `predict` returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled
-        by the distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly
-        nearer than that (see `fastdl.scaling.Scaling`). Returns the model itself.
+        X is an array, which is gone through block by block, a list of arrays, whose rows follow each other, or a frame. `predict`
+        returns regression targets in the units of y. With `robust`, features are centred by their medians and scaled by the
+        distance of their quartiles, so that a few values far out do not squeeze the others; `clip` brings those smoothly nearer
+        than that (see `fastdl.scaling.Scaling`). Returns the model itself.
         """
         if sparse.is_sparse(X):
             raise InputError(
                 f"X: expected a dense array, got a sparse {type(X).__name__}, which centring would make dense; scale it with "
                 f"sklearn.preprocessing.MaxAbsScaler, or leave standardize out"
             )
-        rows = checks.features(frames.in_order(X, self.feature_names), self.layers[0])
-        if len(rows) == 0:
+        rows = stored.parts_of(X, self.layers[0])
+        if rows is None:
+            rows = [checks.table(frames.in_order(X, self.feature_names), self.layers[0], keep_half=True)]
+        stored.check_finite(rows)
+        if sum(map(len, rows)) == 0:
             raise InputError("X: expected at least one row to take the statistics of, got an empty array")
         if y is not None:
             if self.output != "linear":
@@ -216,7 +218,7 @@ class MLP(Exports):
                 raise InputError(
                     "y: expected no targets to standardise with loss='poisson', whose outputs are e^z; leave y out"
                 )
-            y = self._numbers(y, len(rows), "y")
+            y = self._numbers(stored.targets_of(X, y), sum(map(len, rows)), "y")
         clip = None if clip is None else checks.positive(clip, "clip", "how far features get at the most")
         self.scaling = replace(Scaling.robust(rows, y) if robust else Scaling.of(rows, y), clip=clip)
         self.note_names(X)
@@ -224,50 +226,35 @@ class MLP(Exports):
 
     def note_names(self, X: ArrayLike) -> None:
         """Remember the names of a frame's columns, unless the model has names already."""
-        if self.feature_names is None and not isinstance(X, np.ndarray):
+        if self.feature_names is None and not isinstance(X, (np.ndarray, list, tuple)):
             self.feature_names = frames.names_of(X)
 
-    def prepare_inputs(self, X: Any, name: str = "X") -> NDArray[np.floating] | SparseRows:
-        """X checked, standardised where the model does so, C-contiguous and in the model's dtype."""
+    def prepare_inputs(self, X: Any, name: str = "X") -> Inputs:
+        """X checked, as the engine takes it; what is not small stays where it is, and is standardised when it is read."""
         rows, name = self._inputs(X, name)
-        return rows if isinstance(rows, SparseRows) else checks.finite(rows, name)
+        if isinstance(rows, StoredRows):
+            self.engine.check_finite(rows, name)
+        elif not isinstance(rows, SparseRows):
+            checks.finite(rows, name)
+        return rows
 
-    def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating] | SparseRows, str]:
+    def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:
         """The same, before a last look for numbers that are not finite, and what to call it then."""
-        if type(X) is not np.ndarray:
-            if sparse.is_sparse(X):
-                if self.embedding is not None or self.scale_inputs:
-                    raise InputError(
-                        f"{name}: expected a dense array, since this model embeds or scales its inputs, got a sparse "
-                        f"{type(X).__name__}; use {name}.toarray()"
-                    )
-                if self.scaling is not None:
-                    raise InputError(
-                        f"{name}: expected a dense array, since this model standardises its inputs, which would make a sparse "
-                        f"{type(X).__name__} dense; use {name}.toarray(), or a model without standardize"
-                    )
-                return sparse.rows_of(X, self.layers[0], self.dtype, name), name
-            X = frames.in_order(X, self.feature_names, name)
-        rows = checks.table(X, self.layers[0], name)
-        if self.scaling is None and rows.dtype == self.dtype and rows.flags.carray:  # contiguous, aligned, writable
-            return rows, name
-        checks.finite(rows, name)
-        if self.scaling is not None:
-            rows = self.scaling.inputs(rows, self.dtype)
-        with np.errstate(over="ignore"):
-            return np.require(rows, self.dtype, _PLAIN), f"{name} as {self.dtype}"
+        staged = self.embedding is not None or self.scale_inputs
+        form = inputs.Form(self.layers[0], self.dtype, self.scaling, self.feature_names, staged)
+        return inputs.taken(X, form, name)
 
     def prepare_targets(self, y: ArrayLike, n_rows: int, name: str = "y") -> NDArray[Any]:
         """y checked and as the loss takes it: int64 [N] for softmax (one-hot rows too), else [N, O] in the model's dtype."""
         if self.output == "softmax":
-            return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, _PLAIN)
+            return np.require(checks.labels(y, n_rows, self.layers[-1], name), np.int64, PLAIN)
         array = self._numbers(y, n_rows, name)
         if self.loss.is_log_link and (array < 0).any():
             raise InputError(f"{name}: expected counts of 0 or more with loss='poisson', got {array.min():g}")
         if self.scaling is not None:
             array = self.scaling.targets(array, self.dtype)
         with np.errstate(over="ignore"):
-            array = np.require(array, self.dtype, _PLAIN)
+            array = np.require(array, self.dtype, PLAIN)
         return checks.finite(array, f"{name} as {self.dtype}")
 
     def _numbers(self, y: ArrayLike, n_rows: int, name: str) -> NDArray[Any]:
@@ -280,8 +267,8 @@ class MLP(Exports):
 
     def forward(self, X: ArrayLike) -> NDArray[np.floating]:
         """The raw outputs [N, O], before the output unit (and before a regression's targets get their units back)."""
-        inputs, name = self._inputs(X)
-        return self.engine.forward(inputs, name=name)
+        rows, name = self._inputs(X)
+        return self.engine.forward(rows, name=name)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Probabilities [N, O]: of each class (rows sum to 1) for softmax, of each label for sigmoid."""
@@ -322,12 +309,12 @@ class MLP(Exports):
         With `sample_weight` w the mean is Σ w loss / Σ w.
         """
         l2 = checks.number(l2, "l2", 0, "the weight of the L2 penalty")
-        inputs = self.prepare_inputs(X)
-        if len(inputs) == 0:
+        rows = self.prepare_inputs(X)
+        if len(rows) == 0:
             raise InputError("X: expected at least one row, got an empty array")
-        targets = self.prepare_targets(y, len(inputs))
-        weight = None if sample_weight is None else checks.weights(sample_weight, len(inputs))
-        return self.engine.loss_and_gradient(inputs, targets, weight, l2)
+        targets = self.prepare_targets(stored.targets_of(X, y), len(rows))
+        weight = None if sample_weight is None else checks.weights(sample_weight, len(rows))
+        return self.engine.loss_and_gradient(rows, targets, weight, l2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file that `fastdl.load` reads; an existing file is replaced only when all is written."""

@@ -41,6 +41,11 @@ class Schedule:
     def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
         raise NotImplementedError
 
+    @property
+    def needs_end(self) -> bool:
+        """Whether the numbers depend on how many steps the fit under way has."""
+        return False
+
     def describe(self) -> dict[str, Any]:
         """Name and numbers, as they are written into a run's configuration."""
         return {"name": self.name, **asdict(self)}
@@ -105,6 +110,11 @@ class Cosine(Schedule):
             checks.count(self.steps, "Cosine: steps", 1, "the steps until the final rate, or None for those of a fit")
         checks.number(self.final, "Cosine: final", 0, "the learning rate at the end")
 
+    @property
+    def needs_end(self) -> bool:
+        """Whether the numbers depend on how many steps the fit under way has."""
+        return self.steps is None
+
     def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
         start, steps = (begin, end - begin) if self.steps is None else (0, self.steps)
         return self.final + (lr - self.final) * (1 + np.cos(np.pi * _share(t, start, start + steps))) / 2
@@ -116,6 +126,7 @@ class CosLog4(Schedule):
     as the one before, between 0 and lr (Holzmüller, Grinsztajn and Steinwart, 2024). The rates of RealMLP."""
 
     name = "coslog4"
+    needs_end = True
 
     def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
         return lr * (1 - np.cos(2 * np.pi * np.log2(1 + 15 * _share(t, begin, end)))) / 2
@@ -127,6 +138,7 @@ class FlatCosine(Schedule):
     over them. RealMLP has it for weight decay and dropout (there: flat_cos)."""
 
     name = "flat_cosine"
+    needs_end = True
 
     def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
         return lr * (1 + np.cos(np.pi * np.maximum(0, 2 * _share(t, begin, end) - 1))) / 2
@@ -145,6 +157,11 @@ class Warmup(Schedule):
         checks.count(self.steps, "Warmup: steps", 1, "the steps until the full rate")
         if not isinstance(self.then, Schedule):
             raise InputError(f"Warmup: expected then to be a schedule such as Cosine(), got {self.then!r}")
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether the numbers depend on how many steps the fit under way has."""
+        return self.then.needs_end
 
     def _rates(self, lr: float, t: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
         after = self.then._rates(lr, t - self.steps, max(0, begin - self.steps), max(0, end - self.steps))

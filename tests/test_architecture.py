@@ -21,7 +21,7 @@ FASTDL_ROOMS = {
     "report": ["report", "report.*"],
     "training": ["training", "training.*"],
     "tables": ["tables", "tables.*"],
-    "model": ["model", "metrics", "calibration", "described", "exporting", "importing"],
+    "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
     "distributed": ["distributed", "distributed.*"],
@@ -36,7 +36,7 @@ FASTDL_ROOMS = {
         "datasets",
         "embeddings",
     ],
-    "checks": ["checks", "frames", "sparse"],
+    "checks": ["checks", "frames", "sparse", "stored"],
     "words": ["errors", "suggest", "wording", "html", "_version"],
 }
 KERNEL_ROOMS = {

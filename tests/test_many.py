@@ -98,6 +98,17 @@ def test_rows_of_their_own(data, rng, monkeypatch, weighted):
         same(fitted, single)
 
 
+def test_as_many_rows_as_there_are_in_one_batch(data, rng):
+    """Drawn with repetition, or in another order: they are no batch of the data as they stand."""
+    X, y = data
+    rows = [rng.integers(0, N, N), rng.permutation(N), np.arange(N)]
+    many, alone = ([classifier(batch_size=N) for _ in rows] for _ in range(2))
+    fastdl.fit_many(many, X, y, rows)
+    for fitted, single, own in zip(many, alone, rows):
+        single.fit(X[own], y[own])
+        same(fitted, single)
+
+
 def test_regressions_of_sparse_rows(rng, monkeypatch):
     sparse = pytest.importorskip("scipy.sparse")
     several_cores(monkeypatch)

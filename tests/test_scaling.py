@@ -114,6 +114,25 @@ def test_predictions_far_beyond_the_targets_have_no_metrics():
     assert found == {"rmse": np.inf, "r2": -np.inf}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32", "float16", "bool"])
+@pytest.mark.parametrize("layout", ["rows", "columns", "every other", "two arrays"])
+def test_statistics_block_by_block_are_those_of_numpy(rng, dtype, layout):
+    """2.4 million numbers, in blocks of one million: the same bits, the same constant and far columns."""
+    X = (rng.random((40_000, 60)) * 90).astype(dtype) if dtype != "bool" else rng.random((40_000, 60)) < 0.3
+    X[:, 7] = 1
+    if dtype in ("float64", "int32"):
+        X[:, 8] = 1e8 + np.arange(len(X)) % 3 * 8
+    X = {"columns": np.asfortranarray, "every other": lambda X: np.repeat(X, 2, 1)[:, ::2]}.get(layout, np.array)(X)
+    got = Scaling.of([X[:17_000], X[17_000:]] if layout == "two arrays" else X)
+    wide = X.astype(np.float32) if dtype == "float16" else X
+    mean, scale = wide.mean(axis=0, dtype=np.float64), wide.std(axis=0, dtype=np.float64)
+    usual = ~np.isin(np.arange(60), (7, 8))
+    np.testing.assert_array_equal(got.mean[usual], mean[usual])
+    np.testing.assert_array_equal(got.scale[usual], scale[usual])
+    np.testing.assert_allclose(got.scale[8], scale[8], rtol=1e-6)
+    assert got.scale[7] == 1
+
+
 # --- robust statistics and smooth clipping ---
 
 

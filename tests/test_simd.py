@@ -340,3 +340,28 @@ def test_vectors_of_different_kinds_do_not_mix():
 def test_nothing_beyond_an_array_is_touched():
     """Masked tails and every kernel, with all arrays flush against pages that may not be read: a touch ends the process."""
     run_program("guard_pages.py")
+
+
+def test_a_quotient_by_the_inverse_is_that_of_a_division(rng):
+    """Numbers of all sizes, divisors next to powers of two, exact quotients and halves of units in the last place."""
+
+    @numba.njit
+    def divide(x, divisor, inverse, out):
+        for i in range(x.size):
+            out[i] = simd.quotient(x[i], divisor[i], inverse[i])
+
+    size = 100_000
+    divisor = np.ldexp(rng.uniform(1, 2, size), rng.integers(-300, 300, size))
+    divisor[: size // 4] = np.nextafter(
+        np.ldexp(1.0, rng.integers(-300, 300, size // 4)), rng.choice([0, np.inf], size // 4)
+    )
+    x = np.ldexp(rng.uniform(-2, 2, size), rng.integers(-300, 300, size))
+    exact = rng.integers(1, 2**26, size // 4) * 2.0**-20
+    divisor[-size // 4 :] = rng.integers(1, 2**26, size // 4)
+    x[-size // 4 :] = exact * divisor[-size // 4 :]
+    x[:10] = 0
+    out = np.full(size, np.nan)
+    divide(x, divisor, 1 / divisor, out)
+    np.testing.assert_array_equal(out, x / divisor)
+    divide(np.full(3, np.inf), np.ones(3), np.ones(3), out)
+    assert not np.isfinite(out[:3]).any()

@@ -20,7 +20,7 @@ from fastdl.errors import OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import MLP
 from fastdl.suggest import did_you_mean
-from fastdl.tables import data, sources
+from fastdl.tables import known, sources
 from fastdl.tables.dialect import Wishes
 from fastdl.tables.ensemble import Ensemble
 from fastdl.tables.kinds import Findings
@@ -54,8 +54,8 @@ def predict(
     findings = Findings()
     bad: list[str] = []
     with _writer(out) as write:
-        as_text = [*data.texts_of(model), *_pieces(ids)]
-        for part in sources.parts(files, data.wishes_of(model, wishes), as_text):
+        as_text = [*known.texts_of(model), *_pieces(ids)]
+        for part in sources.parts(files, known.wishes_of(model, wishes), as_text):
             write(_predicted(model, part, ids, only, findings))
             if isinstance(part, Table):
                 bad += [f"{part.where(row)}: {reason}" for row, reason in part.bad.items()]
@@ -73,7 +73,7 @@ def _predicted(
 ) -> pl.DataFrame:
     """The predictions of a part of the data as a frame."""
     pl = polars()
-    columns = predictions(model, data.features_of(part, model, findings=findings))
+    columns = predictions(model, known.features_of(part, model, findings=findings))
     wanted = names_in(list(columns), only) or list(columns)
     unknown = [name for name in wanted if name not in columns]
     if unknown:
@@ -194,7 +194,7 @@ def evaluate(
 ) -> None:
     """Print loss and metrics of a model on a data set, beside those of the naive answer."""
     model = commands.load(model_path)
-    X, y, notes = data.load_labelled(files, model, target, wishes)
+    X, y, notes = known.load_labelled(files, model, target, wishes)
     for note in notes:
         messages.print(f"note: {escape(note)}")
     values = fitting.assess(model, X, y)

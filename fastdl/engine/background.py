@@ -23,6 +23,8 @@ def _serve(queue: SimpleQueue[_Work]) -> None:
                 future.set_exception(error)
             else:
                 future.set_result(result)
+                del result
+        del future, work  # and what they hold, which would wait here for the next ones
 
 
 def submit(future: Future[Any], work: Callable[[], Any]) -> None:

@@ -8,12 +8,12 @@ from fastdl.engine.structs import (
     BIAS,
     BLOCK,
     DROP,
-    FIRST_ROW,
     I64,
     KEY,
     N_IN,
     N_OUT,
     OUTPUT,
+    ROWS_BEFORE,
     STRIDE,
     WEIGHT,
     Matrix,
@@ -49,7 +49,7 @@ def backward(block, network, layer, memory, key):
     if rate:
         if fused != under[ACTIVATION]:
             differentiate(d_below, below, stride, m0, m1, n0, n1, rate, under[ACTIVATION], alpha_under)
-        drop(d_below, stride, m0, m1, n0, n1, rate, mix(key, layer - 1), under[FIRST_ROW])
+        drop(d_below, stride, m0, m1, n0, n1, rate, mix(key, layer - 1), under[ROWS_BEFORE])
 
 
 @jit

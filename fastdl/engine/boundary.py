@@ -9,6 +9,7 @@ from fastdl.engine.structs import STEP_COLUMNS
 from fastdl.errors import EngineError
 from fastdl.network import Architecture
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 
 INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
 
@@ -22,8 +23,19 @@ def check(name: str, array: NDArray, dtype: np.dtype, shape: tuple[int, ...]) ->
         raise _error(name, array, dtype, shape)
 
 
-def check_inputs(name: str, x: NDArray | SparseRows, dtype: np.dtype, shape: tuple[int, int]) -> None:
-    """The same for inputs, which may be sparse: whoever made `SparseRows` has seen to it that their places exist."""
+def check_inputs(name: str, x: Inputs, dtype: np.dtype, shape: tuple[int, int]) -> None:
+    """The same for inputs, which may be sparse, or stored in other forms: whoever made `SparseRows` has seen to it that their
+    places exist, and `StoredRows` holds the arrays that it points to.
+    """
+    if isinstance(x, StoredRows):
+        if x.shape != shape or x.dtype != dtype:
+            raise fault(
+                f"{name} should be read as {dtype} of shape {shape}, and is read as {x.dtype} of shape {x.shape}"
+            )
+        scaling = [a for a in (x.shift, x.scale) if a is not None]  # the clip is made anew for each call
+        for array in scaling:
+            check(f"{name}: scaling", array, FLOAT64, (shape[1],))
+        return
     if not isinstance(x, SparseRows):
         check(name, x, dtype, shape)
         return
@@ -35,7 +47,7 @@ def check_inputs(name: str, x: NDArray | SparseRows, dtype: np.dtype, shape: tup
 
 
 def check_epoch(
-    architecture: Architecture, rows: tuple[NDArray | SparseRows, NDArray, NDArray | None], order: NDArray, table: NDArray,
+    architecture: Architecture, rows: tuple[Inputs, NDArray, NDArray | None], order: NDArray, table: NDArray,
     n_batches: int,
 ) -> None:  # fmt: skip
     """Whether all that the caller of an epoch brings fits the workspaces; the values of `order` are his duty.

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 import fastdl_kernels as fk
 from fastdl.engine.boundary import INT64, check, fault
-from fastdl.engine.loss import empty_targets, first_bad_label, split_targets, total_loss
+from fastdl.engine.finite import all_finite
+from fastdl.engine.loss import check_labels, empty_targets, split_targets, total_loss
 from fastdl.engine.plan import Layout
 from fastdl.engine.predictor import Predictor
 from fastdl.engine.session import Session
 from fastdl.engine.settings import Settings
 from fastdl.network import Architecture, views
-from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
 LOSS_BLOCK = 2**22
@@ -52,21 +53,26 @@ class Engine:
         raw = np.zeros((0, 1), dtype)
         total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
 
-    def forward(self, x: NDArray | SparseRows, n_threads: int | str = "auto", name: str = "X") -> NDArray:
+    def forward(self, x: Inputs, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
         raw, finite = self._predictor.outputs(x, n_threads)
         if not finite:
             self._not_finite(x, name)
         return raw
 
-    def classes(self, x: NDArray | SparseRows, name: str = "X") -> NDArray[np.int64]:
+    def classes(self, x: Inputs, name: str = "X") -> NDArray[np.int64]:
         """Which raw output is the greatest [N], for inputs [N, I]; as `forward` otherwise."""
         classes, finite = self._predictor.classes(x)
         if not finite:
             self._not_finite(x, name)
         return classes
 
-    def _not_finite(self, x: NDArray | SparseRows, name: str) -> None:
+    def check_finite(self, x: StoredRows, name: str = "X") -> None:
+        """One pass over rows, if any number could be NaN or infinite; about the first of those `refuse` raises."""
+        if x.may_be_infinite and not all_finite(x):
+            self._not_finite(x, name)
+
+    def _not_finite(self, x: Inputs, name: str) -> None:
         if self._refuse is not None:
             self._refuse(x, name)
         raise fault(f"{name} holds numbers that are not finite, and was not refused")
@@ -102,13 +108,12 @@ class Engine:
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
             total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
-        bad = first_bad_label(labels, a.layers[-1]) if total != total else None
-        if bad is not None:
-            raise fault(bad)
+        if total != total:
+            check_labels(labels, a.layers[-1])
         return total / (raw.size if a.loss.per_output else len(raw))
 
     def loss_and_gradient(
-        self, x: NDArray | SparseRows, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
+        self, x: Inputs, y: NDArray, weight: NDArray | None, l2: float, n_threads: int | str = "auto"
     ) -> tuple[float, NDArray]:
         """Mean loss over all rows, with the L2 penalty, and the flat gradient; `weight` [N] is scaled to mean 1."""
         layers, dtype = self.architecture.dense, self.architecture.dtype

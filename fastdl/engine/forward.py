@@ -12,11 +12,11 @@ from fastdl.engine.structs import (
     BIAS,
     BLOCK,
     DROP,
-    FIRST_ROW,
     I64,
     KEY,
     N_IN,
     N_OUT,
+    ROWS_BEFORE,
     STRIDE,
     WEIGHT,
     WORK_PER_JOB,
@@ -53,4 +53,4 @@ def forward(block, network, layer, below, above, kept, key):
     c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0, kept)
     product_job(m0, m1, n0, n1, n_in, a, b, c)
     if plan[DROP]:
-        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer), plan[FIRST_ROW])
+        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer), plan[ROWS_BEFORE])

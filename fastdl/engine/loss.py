@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.engine.boundary import fault
 from fastdl.engine.structs import F64, I64, NUMBERS, Loss, floats, loss_type, rows_of, rows_type
 from fastdl.network import LossTerm
 from fastdl_kernels.serial import (
@@ -37,13 +38,12 @@ def split_targets(
     return (y, targets, weights) if term.takes_labels else (labels, y, weights)
 
 
-def first_bad_label(labels: NDArray[np.int64], n_classes: int) -> str | None:
-    """What is wrong with the first label that is no class of 0 .. n_classes - 1, or None."""
+def check_labels(labels: NDArray[np.int64], n_classes: int) -> None:
+    """Raise EngineError about the first label that is no class of 0 .. n_classes - 1."""
     bad = (labels < 0) | (labels >= n_classes)
-    if not bad.any():
-        return None
-    row = int(np.argmax(bad))
-    return f"label {labels[row]} in row {row}, where there are {n_classes} classes"
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise fault(f"label {labels[row]} in row {row}, where there are {n_classes} classes")
 
 
 @jit

@@ -18,10 +18,23 @@ from fastdl.engine.compile import for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
 from fastdl.engine.input_stage import embed, has_stage
 from fastdl.engine.plan import Layout
+from fastdl.engine.source import arguments_of, for_source, read_rows
 from fastdl.engine.sparse import sparse_forward
-from fastdl.engine.structs import N_IN, N_OUT, STRIDE, Matrix, Stored, network_of, plan_of, stored_of
+from fastdl.engine.structs import (
+    N_IN,
+    N_OUT,
+    STRIDE,
+    Matrix,
+    Source,
+    Stored,
+    network_of,
+    plan_of,
+    source_of,
+    stored_of,
+)
 from fastdl.engine.thread_tuner import CallLength, threads_for
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 from fastdl_kernels.serial import TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
@@ -91,8 +104,10 @@ def argmax(row, n):
 
 
 @jit
-def _predict_chunk(c, chunk, network, data, stored, n_rows, work, room, raw, picks, classes):
-    """All layers for one chunk of rows; work holds the layers by turns, `room` numbers apart. Are its inputs finite?"""
+def _predict_chunk(c, chunk, network, data, stored, source, n_rows, work, room, raw, picks, classes):
+    """All layers for one chunk of rows; work holds the layers by turns, `room` numbers apart, the rows of a `source` where the
+    second layer will be. Are its inputs finite?
+    """
     noinline()
     first = c * chunk
     rows = min(chunk, n_rows - first)
@@ -100,6 +115,9 @@ def _predict_chunk(c, chunk, network, data, stored, n_rows, work, room, raw, pic
     no_mask, no_z = np.uint64(0), null(network.alphas[0])  # a prediction drops no units and keeps no z
     n_inputs = plan_of(network, 0)[N_IN]
     below = Matrix(pointer(data, first * n_inputs), n_inputs)
+    if source.n_parts:
+        below = Matrix(pointer(work, room), n_inputs)
+        read_rows(below, source, null(first), first, first + rows, n_rows)
     is_sparse = not is_null(stored.starts)
     finite = is_sparse or is_finite(below.data, rows * n_inputs)
     for layer in range(network.n_layers):
@@ -123,12 +141,12 @@ def _predict_chunk(c, chunk, network, data, stored, n_rows, work, room, raw, pic
 
 
 @jit
-def _predict_chunks(t, n_threads, chunk, network, data, stored, n_rows, work, room, raw, picks, classes):
+def _predict_chunks(t, n_threads, chunk, network, data, stored, source, n_rows, work, room, raw, picks, classes):
     own = pointer(work, 2 * t * room)
     finite = True
     mode = flush_subnormals()
     for c in range(t, (n_rows + chunk - 1) // chunk, n_threads):
-        finite &= _predict_chunk(c, chunk, network, data, stored, n_rows, own, room, raw, picks, classes)
+        finite &= _predict_chunk(c, chunk, network, data, stored, source, n_rows, own, room, raw, picks, classes)
     restore_mode(mode)
     own[0] = number_like(own[0], 1 if finite else 0)  # the answer, in a place that only this thread writes to
 
@@ -141,13 +159,19 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
     where they are not, results mean nothing.
     """
     nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
-            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), nothing, data.shape[0],
-            pointer(work, 0), work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
+            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), nothing, no_source,
+            data.shape[0], pointer(work, 0), work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
         ),
     )  # fmt: skip
+    return _all_said_yes(n_threads, work)
+
+
+@jit
+def _all_said_yes(n_threads, work):
     finite = True
     for t in range(n_threads):
         finite &= work[t, 0, 0] != 0.0
@@ -155,14 +179,32 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
 
 
 @entry
+def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, classes):
+    """The same for rows that are converted as they are read: network is (plan, alphas, parameters), source as `source_of` takes
+    it; work is wide enough for the inputs as well.
+    """
+    plan, alphas, parameters = network
+    nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
+    run_jobs(
+        _predict_chunks, n_threads, n_threads > 1,
+        (
+            n_threads, chunk, network_of(plan, alphas, parameters), pointer(raw, 0), nothing, source_of(source), n_rows,
+            pointer(work, 0), work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
+        ),
+    )  # fmt: skip
+    return _all_said_yes(n_threads, work)
+
+
+@entry
 def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
     """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
     values)."""
+    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
             n_threads, chunk, network_of(network[0], network[1], network[2]), pointer(data[2], 0),
-            stored_of(data[0], data[1], data[2]), data[0].size - 1, pointer(work, 0), work.shape[2], pointer(raw, 0),
+            stored_of(data[0], data[1], data[2]), no_source, data[0].size - 1, pointer(work, 0), work.shape[2], pointer(raw, 0),
             classes.size > 0, pointer(classes, 0),
         ),
     )  # fmt: skip
@@ -176,6 +218,16 @@ def _predict_sparse(
     data = x.starts, x.columns, x.values
     predict_sparse_chunks(n_threads, chunk, (plan, alphas, parameters), data, work, raw, classes)
     return True
+
+
+def _predict_stored(
+    n_threads: int, chunk: int, plan: NDArray, alphas: NDArray, parameters: NDArray, x: StoredRows, work: NDArray,
+    raw: NDArray, classes: NDArray[np.int64],
+) -> bool:  # fmt: skip
+    """`predict_chunks` for rows that are converted as they are read."""
+    return predict_stored_chunks(
+        n_threads, chunk, (plan, alphas, parameters), arguments_of(x), len(x), work, raw, classes
+    )  # fmt: skip
 
 
 class Predictor:
@@ -197,42 +249,45 @@ class Predictor:
         self._chunks: Callable[..., bool] | None = None
         self._length = CallLength()  # in rounds of a chunk for each thread
 
-    def outputs(self, x: NDArray | SparseRows, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
+    def outputs(self, x: Inputs, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
         """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
         raw = np.empty((len(x), self._n_outputs), self._dtype)
         return raw, self._predict(x, raw, NO_CLASSES, n_threads)
 
-    def classes(self, x: NDArray | SparseRows) -> tuple[NDArray[np.int64], bool]:
+    def classes(self, x: Inputs) -> tuple[NDArray[np.int64], bool]:
         """(which raw output is the greatest [N], whether the inputs are finite)."""
         classes = np.empty(len(x), np.int64)
         return classes, self._predict(x, self._no_raw, classes, "auto")
 
-    def _predict(self, x: NDArray | SparseRows, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
+    def _predict(self, x: Inputs, raw: NDArray, classes: NDArray[np.int64], n_threads: int | str) -> bool:
         """Fill `raw`, or `classes` where it is not empty."""
         predict = self._chunks or self.prepare()
         rows = len(x)
         check_inputs("x", x, self._dtype, (rows, self._n_inputs))
         check("parameters", self._parameters, self._dtype, self._shape)
         arguments = self._plan, self._layout.alphas, self._parameters
-        per_row = self._work_per_row
+        per_row, widest = self._work_per_row, self._widest
+        if isinstance(x, StoredRows):
+            for_source(x)
+            predict, widest = _predict_stored, max(widest, self._n_inputs)
         if isinstance(x, SparseRows):
             for_sparse(self._layout.architecture, trains=False)
             predict = _predict_sparse
             per_row -= (self._n_inputs - len(x.values) // max(1, rows)) * self._layout.architecture.layers[1]
         if rows <= CHUNK_ROWS:  # a short way: a single row takes a few microseconds in all
-            work = np.empty((1, 2, max(1, rows) * self._widest), self._dtype)
+            work = np.empty((1, 2, max(1, rows) * widest), self._dtype)
             return predict(1, max(1, rows), *arguments, x, work, raw, classes)
         threads = min(threads_for(rows * per_row, n_threads), -(-rows // CHUNK_ROWS))
         # Equal chunks, as many for each thread.
         rounds = -(-rows // (threads * CHUNK_ROWS))
         chunk = -(-rows // (rounds * threads * TILE_ROWS)) * TILE_ROWS
-        work = np.empty((threads, 2, chunk * self._widest), self._dtype)
+        work = np.empty((threads, 2, chunk * widest), self._dtype)
         done, finite = 0, True
         while done < rows and finite:
             count = self._length.count
             part = slice(done, done + count * threads * chunk)
             start = time.perf_counter()
-            inputs = x.part(part) if isinstance(x, SparseRows) else x[part]
+            inputs = x[part] if isinstance(x, np.ndarray) else x.part(part)
             finite = predict(threads, chunk, *arguments, inputs, work, raw[part], classes[part])
             self._length.took(count, time.perf_counter() - start)
             done = part.stop

@@ -21,15 +21,17 @@ from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
 from fastdl.engine.compile import for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
-from fastdl.engine.loss import NO_LABELS, empty_targets, first_bad_label, split_targets
+from fastdl.engine.loss import NO_LABELS, check_labels, empty_targets, split_targets
 from fastdl.engine.plan import Layout
 from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind, step_table, usual_factors
+from fastdl.engine.source import NO_SOURCE, taken
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
 from fastdl.engine.spread import Spread
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture, aligned_zeros
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 from fastdl_kernels.serial import STOP, usable_cores
 
 # Multiply-adds of a step that may take more than 20 ms.
@@ -214,7 +216,7 @@ class Session:
 
     def epoch(
         self,
-        x: NDArray | SparseRows,
+        x: Inputs,
         y: NDArray,
         weight: NDArray | None,
         order: NDArray[np.int64],
@@ -222,13 +224,14 @@ class Session:
         on_progress: Callable[[int], None] | None = None,
         begin: Place = START,
         dropout_factor: float = 1.0,
+        chosen: bool = False,
     ) -> tuple[float, int]:
         """One pass over the rows in `order`: (mean loss, -1), or (the loss, batch) of the first that is not finite.
 
         `weight` [N] has mean 1; `rates` holds the learning rate of each batch, or is a `step_table`. A batch of all rows is
-        read as it stands. `on_progress` is called with the rows done, between native calls. An epoch that has been begun
-        before goes on from `begin`, with the parameters and states of then. The dropout rates are multiplied by
-        `dropout_factor`.
+        read as it stands, unless the rows are `chosen`: some may be missing then and others there twice. `on_progress` is called
+        with the rows done, between native calls. An epoch that has been begun before goes on from `begin`, with the parameters
+        and states of then. The dropout rates are multiplied by `dropout_factor`.
         """
         dtype, batch_size = self.architecture.dtype, self.settings.batch_size
         n_batches = -(-len(order) // batch_size)
@@ -237,16 +240,17 @@ class Session:
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
         self._all = batch_size, len(order)
-        whole = len(order) == len(x) <= batch_size and self.spread is None
+        whole = len(order) == len(x) <= batch_size and not chosen and self.spread is None
         if self.spread is not None:
             order, batch_size = self.spread.own(order, batch_size), self.spread.slice_size(batch_size)
         if dropout_factor != self._dropout_factor:
             self._drop(self.settings, dropout_factor)
+        x, source = taken(x, whole)
         sparse = self._take_sparse(x, table, len(order), whole, begin.batch)
-        data = np.zeros((len(x), 0), dtype) if isinstance(x, SparseRows) else x, labels, targets, weights
+        data = x if isinstance(x, np.ndarray) else np.zeros((len(x), 0), dtype), labels, targets, weights
         order = np.arange(len(x)) if whole and sparse is not None else order
         places = tuple(a[None] for a in data) if whole else self._workspace.places(*data[1:])
-        data_and_order = batch_size, order, *data
+        data_and_order = batch_size, order, *data, source
         self.prepare()
         train_batches, result, state, tuner, batch = (
             self._train_batches if self.spread is None else functools.partial(self.spread.steps, self._train_batches),
@@ -284,7 +288,7 @@ class Session:
                     self._counted = reached is not None
                 loss = float(result[structs.LAST_LOSS])
                 if not math.isfinite(loss):
-                    self._check_labels(labels)
+                    check_labels(labels, self.architecture.layers[-1])
                     return loss, batch + done
                 batch += done  # fewer than `count` if Ctrl-C came before the threads had begun
                 tuner.took(done, seconds)
@@ -303,7 +307,7 @@ class Session:
         return float(result[structs.LOSS_SUM]) / self._all[1], -1
 
     def _take_sparse(
-        self, x: NDArray | SparseRows, table: NDArray, n_rows: int, whole: bool, done: int
+        self, x: Inputs, table: NDArray, n_rows: int, whole: bool, done: int
     ) -> SparseWorkspace | None:  # fmt: skip
         """What an epoch on x needs besides, if it is sparse; workspaces are made anew where they were for other inputs.
         `done` are the batches that were learned from before."""
@@ -362,12 +366,7 @@ class Session:
         dtype = self.architecture.dtype
         data = np.zeros((0, self.architecture.layers[0]), dtype), *empty_targets(dtype)
         table = np.zeros((0, structs.STEP_COLUMNS))
-        return self._arguments((1, NO_LABELS, *data), tuple(a[None] for a in data), table, 0, 0)
-
-    def _check_labels(self, labels: NDArray) -> None:
-        bad = first_bad_label(labels, self.architecture.layers[-1])
-        if bad is not None:
-            raise fault(bad)
+        return self._arguments((1, NO_LABELS, *data, NO_SOURCE), tuple(a[None] for a in data), table, 0, 0)
 
     def _arguments(
         self,

@@ -17,7 +17,6 @@ from fastdl.engine.structs import (
     BIAS,
     BLOCK,
     DROP,
-    FIRST_ROW,
     I64,
     IDLE,
     INTS,
@@ -25,6 +24,7 @@ from fastdl.engine.structs import (
     N_IN,
     N_OUT,
     RATES,
+    ROWS_BEFORE,
     STRIDE,
     WEIGHT,
     ByColumn,
@@ -143,7 +143,7 @@ def sparse_forward(block, network, stored, order, start, above, kept, key):
             plan[ACTIVATION], 0, pointer(above, at), stride, x, stride, x, stride, m1 - m0, n1 - n0, alpha, alpha
         )  # fmt: skip
     if plan[DROP]:
-        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, 0), plan[FIRST_ROW])
+        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, 0), plan[ROWS_BEFORE])
 
 
 @jit

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fastdl.engine import structs
 from fastdl.engine.sparse import NUMBERS_AT_ONCE, RATE_COLUMNS, catch_up_block, rows_of_weights
-from fastdl.engine.sparse_batch import COUNTERS, turn_all
-from fastdl.engine.structs import Batches, Update, network_of, rows_of, sparse_of
+from fastdl.engine.sparse_batch import COUNTERS, sparse_of, turn_all
+from fastdl.engine.structs import Batches, Update, network_of, rows_of, source_of
 from fastdl.engine.update import step_rates
 from fastdl.network import Architecture
 from fastdl.sparse import SparseRows
@@ -85,7 +85,7 @@ class SparseWorkspace:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """As `structs.sparse_of` takes them."""
+        """As `sparse_batch.sparse_of` takes them."""
         return (
             self.mode, self._stored, self._batches, self._scratch, self._counts, self._done, self._rates, self._zeros
         )  # fmt: skip
@@ -122,7 +122,7 @@ def _catch_up_job(job, n_jobs, network, update, batches, steps):
 def catch_up_all(n_threads, network, update, data, places, sparse, steps):
     """All rows of weights catch up with the first `steps` steps; the other arguments are those of `step.train_batches`."""
     code, hyper, state1, state2, gradient, squares, partial, row_squares = update
-    size, order, inputs, labels, targets, weights = data
+    size, order, inputs, labels, targets, weights, source = data
     x, y_labels, y_targets, y_weights = places
     run_jobs(
         _catch_up_job, n_threads, n_threads > 1,
@@ -137,6 +137,7 @@ def catch_up_all(n_threads, network, update, data, places, sparse, steps):
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
                 rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0], sparse_of(sparse),
+                source_of(source),
             ),
             steps,
         ),

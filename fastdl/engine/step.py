@@ -43,6 +43,7 @@ from fastdl.engine.phases import (
     step_of,
     stop_clock,
 )
+from fastdl.engine.sparse_batch import sparse_of
 from fastdl.engine.structs import (
     CLIP,
     GRADIENT,
@@ -72,7 +73,7 @@ from fastdl.engine.structs import (
     network_of,
     network_type,
     rows_of,
-    sparse_of,
+    source_of,
     update_type,
 )
 from fastdl.engine.update import penalty_sum
@@ -141,7 +142,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     network : plan, alphas, parameters
     loss : code, whether its mean is per output, its parameters
     update : code, hyper, state1, state2, gradient, squares, partial gradients [n, size], row squares (empty: no penalties)
-    data : batch size, order, inputs, labels, targets, weights
+    data : batch size, order, inputs, labels, targets, weights, source (parts, shift, scale; empty where inputs are the data)
     places : inputs [n_places, batch size, stride], labels, targets, weights likewise; with one of them, it is the data
     sparse : mode, stored rows (starts, columns, values), batches by column (counts, column, first, rows, values: each a row for
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
@@ -154,7 +155,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     """
     state, wanted, row_blocks = team
     code, hyper, state1, state2, gradient, squares, partial, row_squares = update
-    size, order, inputs, labels, targets, weights = data
+    size, order, inputs, labels, targets, weights, source = data
     x, y_labels, y_targets, y_weights = places
     outputs, d_outputs, losses = memory
     batch, n_batches, table, first_step, first_update, seed = run
@@ -175,6 +176,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
                 rows_of(x[0], y_labels[0], y_targets[0], y_weights[0]), x.shape[0], sparse_of(sparse),
+                source_of(source),
             ),
             Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
             Run(

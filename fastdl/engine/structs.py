@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from numba.core import types
 
 from fastdl_kernels.serial import TILE_ROWS, jit
-from fastdl_kernels.simd import pointer
+from fastdl_kernels.simd import null, pointer
 
 # Columns of a plan (int64), one row per layer. WEIGHT and BIAS are places in the parameters. OUTPUT is where the layer's
 # outputs start in their buffer and STRIDE how far their rows are apart; Z is where its z = x @ W + b is kept in the same
@@ -20,10 +20,9 @@ from fastdl_kernels.simd import pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
 # -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other. FIRST_ROW says as which row of a batch the first one counts for
-# dropout: another process may have those before it.
+# in the order of the stage's outputs, one number after the other. ROWS_BEFORE are rows of the batch that others have, for dropout.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, FIRST_ROW = range(11, 17)
+WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ROWS_BEFORE = range(11, 17)
 PLAN_COLUMNS = 17
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
@@ -57,9 +56,8 @@ TICK_COLUMNS = 16
 # does nothing to the rows that it does not use.
 DENSE, EAGER, LAZY, IDLE = range(4)
 
-# What a call does of its steps. WHOLE_STEP: all of it. Processes that share a batch out leave out the update (GRADIENT) and, when
-# the gradients are added up, take it up: PENALTY adds that of the L2 penalty and takes the sums of squares, UPDATE runs the
-# optimizer.
+# Parts of a step. GRADIENT leaves out the update. Of gradients that processes have added up, PENALTY adds that of the L2
+# penalty and takes the sums of squares, and UPDATE_OF_SUM runs the optimizer.
 WHOLE_STEP, GRADIENT, PENALTY, UPDATE_OF_SUM, PENALTY_AND_UPDATE = range(5)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
@@ -156,11 +154,28 @@ class Sparse(NamedTuple):
     zeros: Any
 
 
+class Source(NamedTuple):
+    """Dense rows that are converted, and scaled, as they are read: see `source`. No parts: there is nothing of this.
+
+    parts [n_parts, PART_COLUMNS] : where they lie. shift, scale [columns] : x becomes x' = (x - shift) / scale; null: x stays x.
+    inverse [columns] : 1 / scale, by which a division is faster, where it may be used; or null
+    clip [columns] : x' becomes x' / sqrt(1 + (x' / clip)^2); null: it stays
+    """
+
+    parts: Any
+    n_parts: Any
+    shift: Any
+    scale: Any
+    inverse: Any
+    clip: Any
+
+
 class Batches(NamedTuple):
     """The batches of an epoch: `size` rows of the `data` each, in the order that `order` [n_rows] says.
 
     Steps read them in one of `n_places` places, by turns. A batch that is all of the data is read where it is: then
-    there is one place, which is the data, and nothing to gather. Inputs that are `sparse` are never gathered.
+    there is one place, which is the data, and nothing to gather. Inputs that are `sparse` are never gathered. Those of a
+    `source` are no part of the data, and are gathered from there.
     """
 
     size: Any
@@ -170,6 +185,7 @@ class Batches(NamedTuple):
     places: Rows
     n_places: Any
     sparse: Sparse
+    source: Source
 
 
 class Update(NamedTuple):
@@ -254,6 +270,7 @@ BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
 RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, *[I64] * 8), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
+SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS, NUMBERS, NUMBERS), Source)
 
 
 def _named(kind: type, *members: types.Type) -> types.Type:
@@ -282,7 +299,8 @@ def rows_type(element: types.Type) -> types.Type:
 
 def batches_type(element: types.Type) -> types.Type:
     """`Batches`."""
-    return _named(Batches, I64, INTS, I64, rows_type(element), rows_type(element), I64, sparse_type(element))
+    rows = rows_type(element)
+    return _named(Batches, I64, INTS, I64, rows, rows, I64, sparse_type(element), SOURCE)
 
 
 def stored_type(element: types.Type) -> types.Type:
@@ -347,14 +365,14 @@ def by_column_of(count, column, first, rows, values):
 
 
 @jit
-def sparse_of(arrays):
-    """`Sparse` of a mode and arrays, in the order of its fields."""
-    mode, stored, by_column, scratch, counts, done, rates, zeros = arrays
-    return Sparse(
-        mode, stored_of(stored[0], stored[1], stored[2]),
-        by_column_of(by_column[0], by_column[1], by_column[2], by_column[3], by_column[4]), by_column[1].shape[1],
-        by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]),
-        pointer(counts, 0), pointer(done, 0), pointer(rates, 0), pointer(zeros, 0),
+def source_of(arrays):
+    """`Source` of its arrays (parts, shift, scale, inverse, clip); those that are not wanted are empty."""
+    parts, shift, scale, inverse, clip = arrays
+    nothing = null(1.0)
+    return Source(
+        pointer(parts, 0), parts.shape[0], pointer(shift, 0) if shift.size else nothing,
+        pointer(scale, 0) if scale.size else nothing, pointer(inverse, 0) if inverse.size else nothing,
+        pointer(clip, 0) if clip.size else nothing,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class Workspace:
     def begin_at(self, row: int) -> None:
         """The first row of a batch counts as this one for dropout: other ranks have those before it."""
         for crew in self.crews:
-            crew.plan[: len(self.layout.architecture.pairs), structs.FIRST_ROW] = row
+            crew.plan[: len(self.layout.architecture.pairs), structs.ROWS_BEFORE] = row
 
     def drop(self, rates: Sequence[float]) -> None:
         """Set the dropout rate of each hidden layer; none are 0."""

@@ -124,7 +124,7 @@ def _out_of_fold(loaded: TrainingData, folds: Folds) -> tuple[NDArray[Any], Any,
     some = thin(len(folds.found.rows), MOST_ROWS)
     rows = folds.found.rows[some]
     raw = folds.model.as_raw(folds.found.averaged[some])
-    return raw, loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows]
+    return raw, loaded.copied(rows), loaded.targets.y[rows], loaded.rows[rows]
 
 
 def _cell(loaded: TrainingData, field: fields.Field, row: int) -> str:
@@ -149,8 +149,9 @@ def _rows(loaded: TrainingData, model: MLP | Ensemble) -> tuple[Any, NDArray[Any
         return fields.take(X, some), y[some], places[some], which
     which = "validation" if len(loaded.validation) else "training"
     rows = loaded.validation if len(loaded.validation) else loaded.train
-    rows = rows[thin(len(rows), _most_rows(model, loaded.inputs(rows[: FEWEST_ROWS // 4]), len(rows)))]
-    return loaded.inputs(rows), loaded.targets.y[rows], loaded.rows[rows], which
+    most = _most_rows(model, loaded.copied(rows[: FEWEST_ROWS // 4]), len(rows))
+    rows = rows[thin(len(rows), loaded.most_rows(most, fields.MOST_NUMBERS))]
+    return loaded.copied(rows), loaded.targets.y[rows], loaded.rows[rows], which
 
 
 def _most_rows(model: MLP | Ensemble, X: Any, count: int) -> int:

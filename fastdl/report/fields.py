@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.report.values import plain, short
+from fastdl.stored import is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, EncodedRows, OneHot, Part
 from fastdl.tables.kinds import CategoryColumn, Column, LargeCategoryColumn
@@ -22,6 +23,8 @@ from fastdl.wording import number
 MOST = 100
 """So many columns are shown; of the others there are counts."""
 BINS, MOST_BARS, MOST_ROWS = 16, 10, 50_000
+MOST_NUMBERS = 1 << 22
+"""Numbers of rows that are looked at of a file that is mapped: it is read here and there, and once."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def described(loaded: TrainingData, first: Sequence[str] = ()) -> dict[str, Any]
     fields.sort(key=lambda field: order.get(field.name, len(order)))
     left_out = [] if loaded.preprocessor is None else [c for c in loaded.preprocessor.columns if not c.feature_names]
     rows = loaded.rows[loaded.train]
-    some = rows[:: -(-len(rows) // MOST_ROWS)]
+    some = rows[:: -(-len(rows) // loaded.most_rows(MOST_ROWS, MOST_NUMBERS))]
+    if isinstance(loaded.features, np.ndarray) and is_mapped(loaded.features):
+        loaded, some = replace(loaded, features=loaded.features[some]), np.arange(len(some))
     shown = [_described(field, loaded, rows, some) for field in fields[:MOST]]
     shown += [
         {"name": short(c.name), "kind": c.kind, "read_as": f"left out: {short(c.describe(), 200)}"}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl import calibration, metrics
+from fastdl.inputs import array_of
 from fastdl.model import MLP
 from fastdl.report.answers import first_of, head_of, input_sizes, raw_of
 from fastdl.report.fields import Field, raw_features, take
@@ -116,8 +117,7 @@ def _seconds(function: Callable[[], object]) -> float:
 def _prepared(
     model: MLP | Ensemble, X: Any, y: NDArray[Any], rows: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    inputs = first_of(model).prepare_inputs(take(X, rows))
-    assert isinstance(inputs, np.ndarray)
+    inputs = array_of(first_of(model).prepare_inputs(take(X, rows)))
     return inputs, model.prepare_targets(y[rows], len(rows))
 
 

@@ -145,12 +145,18 @@ def of_arrays(
     # Images come as bytes or with rows and columns of their own.
     pixels = X.ndim > 2 or X.dtype == np.uint8
     width = math.prod(X.shape[1:])
-    X = checks.features(X.reshape(len(X), width), width, x_name)
+    X = checks.features(X.reshape(len(X), width), width, x_name, keep_half=True)
     return ArrayData(files, X, y, y_name, pixels, labels)
+
+
+MAPPED_BYTES = 1 << 30
+"""NPY files larger than this are not read but mapped: rows come from the disk when they are needed."""
 
 
 def _load_npy(path: Path) -> NDArray:
     try:
+        if path.stat().st_size > MAPPED_BYTES and _starts_as_npy(path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
         data = read_bytes(path)
         if not data.startswith(NPY_MAGIC):
             raise InputError(f"{path}: expected an NPY file, got one of another kind")
@@ -160,6 +166,11 @@ def _load_npy(path: Path) -> NDArray:
             raise
         raise _unreadable(path, "an NPY file of a plain array", error) from error
     return np.asarray(array)
+
+
+def _starts_as_npy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(NPY_MAGIC)) == NPY_MAGIC
 
 
 def _load_idx(path: Path) -> NDArray:

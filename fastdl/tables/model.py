@@ -13,7 +13,7 @@ from fastdl.errors import InputError
 from fastdl.files.portable import TableInputs
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
-from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 from fastdl.tables.encoded import EncodedRows
 from fastdl.tables.frames import is_frame, to_polars
 from fastdl.tables.kinds import Findings
@@ -65,7 +65,7 @@ class TableModel(MLP):
         self.scaling = scaling
         return self
 
-    def _inputs(self, X: Any, name: str = "X") -> tuple[NDArray[np.floating] | SparseRows, str]:
+    def _inputs(self, X: Any, name: str = "X") -> tuple[Inputs, str]:
         if not isinstance(X, EncodedRows) and is_frame(X):
             X = self.encode(X, name=name)
         if isinstance(X, EncodedRows):

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.errors import InputError, OptionError
+from fastdl.stored import is_mapped
 from fastdl.tables.text import as_text
+
+BLOCK_BYTES = 1 << 20
+"""Bytes of neighbouring rows that are held out together, of a file that is not read into memory."""
 
 Rows = NDArray[np.int64]
 
@@ -42,6 +46,18 @@ def split(n_rows: int, share: float, seed: int, labels: NDArray[np.int64] | None
         lost = np.logical_and.reduceat(chosen, first)
         chosen[first[lost]] = False
     return np.sort(rows[~chosen]), np.sort(rows[chosen])
+
+
+def split_arrays(X: NDArray, share: float, seed: int, labels: NDArray[np.int64] | None) -> tuple[Rows, Rows, list[str]]:
+    """As `split`, and notes; of a file that is mapped, blocks of neighbouring rows are on one side each, so that what is
+    learned from, and what is not, lies in few pieces.
+    """
+    block = max(1, BLOCK_BYTES * len(X) // X.nbytes)
+    if not is_mapped(X) or share == 0 or len(X) <= block:
+        return *split(len(X), share, seed, labels), []
+    groups = np.arange(len(X)) // block
+    note = f"a file of {X.nbytes / 2**30:.3g} GB, read as it is needed: blocks of {block:,} rows are held out together"
+    return *split_by_group(groups, share, seed), [note]
 
 
 def groups_of(cells: Any, rows: Rows) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ class Callback:
     _comes_last = False
 
     def on_train_begin(self, epochs: int, rows: int) -> None:
-        """The training is about to start: how many epochs of how many rows."""
+        """The training is about to start: how many epochs of how many rows (0: data that come in chunks do not say)."""
 
     def on_progress(self, epoch: int, rows_done: int) -> None:
         """Within epoch `epoch` (from 1), `rows_done` rows have been learned from. Called several times a second at most."""

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs, StoredRows
 from fastdl.tables.text import listed
 
 MOST_SUMS = 10_000
 """Columns up to which each has a sum of its own, by which a difference is named."""
 
 
-def fingerprint(data: Mapping[str, NDArray | SparseRows | None]) -> dict[str, Any]:
+def fingerprint(data: Mapping[str, Inputs | None]) -> dict[str, Any]:
     """Shape and SHA-256 of each array, and the sums of its columns, as plain values; None for what there is not.
+
+    Inputs that are read where they lie have the fingerprint of a copy as the engine reads them, which is not made.
 
     Cost: two passes over the data, about 1 s per GB.
     """
     return {name: None if values is None else _of(values) for name, values in data.items()}
 
 
-def _of(values: NDArray | SparseRows) -> dict[str, Any]:
+def _of(values: Inputs) -> dict[str, Any]:
+    arrays: Iterable[NDArray]
+    sums: NDArray
     if isinstance(values, SparseRows):
         arrays = [np.diff(values.starts), values.columns, values.values]
         sums = np.bincount(values.columns, values.values, values.shape[1])
+    elif isinstance(values, StoredRows):
+        arrays, sums = values.blocks(), np.zeros(values.shape[1])
+        for block in values.blocks():
+            sums += block.sum(axis=0, dtype=np.float64)
     else:
         arrays = [values]
         sums = values.reshape(len(values), -1).sum(axis=0, dtype=np.float64)

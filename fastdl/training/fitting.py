@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdl import calibration, metrics
+from fastdl import calibration, metrics, stored
 from fastdl.activations import ActivationLike
 from fastdl.calibration import Interval
 from fastdl.embeddings import PBLD
@@ -17,6 +17,7 @@ from fastdl.errors import InputError
 from fastdl.losses import LossLike
 from fastdl.model import MLP
 from fastdl.scaling import Scaling
+from fastdl.stored import is_list_of_arrays, is_mapped
 from fastdl.tables.data import TrainingData
 from fastdl.tables.encoded import Encoded, OneHot
 from fastdl.tables.ensemble import Ensemble
@@ -95,8 +96,14 @@ class Blueprint:
         of_targets = y if model.output == "linear" and not model.loss.is_log_link else None
         model.standardize(X, of_targets, self.scaling == "robust", self.clip)
         if pixels and model.scaling is not None:
-            deviation = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64)))) or 1.0
-            model.scaling = replace(model.scaling, scale=np.full(X.shape[1], deviation))
+            if is_list_of_arrays(X):  # of a file larger than memory
+                standard = Scaling.of(X) if self.scaling == "robust" else model.scaling
+                variances = standard.scale**2
+                variances[_never_vary(X)] = 0
+            else:
+                variances = X.var(axis=0, dtype=np.float64)
+            deviation = float(np.sqrt(np.mean(variances))) or 1.0
+            model.scaling = replace(model.scaling, scale=np.full(model.layers[0], deviation))
 
 
 def numeric_features(loaded: TrainingData) -> list[int]:
@@ -111,7 +118,31 @@ def numeric_features(loaded: TrainingData) -> list[int]:
             found += [at] if _varies(part, rows) else []
             at += 1
         return found
-    return [k for k in range(loaded.n_features) if _varies(loaded.features[:, k], loaded.train)]
+    if not is_mapped(loaded.features):
+        return [k for k in range(loaded.n_features) if _varies(loaded.features[:, k], loaded.train)]
+    parts = loaded.inputs(loaded.train)
+    if not len(loaded.train):
+        return []
+    low, high = _extremes(parts)
+    between = [((part != low) & (part != high)).any(axis=0) for part in _some_rows(parts)]
+    return np.flatnonzero(np.any(between, axis=0)).tolist()
+
+
+def _some_rows(parts: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The rows of arrays that follow each other, a block at a time."""
+    return (block for _, block in stored.blocks(parts))
+
+
+def _extremes(parts: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The least and the greatest number of each column."""
+    found = [(block.min(axis=0), block.max(axis=0)) for block in _some_rows(parts)]
+    return np.min([low for low, _ in found], axis=0), np.max([high for _, high in found], axis=0)
+
+
+def _never_vary(parts: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which columns hold one number only."""
+    low, high = _extremes(parts)
+    return low == high
 
 
 def _varies(column: NDArray[Any], rows: NDArray[np.int64]) -> bool:
@@ -128,7 +159,7 @@ def calibrate(model: MLP, X: Any, y: NDArray) -> float | None:
     numbers, which have none."""
     if model.output == "linear":
         return None
-    targets, raw = model.prepare_targets(y, len(X)), model.forward(X).astype(np.float64)
+    targets, raw = model.prepare_targets(y, len(y)), model.forward(X).astype(np.float64)
     loss_of = calibration.careful(lambda t: calibration.log_loss(raw / t, targets), len(raw))
     found = calibration.best_temperature(loss_of)
     for part in (model.weights[-1], model.biases[-1]):
@@ -168,7 +199,7 @@ def telling_columns(loaded: TrainingData) -> list[str]:
 def assess(model: MLP | Ensemble, X: Any, y: NDArray) -> dict[str, float]:
     """All metrics of a model on X and y, and the mean loss."""
     judge = model.head if isinstance(model, Ensemble) else model
-    targets = judge.prepare_targets(y, len(X))
+    targets = judge.prepare_targets(y, len(y))  # X may be a list of arrays
     raw = model.forward(X)
     return {**metrics.report(judge, raw, targets), "loss": judge.engine.mean_loss(raw, targets)}
 

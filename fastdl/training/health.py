@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from fastdl.engine import Session, Settings
 from fastdl.errors import InputError
+from fastdl.inputs import array_of
 from fastdl.sparse import SparseRows
 from fastdl.tables.data import TrainingData
 from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.chunks import Chunks
 from fastdl.training.rows import TrainingRows
 
 if TYPE_CHECKING:
@@ -42,12 +44,12 @@ class LookedAt(NamedTuple):
     span: tuple[int, int]
 
     @classmethod
-    def of(cls, data: TrainingRows, span: tuple[int, int]) -> LookedAt | None:
-        """Rows of a training, evenly; None of sparse ones."""
-        if isinstance(data.inputs, SparseRows):
+    def of(cls, data: TrainingRows | Chunks, span: tuple[int, int]) -> LookedAt | None:
+        """Rows of a training, evenly; None of sparse ones and of chunks, which nobody has seen yet."""
+        if isinstance(data, Chunks) or isinstance(data.inputs, SparseRows):
             return None
         most = min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, data.inputs.shape[1])))
-        if data.rows is None:  # every so many rows one: 3 µs, where numbers of rows take 40
+        if data.rows is None and isinstance(data.inputs, np.ndarray):  # 3 µs, where numbers of rows take 40
             step = -(-len(data) // most)
             return cls(data.inputs[::step].copy(), data.targets[::step].copy(), span)
         some = data.places(_evenly(len(data), most))
@@ -72,11 +74,12 @@ def of_trainer(
     rows: tuple[Any, NDArray] | None = None if mine is None or kept is None else (kept.inputs, kept.targets)
     if given is not None:
         inputs = model.prepare_inputs(given[0])
+        inputs = inputs if isinstance(inputs, SparseRows) else array_of(inputs)
         rows = inputs, model.prepare_targets([] if given[1] is None else given[1], len(inputs))
     if rows is None or isinstance(rows[0], SparseRows) or len(rows[0]) == 0:
         raise InputError(
-            "health: expected rows to look at, and this trainer keeps none, as it was not fitted here or on sparse rows; "
-            "use trainer.health(X, y) with a dense array"
+            "health: expected rows to look at, and this trainer keeps none, as it was not fitted here, or on sparse rows "
+            "or chunks; use trainer.health(X, y) with a dense array"
         )
     same = mine is not None and type(mine.settings.optimizer) is type(settings.optimizer)
     state = mine.state if mine is not None and same else None
@@ -146,7 +149,7 @@ class HealthWatch(Callback):
         )
         rows = loaded.train[_evenly(len(loaded.train), count)]
         with contextlib.suppress(InputError):
-            self.seen.append(trainer.health(loaded.inputs(rows), loaded.targets.y[rows]))
+            self.seen.append(trainer.health(loaded.copied(rows), loaded.targets.y[rows]))
 
 
 def _evenly(count: int, most: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks
+from fastdl import checks, stored
 from fastdl.errors import InputError
 from fastdl.training import elsewhere
 from fastdl.training import validation as validating
@@ -109,8 +109,9 @@ def jobs_on(
     held_out_weight: Any = None
     if validation_data is not None:
         held_out_X, held_out_y, held_out_weight = validating.parts_of(validation_data)
+        held_out_y = stored.targets_of(held_out_X, held_out_y, "validation y")
         held_out = SharedData(held_out_X, held_out_y, models, "validation ")
-    plain_y = np.asarray(y)
+    plain_y = np.asarray(stored.targets_of(X, y))
 
     def job(i: int, trainer: Trainer) -> Job:
         own, seen, model = learned[i], judged[i], trainer.model

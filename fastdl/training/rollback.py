@@ -48,6 +48,10 @@ class Rollback:
         else:
             self._since.append(epoch)
 
+    def keep(self) -> None:
+        """The epoch that has just ended is good, and cannot be trained again."""
+        self._snapshot()
+
     def back(self) -> None:
         """Go back to the state after the last good epoch."""
         self._session.restore()
@@ -76,7 +80,7 @@ def train_again(
     data: tuple[Any, Any, Any],
     order: Callable[[], NDArray[np.int64]],
     rates: NDArray[np.float64],
-    place_and_drop: tuple[Place, float],
+    where: tuple[Place, float, bool],
 ) -> None:
     """An epoch that was good, from the state before it, or from where it was when its training was taken up."""
-    session.epoch(*data, order(), rates, None, *place_and_drop)
+    session.epoch(*data, order(), rates, None, *where)

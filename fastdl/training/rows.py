@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks
+from fastdl import checks, stored
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TrainingRows:
         the arrays, so that the same bits come out as with arrays of these rows alone
     """
 
-    inputs: NDArray | SparseRows
+    inputs: Inputs
     targets: NDArray
     weight: NDArray | None = None
     rows: NDArray[np.int64] | None = None
@@ -50,10 +52,31 @@ class TrainingRows:
         return TrainingRows(self.inputs[self.rows], self.targets[self.rows], weight)
 
     @classmethod
+    def given(
+        cls,
+        model: MLP,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
+    ) -> TrainingRows:
+        """X, y and weights as `Trainer.fit` takes them.
+
+        Raises
+        ------
+        InputError : they do not fit the model, or there are no rows
+        """
+        inputs = model.prepare_inputs(X)
+        if len(inputs) == 0:
+            raise InputError("X: expected at least one row to learn from, got an empty array")
+        targets = model.prepare_targets(stored.targets_of(X, y), len(inputs))
+        return cls.of(model, (inputs, targets), sample_weight, class_weight)
+
+    @classmethod
     def of(
         cls,
         model: MLP,
-        prepared: tuple[NDArray | SparseRows, NDArray],
+        prepared: tuple[Inputs, NDArray],
         sample_weight: ArrayLike | None = None,
         class_weight: Mapping[int, float] | str | None = None,
         rows: NDArray[np.int64] | None = None,

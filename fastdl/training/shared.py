@@ -10,13 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastdl import stored
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 from fastdl.tables.encoded import EncodedRows
 from fastdl.tables.model import TableModel
 
-Prepared = tuple["NDArray | SparseRows", NDArray]
+Prepared = tuple[Inputs, NDArray]
 
 
 @dataclass
@@ -24,7 +25,7 @@ class _Entry:
     """Inputs in one form, while there are models that will want them."""
 
     users: int = 0
-    inputs: NDArray | SparseRows | None = None
+    inputs: Inputs | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -54,6 +55,7 @@ class SharedData:
             self.n_rows = len(first.inputs)
         if self.n_rows == 0:
             raise InputError(f"{self._name}: expected at least one row, got an empty array")
+        y = stored.targets_of(X, y, f"{prefix}y")
         for model in models:
             form = _form_of_targets(model)
             if form not in self._targets:

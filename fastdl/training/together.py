@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastdl.engine import Session
-from fastdl.errors import DivergedError
+from fastdl.errors import DivergedError, InputError
+from fastdl.inputs import array_of
+from fastdl.sparse import SparseRows
+from fastdl.training.chunks import Chunks
 from fastdl.training.rows import TrainingRows
 
 _LOOKED_AT = 16
@@ -17,7 +20,7 @@ _LOOKED_AT = 16
 
 
 @contextlib.contextmanager
-def together(trainer: Any, session: Session, data: TrainingRows) -> Iterator[None]:
+def together(trainer: Any, session: Session, data: TrainingRows | Chunks) -> Iterator[None]:
     """The epochs of a `fit` run in the block, on all of a trainer's ranks; nothing of this where it has none.
 
     Raises
@@ -28,8 +31,14 @@ def together(trainer: Any, session: Session, data: TrainingRows) -> Iterator[Non
     if ranks is None:
         yield
         return
-    rows = data.inputs if isinstance(data.inputs, np.ndarray) else None
-    some = None if rows is None else np.ascontiguousarray(rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT])
+    if isinstance(data, Chunks):
+        raise InputError(
+            "communicator: expected X and y, of which each rank reads its own rows, got chunks; map the arrays to memory with "
+            "numpy.load(..., mmap_mode='r')"
+        )
+    some = None
+    if not isinstance(data.inputs, SparseRows):
+        some = array_of(data.inputs[np.linspace(0, len(data.inputs) - 1, _LOOKED_AT).astype(np.int64)])
     ranks.check_same(
         {
             "rows": len(data),
@@ -48,3 +57,9 @@ def together(trainer: Any, session: Session, data: TrainingRows) -> Iterator[Non
             session.settle()
             raise
         session.settle()
+
+
+def alone(trainer: Any, what: str) -> None:
+    """Raise InputError if a trainer has several ranks, for something that one process does."""
+    if trainer.ranks is not None:
+        raise InputError(f"{what}: expected a trainer without a communicator, got one of {trainer.ranks}; use fit")

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastdl import checks
-from fastdl.engine import START, Session
-from fastdl.errors import DivergedError, InputError
+from fastdl.engine import Session
+from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Optimizer
 from fastdl.schedules import Schedule
 from fastdl.sparse import SparseRows
 from fastdl.training import health
-from fastdl.training.callbacks import EpochResult, Hooks
+from fastdl.training.callbacks import Hooks
+from fastdl.training.chunks import Chunks
 from fastdl.training.early_stopping import EarlyStopping
+from fastdl.training.epochs import learn_once, run
 from fastdl.training.history import History
 from fastdl.training.looks import Looks
-from fastdl.training.rollback import Rollback, diverged, train_again
 from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS
-from fastdl.training.shuffling import MANY_ROWS, Orders
-from fastdl.training.step_numbers import StepNumbers
-from fastdl.training.together import together
+from fastdl.training.shuffling import Orders
+from fastdl.training.step_numbers import StepNumbers, check_schedules
+from fastdl.training.together import alone, together
 from fastdl.training.under_way import Data, Fit, Kept, Pending
 from fastdl.training.validation import Validation, warn_of_large_targets
 
@@ -128,16 +125,20 @@ class Trainer(Looks):
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
-        validation_data: tuple[ArrayLike, ...] | None = None,
+        X: Any,
+        y: Any = None,
+        validation_data: tuple[Any, ...] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train for `epochs` passes over the rows of X [N, I] and y, and return the history of these epochs.
 
-        X is an array, nested lists, a data frame, or a sparse matrix of SciPy, which is never made dense; parameters and the
+        X is an array of any number type, read where it lies (a `numpy.memmap` too), a list of such arrays, whose rows follow
+        each other, nested lists, a data frame, or a sparse matrix of SciPy, which is never made dense; parameters and the
         optimizer's state are. While an epoch on sparse rows is under way, weights of columns that its last batches did not
         have may be some steps behind: they are up to date when it ends.
+
+        Without y, X is an iterable of chunks (X, y) or (X, y, weights), gone through once for each epoch, or a function that
+        gives one: see `Chunks`. Weights are relative to the mean of their chunk.
 
         y holds class labels 0 .. O-1 as [N], or one-hot rows [N, O], for softmax; labels [N] or [N, O] for sigmoid;
         targets [N] or [N, O] for linear output. `sample_weight` [N] weights the rows' losses relative to their mean
@@ -155,15 +156,16 @@ class Trainer(Looks):
         self.check_again()
         model = self.model
         model.check_writable()
-        inputs = model.prepare_inputs(X)
-        if len(inputs) == 0:
-            raise InputError("X: expected at least one row to learn from, got an empty array")
-        prepared = inputs, model.prepare_targets(y, len(inputs))
-        data = TrainingRows.of(model, prepared, sample_weight, self.class_weight)
-        self.check_batch_size(len(data))
+        data: TrainingRows | Chunks
+        if y is None:
+            data = Chunks(X, self, sample_weight)
+        else:
+            data = TrainingRows.given(model, X, y, sample_weight, self.class_weight)
+            self.check_batch_size(len(data))
         validation = None if validation_data is None else Validation.of(model, validation_data, self.metrics)
-        warn_of_large_targets(model, data.own_targets)
-        model.note_names(X)
+        if isinstance(data, TrainingRows):
+            warn_of_large_targets(model, data.own_targets)
+            model.note_names(X)
         return self.fit_prepared(data, validation)
 
     def check_batch_size(self, n_rows: int) -> None:
@@ -184,7 +186,7 @@ class Trainer(Looks):
             )
 
     def fit_prepared(
-        self, data: TrainingRows, validation: Validation | None, watchers: Sequence[object] = ()
+        self, data: TrainingRows | Chunks, validation: Validation | None, watchers: Sequence[object] = ()
     ) -> History:
         """`fit` on data that are ready; `watchers` are told of this training as callbacks are, after them."""
         stopping = self.early_stopping
@@ -196,7 +198,7 @@ class Trainer(Looks):
         # Before the training is said to have begun: choosing threads may import psutil, and Python ends with the status of
         # an interrupted process if Ctrl-C ever met it there, whatever the program did about it.
         session = self._current_session()
-        session.prepare(isinstance(data.inputs, SparseRows))
+        session.prepare(isinstance(data, TrainingRows) and isinstance(data.inputs, SparseRows))
         if validation is not None:
             self.model.engine.prepare()
         hooks = Hooks(self, [*self.callbacks, *watchers, *([] if stopping is None else [stopping])])
@@ -206,16 +208,44 @@ class Trainer(Looks):
         self._pending = None
         self._looked_at = health.LookedAt.of(data, self._fit.span)
         try:
-            hooks.call("on_train_begin", self.epochs, len(data))
+            hooks.call("on_train_begin", self.epochs, whole.n_rows)
             self._fit.take_up(self)
             if pending is None or not self._stopped:
                 with together(self, session, data):
-                    self._run(session, self._fit, hooks)
+                    run(self, session, self._fit, hooks)
             hooks.call("on_train_end")
             self._fit = None
         finally:
+            if isinstance(data, Chunks):  # no checkpoint holds its place
+                self._fit = None
             hooks.close()
         return self.history
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Learn from these rows once, in batches in random order, and return their mean loss; go on with the next ones.
+
+        X, y and weights are as in `fit`, but no chunks; there may be fewer rows than a batch has. Schedules go on from call to
+        call; callbacks, early stopping and `history` take no part.
+
+        Raises
+        ------
+        InputError : as `fit`; or a training from a checkpoint has not come to its end, which `fit` finishes
+        DivergedError : parameters, optimizer state and counters are those of before the call
+        """
+        alone(self, "partial_fit")
+        self.check_again()
+        self.model.check_writable()
+        check_schedules(self)
+        if self._pending is not None and not self._state_is_of_another:
+            raise InputError(
+                "partial_fit: expected no training under way, got one from a checkpoint; finish it with fit"
+            )
+        rows = TrainingRows.given(self.model, X, y, sample_weight, self.class_weight)
+        warn_of_large_targets(self.model, rows.targets)
+        self.model.note_names(X)
+        session = self._current_session()
+        self._fit = self._pending = None
+        return learn_once(session, rows, StepNumbers(self, session), self.rate_factor, (self.seed, 0, self.steps_done))
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that the training needs to go on to one file, for `from_checkpoint`; an old one is replaced in one go.
@@ -279,71 +309,6 @@ class Trainer(Looks):
     def stop(self) -> None:
         """End the `fit` under way after the epoch that is running or has just ended; for callbacks."""
         self._stopped = True
-
-    def _run(self, session: Session, fit: Fit, hooks: Hooks) -> None:
-        """The epochs of one `fit`. A setting that a callback changes holds from the next one: these are those of its start."""
-        model, epochs, (data, validation), place = self.model, fit.epochs, fit.data, fit.place
-        n_rows, arrays = len(data), (data.inputs, data.targets, data.weight)
-        numbers = StepNumbers(self, session, fit.n_batches, fit.span)
-        lr = numbers.lr
-        # How often epochs are trained again must not depend on the clocks of different processes.
-        rollback = Rollback(session, hooks.may_change_model or self.ranks is not None)
-        for epoch in fit.coming:
-            start = time.perf_counter()
-            fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else self.rate_factor
-            rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
-            progress = functools.partial(hooks.call, "on_progress", epoch)
-            order = self._order(session, data, self._epochs_done, epoch < epochs)
-            try:
-                loss, bad_batch = session.epoch(*arrays, order, rates, progress, place, drop)
-                seconds = time.perf_counter() - start
-                if bad_batch >= 0:
-                    raise diverged(f"the loss became {loss} in epoch {epoch}, batch {bad_batch + 1}", epoch, lr)
-                if not checks.all_finite(model.parameters):
-                    raise diverged(f"parameters became NaN or infinite in epoch {epoch}", epoch, lr)
-                val_loss: float | None = None
-                values: dict[str, float] = {}
-                if validation is not None:
-                    val_loss, values = validation.assess(self.n_threads)
-                    if not np.isfinite(val_loss):
-                        raise diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
-            except DivergedError:
-                self._go_back(rollback)
-                raise
-            except BaseException:  # Ctrl-C, or a callback's: what was learned in this epoch stays, if it is any good
-                if not checks.all_finite(model.parameters):
-                    self._go_back(rollback)
-                raise
-            if epoch < epochs:
-                order_again = functools.partial(self._order, session, data, self._epochs_done)
-                again = functools.partial(train_again, session, arrays, order_again, rates, (place, drop))
-                rollback.good(again, seconds)
-            place = START
-            self._epochs_done += 1
-            self.history.add(loss, val_loss, values, seconds)
-            hooks.call("on_epoch_end", EpochResult(epoch, epochs, loss, val_loss, values, seconds, n_rows))
-            self._stopped = self._stopped if self.ranks is None else self.ranks.any_of(self._stopped)
-            if self._stopped:
-                break
-
-    def _go_back(self, rollback: Rollback) -> None:
-        """To the end of the last good epoch; with Ctrl-C on the way, to that of an earlier one."""
-        self._fit = None
-        try:
-            rollback.back()
-        finally:
-            self._epochs_done -= rollback.missing
-            self.history.forget(rollback.missing)
-
-    def _order(self, session: Session, data: TrainingRows, epoch: int, more: bool = False) -> NDArray[np.int64]:
-        """The order of the epoch that `epoch` others came before; with `more` to come, a core that is left draws the next one."""
-        n_rows = len(data)
-        if session.settings.batch_size >= n_rows:
-            return data.places(np.arange(n_rows))
-        order = self._orders.take(epoch, n_rows)
-        if more and n_rows >= MANY_ROWS and session.leaves_a_core:
-            self._orders.draw_next(epoch + 1, n_rows)
-        return data.places(order)
 
     def _current_session(self) -> Session:
         """The session of the model, for the settings as they are now.

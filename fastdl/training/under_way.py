@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastdl.engine import START, Place, Session, State
-from fastdl.errors import InputError
+from fastdl.errors import EngineError, InputError
 from fastdl.model import MLP
 from fastdl.training.callbacks import EpochResult
+from fastdl.training.chunks import Chunks
 from fastdl.training.early_stopping import EarlyStopping, ReduceOnPlateau, Watcher
 from fastdl.training.fingerprint import difference, fingerprint
 from fastdl.training.rows import TrainingRows
@@ -36,11 +37,18 @@ class Kept(NamedTuple):
 class Data(NamedTuple):
     """What a training reads, as the engine takes it."""
 
-    rows: TrainingRows
+    rows: TrainingRows | Chunks
     validation: Validation | None
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows an epoch has; 0 where nobody knows it."""
+        return 0 if isinstance(self.rows, Chunks) else len(self.rows)
+
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the data: see `fingerprint.fingerprint`."""
+        """What identifies the data: see `fingerprint.fingerprint`. Of chunks nothing does."""
+        if isinstance(self.rows, Chunks):
+            raise EngineError("chunks have no fingerprint")
         held, own = self.validation, self.rows.alone
         return fingerprint(
             {
@@ -82,6 +90,8 @@ class Pending:
                     f"{name}: expected {self.fit[name]} as in the epoch that is under way, got {getattr(trainer, name)}; "
                     f"change it when that has ended"
                 )
+        if isinstance(data.rows, Chunks):
+            raise InputError("data: expected X and y, with which this training began, got chunks")
         known = self.fit["fingerprint"]
         found = difference(known, data.fingerprint(), trainer.model.feature_names)
         if found is not None:
@@ -133,7 +143,7 @@ class Fit:
     ----------
     done, place : how many epochs the history has already, and where the next one goes on
     epochs : how many there will be
-    n_batches : of an epoch
+    n_batches : of an epoch; 0 where nobody knows it
     rate_factor : what the rates of the epoch under way are multiplied by; None until it is known
     """
 
@@ -143,7 +153,7 @@ class Fit:
         self.settings = {name: getattr(trainer, name) for name in SETTINGS}
         self.epochs: int = trainer.epochs
         self.data, self.callbacks = data, callbacks
-        self.n_batches = -(-len(data.rows) // session.settings.batch_size)
+        self.n_batches = -(-data.n_rows // session.settings.batch_size)
         self.done = 0 if pending is None else len(trainer.history)
         self.place = START if pending is None else pending.place
         if not 0 <= self.place.batch <= self.n_batches:
@@ -167,7 +177,7 @@ class Fit:
     def take_up(self, trainer: Any) -> None:
         """The training has begun anew for all callbacks: those that a checkpoint knows go on from where they were."""
         if self._pending is not None:
-            self._pending.take_up(trainer, self.callbacks, len(self.data.rows))
+            self._pending.take_up(trainer, self.callbacks, self.data.n_rows)
             self._pending = None
 
     def now(self, trainer: Any, session: Session) -> Pending:
@@ -179,6 +189,11 @@ class Fit:
         """
         if self._pending is not None:
             return self._pending
+        if isinstance(self.data.rows, Chunks):
+            raise InputError(
+                "save_checkpoint: expected a training on X and y, got one on chunks, whose place is not kept; save it when fit "
+                "has ended"
+            )
         loss_sum, history = session.settle(), trainer.history
         epochs = trainer.epochs_done - self._epochs_before
         batch = session.steps_done - self._steps - (epochs - self.done) * self.n_batches
@@ -204,7 +219,7 @@ class Fit:
             "first_step": self._span_start,
             "batch": batch,
             "loss_sum": loss_sum if batch else 0.0,
-            "rows": len(self.data.rows),
+            "rows": self.data.n_rows,
             "batch_size": session.settings.batch_size,
             "seed": self.settings["seed"],
             "rate_factor": self.rate_factor if batch else None,

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, metrics
+from fastdl import checks, metrics, stored
 from fastdl.errors import InputError
 from fastdl.model import MLP
-from fastdl.sparse import SparseRows
+from fastdl.stored import Inputs
 
 # Targets of a regression beyond this size (their median) get a warning if nothing scales them: a network's outputs start near 0.
 LARGE_TARGETS = 1000.0
 
 
-def warn_of_large_targets(model: MLP, targets: NDArray) -> None:
+def warn_of_large_targets(model: MLP, targets: NDArray, stacklevel: int = 3) -> None:
     """Warn the caller of `fit` of targets that a network finds late or never, where nothing scales them."""
     scaling = model.scaling
     if model.output != "linear" or model.loss.is_log_link or (scaling is not None and scaling.y_mean is not None):
@@ -29,7 +29,7 @@ def warn_of_large_targets(model: MLP, targets: NDArray) -> None:
             f"y: the targets are around {middle:.3g} and nothing scales them, while a network starts near 0: "
             f"model.standardize(X, y) makes the training find them",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -48,7 +48,7 @@ class Validation:
     def __init__(
         self,
         model: MLP,
-        prepared: tuple[NDArray | SparseRows, NDArray],
+        prepared: tuple[Inputs, NDArray],
         y: ArrayLike,
         own: Mapping[str, Callable[..., float]],
         weight: ArrayLike | None = None,
@@ -65,6 +65,7 @@ class Validation:
     def of(cls, model: MLP, data: Any, own: Mapping[str, Callable[..., float]]) -> Validation:
         """Of (X, y) or (X, y, weights), as `Trainer.fit` takes them."""
         X, y, weight = parts_of(data)
+        y = stored.targets_of(X, y, "validation y")
         inputs = model.prepare_inputs(X, "validation X")
         if len(inputs) == 0:
             raise InputError("validation X: expected at least one row, got an empty array")

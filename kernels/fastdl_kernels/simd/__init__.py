@@ -42,7 +42,12 @@ float64. The functions work inside `@njit` code only:
 | `exp(v)`, `log(v)`, `tanh(v)`, `sigmoid(v)` | at most 2 units in the last place from the exact value, NaN stays NaN |
 | `cospi(v)`, `sinpi(v)`                  | cos(πv) and sin(πv), at most 4 units in the last place off; NaN for infinity |
 | `flush_subnormals()`, `restore_mode(m)` | this thread: subnormal numbers count as 0; back to what it was          |
+| `keep_subnormals()`                     | until `flush_subnormals` is called again, they count as what they are   |
 | `hsum(v)`, `hmax(v)`                    | one number: the sum in a fixed tree order; the maximum                  |
+
+For numbers of other types, one by one: `number_in(bytes_at(address), offset, like)` loads one of the type of `like`, aligned or
+not; `size_of(like)` is its size, `float64_of_bits(i)` the float64 with the bits of an int64, and `quotient(x, d, 1 / d)` is x / d
+in float64, faster than a division.
 
 `a` is a C-contiguous array of any shape, indexed flat, or a `pointer(a, i)`, which passes through functions without
 touching reference counts. A pointer does not keep its array alive: hold the array while you use it.
@@ -63,6 +68,7 @@ from fastdl_kernels.simd.arithmetic import (
 )
 from fastdl_kernels.simd.control import (
     flush_subnormals,
+    keep_subnormals,
     restore_mode,
 )
 from fastdl_kernels.simd.mathematics import (
@@ -95,6 +101,13 @@ from fastdl_kernels.simd.memory import (
     store_strided,
     store_up_to,
 )
+from fastdl_kernels.simd.raw import (
+    bytes_at,
+    float64_of_bits,
+    number_in,
+    quotient,
+    size_of,
+)
 from fastdl_kernels.simd.vector import (
     lanes,
 )
@@ -102,16 +115,19 @@ from fastdl_kernels.simd.vector import (
 __all__ = [
     "absolute",
     "broadcast",
+    "bytes_at",
     "cospi",
     "exp",
     "first_lanes",
     "first_true",
+    "float64_of_bits",
     "floor",
     "flush_subnormals",
     "fma",
     "hmax",
     "hsum",
     "is_null",
+    "keep_subnormals",
     "lane_index",
     "lanes",
     "lanes_of",
@@ -124,14 +140,17 @@ __all__ = [
     "maximum",
     "minimum",
     "null",
+    "number_in",
     "number_like",
     "pointer",
     "prefetch",
     "prefetch_second",
+    "quotient",
     "restore_mode",
     "select",
     "sigmoid",
     "sinpi",
+    "size_of",
     "sqrt",
     "store",
     "store_first",

@@ -60,6 +60,20 @@ def flush_subnormals(typingctx):
 
 
 @intrinsic
+def keep_subnormals(typingctx):
+    """Have this thread compute with subnormal numbers as they are, until `flush_subnormals` is called again."""
+
+    def codegen(context, builder, sig, args):
+        old = _control_register(builder, None)
+        rest = builder.and_(old, builder.not_(_flush_bits()))
+        with builder.if_then(builder.icmp_unsigned("!=", old, rest)):
+            _control_register(builder, rest)
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic
 def restore_mode(typingctx, mode):
     """Set the mode that `flush_subnormals` found."""
     if mode != types.int64:
