@@ -20,7 +20,7 @@ from fastdl_kernels.simd import null, pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
 # -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other. ROWS_BEFORE are rows of the batch that others have, for dropout.
+# in the order of the stage's outputs, one number after the other. ROWS_BEFORE are rows of a batch that others have, for dropout.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
 WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ROWS_BEFORE = range(11, 17)
 PLAN_COLUMNS = 17
