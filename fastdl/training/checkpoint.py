@@ -10,7 +10,7 @@ from typing import Any
 
 from fastdl import checks
 from fastdl.errors import InputError
-from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.callbacks import Callback, EpochResult, agreed
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Checkpoint(Callback):
 
     def _write_if_due(self, now: bool = False) -> None:
         due = now or time.monotonic() - self._written >= self.pause()
-        if not (self.trainer.agreed(due) if hasattr(self.trainer, "agreed") else due):
+        if not agreed(self.trainer, due):
             return
         try:
             self.write()

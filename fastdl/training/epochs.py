@@ -62,7 +62,7 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
             val_loss: float | None = None
             values: dict[str, float] = {}
             if validation is not None:
-                val_loss, values = validation.assess(trainer.n_threads)
+                val_loss, values = validation.assess(trainer.n_threads, trainer.ranks)
                 if not np.isfinite(val_loss):
                     raise diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
         except DivergedError:

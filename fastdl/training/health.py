@@ -15,7 +15,7 @@ from fastdl.errors import InputError
 from fastdl.inputs import array_of
 from fastdl.sparse import SparseRows
 from fastdl.tables.data import TrainingData
-from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.callbacks import Callback, EpochResult, agreed
 from fastdl.training.chunks import Chunks
 from fastdl.training.rows import TrainingRows
 
@@ -125,7 +125,7 @@ class HealthWatch(Callback):
     def on_epoch_end(self, result: EpochResult) -> None:
         """Look, if it is cheap enough."""
         self._trained += result.seconds
-        if not self.trainer.agreed(self._spent + self._cost <= SHARE * self._trained):
+        if not agreed(self.trainer, self._spent + self._cost <= SHARE * self._trained):
             return
         start = time.perf_counter()
         try:
