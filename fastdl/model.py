@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdl import checks, described, embeddings, frames, initialisation, inputs, network, sparse, stored
+from fastdl import checks, described, embeddings, frames, initialisation, inputs, network, precision, sparse, stored
 from fastdl.activations import Activation, ActivationLike, resolve
 from fastdl.embeddings import PBLD
 from fastdl.engine import Engine
@@ -61,6 +61,7 @@ class MLP(Exports):
     input_stage : views of what embedding and scale learn (see `fastdl.network.StageViews`); None without both
     scaling : the standardisation that is applied to every X (and to regression targets), or None; see `standardize`
     feature_names, target_names, classes : names that travel with the model file, or None
+    precision : of predictions of 32 rows or more, "float32" or "bf16" (see `fastdl.precision.check`); settable, and not saved
     metadata : what travels with the model file besides: a dictionary of plain JSON values
 
     Raises
@@ -74,6 +75,7 @@ class MLP(Exports):
     input_stage: StageViews | None
     embedding: PBLD | None = None
     scale_inputs: bool = False
+    precision: str = "float32"
     engine: Engine
 
     def __init__(
@@ -136,6 +138,7 @@ class MLP(Exports):
         self.input_stage = architecture.stage_views(self.parameters)
         # A view of the engine's own: predictions go on if the user makes the parameters read-only.
         self.engine = Engine(architecture, self.parameters[:], stored.refuse)
+        self.engine.arithmetic = precision.arithmetic_of(self.precision)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "parameters":
@@ -150,6 +153,9 @@ class MLP(Exports):
         if name in _FIXED and "engine" in vars(self):
             mend = f"assign to its elements: model.{name}[0][:] = ..." if name in _VIEWS[:2] else "make a new MLP"
             raise InputError(f"{name}: expected a model to keep what it is made of, got a new value; {mend}")
+        if name == "precision":
+            value = precision.check(value, self.dtype)
+            self.engine.arithmetic = precision.arithmetic_of(value)
         if name in _LISTS and value is not None:
             value = np.asarray(value).tolist() if isinstance(value, np.ndarray) else list(value)
         object.__setattr__(self, name, value)
@@ -344,9 +350,8 @@ class MLP(Exports):
         layers = [checks.count(n, "layers", 1, "a layer's size") for n in description["layers"]]
         embedding = embeddings.from_json(description.get("embedding"))
         scale_inputs = description.get("scale_inputs", False)
-        if (
-            len(layers) < 2 or described.count(layers, embedding, scale_inputs) != parameters.size
-        ):  # before memory is taken
+        n = described.count(layers, embedding, scale_inputs) if len(layers) > 1 else -1
+        if n != parameters.size:  # before memory is taken
             raise InputError(f"expected the parameters of {layers[:9]}, got {parameters.size} numbers")
         units = [Activation(a["name"], a["alpha"]) for a in description["activations"]]
         told = description.get("loss")  # version 1 has none: each output unit had one
@@ -378,6 +383,5 @@ class MLP(Exports):
 
     def __repr__(self) -> str:
         names = [a.name for a in self.activations]
-        shown = repr(names[0]) if len(set(names)) == 1 else repr(names)
-        activation = f", activation={shown}" if names else ""
+        activation = f", activation={names[0] if len(set(names)) == 1 else names!r}" if names else ""
         return f"MLP({list(self.layers)}{activation}, output={self.output!r}, dtype={self.dtype.name!r})"

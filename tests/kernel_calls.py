@@ -9,7 +9,7 @@ import fastdl_kernels as fk
 KERNELS = {name: getattr(fk, name) for name in fk.__all__ if callable(getattr(fk, name))}
 SIZES = {"B": 5, "I": 7, "O": 3, "N": 4, "P": 33}
 NUMBERS = {"activation": fk.RELU, "alpha": 0.25, "step": 2, "lr": 0.125, "beta": 0.5, "beta1": 0.5, "beta2": 0.75,
-           "eps": 1e-3, "weight_decay": 0.5, "smoothing": 0.25, "delta": 0.375}  # fmt: skip
+           "eps": 1e-3, "weight_decay": 0.5, "smoothing": 0.25, "delta": 0.375, "arithmetic": fk.FLOAT32}  # fmt: skip
 
 
 def shape_of(kernel, name, sizes=SIZES):

@@ -30,6 +30,7 @@ FASTDL_ROOMS = {
         "activations",
         "losses",
         "optimizers",
+        "precision",
         "schedules",
         "scaling",
         "initialisation",
@@ -44,8 +45,8 @@ KERNEL_ROOMS = {
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments"],
     "losses": ["loss_rows", "rows", "terms"],
-    "how it is fast": ["tile_body", "tile", "packing", "matmul", "team"],
-    "activations": ["activations", "curves"],
+    "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
+    "activations": ["activations", "curves", "precision"],
     "the machine": ["simd", "simd.*", "host", "_cache", "_jit", "_signals", "regions", "peak", "random_bits", "ticks"],
 }
 PACKAGES = [("fastdl", FASTDL, FASTDL_ROOMS), ("fastdl_kernels", KERNELS, KERNEL_ROOMS)]

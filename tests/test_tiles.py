@@ -13,7 +13,7 @@ from llvmlite import binding, ir
 from numba.core import types
 from numba.core.codegen import get_host_cpu_features
 
-from fastdl_kernels import tile, tile_body
+from fastdl_kernels import tile, tile_body, tile_steps
 from fastdl_kernels.host import Host
 from fastdl_kernels.simd import vector
 
@@ -187,3 +187,24 @@ def test_the_isa_is_the_expected_one():
 
         assert host().isa == expected
         assert tile.TILES[expected] == (tile.MR, tile.NV)
+
+
+@pytest.mark.parametrize("shape", FULL_AND_PARTS["avx512"])
+@pytest.mark.parametrize("cpu", ["cooperlake", "znver4", "sapphirerapids"])
+def test_the_loop_over_pairs(monkeypatch, cpu, shape):
+    """In bf16 a step is one dot product of pairs for each vector of sums, and nothing leaves its register."""
+    text = assembly(monkeypatch, "avx512", cpu, types.float32, *shape, steps=tile_steps.DOTS)
+    (lines,) = loops(text)
+    assert count(lines, r"vdpbf16ps\s.*%zmm") == shape[0] * shape[1]
+    assert count(lines, r"vfmadd|v?mul|v?add[ps]") == 0
+    assert [line for line in lines if "(%rsp" in line] == []
+
+
+def test_work_ahead_of_pairs_stays_outside_of_the_loop(monkeypatch):
+    mr, nv = tile.TILES["avx512"]
+    text = assembly(monkeypatch, "avx512", "znver4", types.float32, mr, nv, ahead=True, steps=tile_steps.DOTS)
+    of_steps = [lines for lines in loops(text) if count(lines, r"vdpbf16ps")]
+    assert len(of_steps) == 2
+    for lines in of_steps:
+        assert count(lines, r"vdpbf16ps\s.*%zmm") == mr * nv
+        assert [line for line in lines if "(%rsp" in line] == []

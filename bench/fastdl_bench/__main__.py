@@ -54,19 +54,21 @@ class Level:
     guard: Plan
 
 
+# Measured where the processor has bf16 instructions.
+BF16 = ("fastdl-bf16", "torch-bf16")
 LEVELS = {
     # Under 2 minutes on two cores: fewer shapes, short rounds, all threads only, PyTorch uncompiled.
     "quick": Level(
-        ("jax", "torch"),
+        ("jax", "torch", *BF16),
         model.QUICK,
         Effort(3, 0.006),
         2,
         1,
         Plan(4, 12, 2, 12),
     ),
-    "normal": Level(("jax", "torch", "torch-compiled", "sklearn"), model.NORMAL, Effort(9, 0.02), 5, 5, Plan()),
+    "normal": Level(("jax", "torch", "torch-compiled", *BF16, "sklearn"), model.NORMAL, Effort(9, 0.02), 5, 5, Plan()),
     "full": Level(
-        ("jax", "torch", "torch-compiled", "numpy", "sklearn"),
+        ("jax", "torch", "torch-compiled", *BF16, "numpy", "sklearn"),
         Effort(15, 0.6),
         Effort(15, 0.1),
         9,
@@ -173,7 +175,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     picked = _picked(arguments)
     level = LEVELS[arguments.effort]
     names = model.libraries(arguments.peers, say, level.peers)
-    eager = [name for name in names if name != "torch-compiled"]
+    eager = [name for name in names if name not in ("torch-compiled", *BF16)]
     threads = model.check_threads(arguments.threads)
     result = machine.head(threads, arguments.effort)
     _warn_if_busy(result)

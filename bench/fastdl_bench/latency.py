@@ -44,9 +44,9 @@ CASES: dict[str, Prediction] = {
     "many": Prediction(WORKLOADS["digits"], 50_000),
     "wide": Prediction(WORKLOADS["medium"], 10_000),
 }
-PREDICTORS = ("fastdl", "sklearn", "torch", "jax")
+PREDICTORS = ("fastdl", "fastdl-bf16", "sklearn", "torch", "torch-bf16", "jax")
 SECONDS = 120.0  # limit of one request
-SAME = 1000  # libraries round differently: of so many rows, one may have another class
+SAME, SAME_BF16 = 1000, 50  # libraries round differently: of so many rows, one may have another class
 
 
 def run(cases: Sequence[str], names: Sequence[str], threads: int, effort: Effort, say: Say) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _measure(case: str, names: Sequence[str], peers: dict[str, Peer], threads: i
             classes = peers[name].request("setup", SECONDS, **setup)["classes"]
             expected = expected or classes
             others = sum(a != b for a, b in zip(classes, expected, strict=True))
-            if others > prediction.rows // SAME:
+            if others > prediction.rows // (SAME_BF16 if LIBRARIES[name].bf16 else SAME):
                 raise PeerError(f"it predicts another class than {names[0]} for {others:,} of {prediction.rows:,} rows")
             calls[name] = calls_for(peers[name], effort.seconds)
         except PeerError as error:

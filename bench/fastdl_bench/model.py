@@ -60,7 +60,12 @@ def libraries(asked: str | None, say: Say, default: Sequence[str] = PEERS) -> li
         if library.available:
             names.append(name)
         elif asked is not None:
-            say(f"without {library.label}: it is not installed; pip install {library.install}")
+            lacks = (
+                "this processor has no bf16 instructions"
+                if library.bf16
+                else f"it is not installed; pip install {library.install}"
+            )
+            say(f"without {library.label}: {lacks}")
     return names
 
 

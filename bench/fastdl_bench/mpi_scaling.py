@@ -157,7 +157,7 @@ def launched(ranks: int, names: Sequence[str], seconds: float, threads: int = 1)
     command += ["--seconds", str(seconds), "--threads", str(threads)]
     done = subprocess.run(
         [mpiexec, "-n", str(ranks), *command],
-        env={**os.environ, **environment_for(threads)}, cwd=CHECKOUT or PACKAGE.parent, capture_output=True, text=True, check=False,
+        env=environment_for(threads), cwd=CHECKOUT or PACKAGE.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"mpi_scaling: {ranks} ranks failed: {done.stderr[-2000:]}")

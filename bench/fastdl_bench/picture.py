@@ -11,6 +11,8 @@ COLOURS = {
     "jax": "#0072B2",
     "torch": "#56B4E9",
     "torch-compiled": "#009E73",
+    "fastdl-bf16": "#E69F00",
+    "torch-bf16": "#CC79A7",
     "sklearn": "#999999",
 }
 

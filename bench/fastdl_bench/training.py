@@ -13,6 +13,7 @@ from typing import Any
 from fastdl_bench.cases import Workload
 from fastdl_bench.protocol import Peer, PeerError, by_turns, closing_all
 from fastdl_bench.statistics import ratio, summary
+from fastdl_kernels.precision import HAS_BF16
 
 Say = Callable[[str], None]
 
@@ -28,6 +29,7 @@ class Library:
         differs in rounding only (below 1e-4 over these few steps); scikit-learn shuffles in
         its own way, so only its last loss is compared
     seconds : limit of one request (compilers take their time)
+    bf16 : products of bfloat16 numbers: where the processor has instructions for them
     """
 
     package: str
@@ -38,15 +40,19 @@ class Library:
     tolerance: float = 2e-3
     last_loss_only: bool = False
     seconds: float = 120.0
+    bf16: bool = False
 
     @property
     def available(self) -> bool:
-        """Whether the package can be imported."""
-        return importlib.util.find_spec(self.package) is not None
+        """Whether the package can be imported, and the processor has what it is to be measured with."""
+        return importlib.util.find_spec(self.package) is not None and (not self.bf16 or HAS_BF16)
 
 
 LIBRARIES: dict[str, Library] = {
     "fastdl": Library("fastdl", "fastdl", "fastdl", "fastdl_bench.peers.fastdl"),
+    "fastdl-bf16": Library(
+        "fastdl", "fastdl, bf16", "fastdl", "fastdl_bench.peers.fastdl", ("--precision", "bf16-strict"), 0.05, bf16=True
+    ),
     "jax": Library("jax", "JAX, one scan per epoch", "jax", "fastdl_bench.peers.jax"),
     "torch": Library(
         "torch",
@@ -61,6 +67,15 @@ LIBRARIES: dict[str, Library] = {
         "fastdl_bench.peers.torch",
         ("--compile",),
         seconds=180.0,
+    ),
+    "torch-bf16": Library(
+        "torch",
+        "PyTorch, bf16",
+        "torch --index-url https://download.pytorch.org/whl/cpu",
+        "fastdl_bench.peers.torch",
+        ("--bf16",),
+        0.05,
+        bf16=True,
     ),
     "numpy": Library("numpy", "NumPy", "numpy", "fastdl_bench.peers.numpy"),
     "sklearn": Library(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from fastdl import metrics
+from fastdl import metrics, precision
 from fastdl.cli import checkpoints, columns, curves, ensembles, pages, parallel, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
@@ -61,6 +61,7 @@ def train(
     live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
         loaded, wanted, folds = load_as_asked(typed)
+    loaded.notes.extend(precision.notes(typed.precision))
     options = filled(typed, Facts.of(loaded, typed.folds or 0))
     rows = len(loaded.train)
     with option_error("--"):

@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fastdl import activations, checks, losses, schedules
+import numpy as np
+
+from fastdl import activations, checks, losses, precision, schedules
 from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, OptionError
+from fastdl.model import DTYPES
 from fastdl.optimizers import OPTIMIZERS, Optimizer
 from fastdl.suggest import did_you_mean
 from fastdl.tables import data
@@ -210,6 +213,12 @@ def thread_count(text: str) -> int | str:
     return int(text)
 
 
+def precision_here(text: str, dtype: str) -> str:
+    """The precision, which is float32 where the processor has no other and the user does not insist."""
+    with option_error("--"):
+        return precision.here(text, np.dtype(one_of("--dtype", dtype, DTYPES)))
+
+
 def settings_of(options: FilledOptions, n_hidden: int, more: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's settings that filled-in options and `more` settings are about, by their names.
 
@@ -231,6 +240,7 @@ def settings_of(options: FilledOptions, n_hidden: int, more: Mapping[str, Any]) 
         "schedule": lambda: schedule_of(options.schedule, options.warmup),
         "dropout": lambda: dropout_shares(options.dropout, n_hidden),
         "n_threads": lambda: thread_count(options.threads),
+        "precision": lambda: precision_here(options.precision, options.dtype),
     }
     names = [name for name in SETTINGS if name in read or hasattr(options, name)]
     return {name: read[name]() if name in read else getattr(options, name) for name in names}

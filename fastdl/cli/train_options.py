@@ -215,6 +215,14 @@ class TrainOptions:
     ] = None
     seed: Annotated[int, _option(TRAINING, "Of the split, the weights and the shuffling.", "NUMBER")] = 0
     threads: Annotated[str, _option(TRAINING, "How many threads work on a step, or auto.", "COUNT")] = "auto"
+    precision: Annotated[
+        str,
+        _option(
+            TRAINING,
+            "float32, or bf16: large layers on rounded numbers, twice as fast where the processor can.",
+            "NAME",
+        ),
+    ] = "float32"
     mpi: Annotated[
         str,
         _option(

@@ -106,6 +106,8 @@ def _extras(trainer: Trainer) -> str:
         extras.append(f"gradient clipped at {trainer.clip_norm:g}")
     if trainer.dropout_rates:
         extras.append(f"dropout {', '.join(f'{rate:g}' for rate in dict.fromkeys(trainer.dropout_rates))}")
+    if trainer.precision != "float32":
+        extras.append(trainer.precision)
     if trainer.early_stopping is not None:
         extras.append(f"early stopping after {plural(trainer.early_stopping.patience, 'epoch')}")
     return "".join(f", {extra}" for extra in extras)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastdl.engine.dropout import differentiate, drop, fused_derivative
 from fastdl.engine.structs import (
     ACTIVATION,
+    ARITHMETIC,
     BIAS,
     BLOCK,
     DROP,
@@ -45,7 +46,7 @@ def backward(block, network, layer, memory, key):
     stride, rate = under[STRIDE], under[DROP]
     fused = fused_derivative(under[ACTIVATION], rate)
     c = Target(d_below, stride, nothing, IDENTITY, alpha, below, fused, alpha_under, nothing, 0, nothing)
-    product_job(m0, m1, n0, n1, n_out, a, b, c)
+    product_job(plan[ARITHMETIC], m0, m1, n0, n1, n_out, a, b, c)
     if rate:
         if fused != under[ACTIVATION]:
             differentiate(d_below, below, stride, m0, m1, n0, n1, rate, under[ACTIVATION], alpha_under)
@@ -63,7 +64,7 @@ def weight_gradient(m0, m1, network, layer, rows, below, d_above, d_weight, d_bi
     # A product counts its rows from the matrix's first.
     first = pointer(d_weight, -m0 * n_out)
     c = Target(first, n_out, nothing, IDENTITY, alpha, nothing, IDENTITY, alpha, d_bias, adds, nothing)
-    product_job(m0, m1, 0, n_out, rows, a, b, c)
+    product_job(plan[ARITHMETIC], m0, m1, 0, n_out, rows, a, b, c)
 
 
 @linked(lambda x: (I64, network_type(x), I64, I64, matrix_type(x), floats(x), floats(x), I64))

@@ -31,7 +31,15 @@ from fastdl.engine.sparse_batch import turn
 from fastdl.engine.step import work
 from fastdl.engine.update import clipped_update, penalised_block, update_block
 from fastdl.network import Architecture
-from fastdl_kernels.serial import ACTIVATION_BLOCKS, IN_REGISTERS, LOSS_BODIES, Linked, linked_product, usable_cores
+from fastdl_kernels.serial import (
+    ACTIVATION_BLOCKS,
+    IN_REGISTERS,
+    LOSS_BODIES,
+    PAIRED_PRODUCTS,
+    Linked,
+    linked_product,
+    usable_cores,
+)
 
 # Two halves that take about as long.
 MINE: list[Linked] = [f.linked for f in (work, add_partial, clipped_update, penalised_block, gather)]
@@ -73,6 +81,12 @@ def for_prediction(dtype: np.dtype) -> None:
     """Make ready what a forward pass and a mean loss call."""
     for unit in (forward, loss_rows):
         unit.linked.ensure(from_dtype(dtype))
+
+
+def for_arithmetic(arithmetic: int) -> None:
+    """Make ready the products of an arithmetic besides float32."""
+    if arithmetic in PAIRED_PRODUCTS:
+        PAIRED_PRODUCTS[arithmetic].ensure(from_dtype(np.dtype(np.float32)))
 
 
 def for_sparse(architecture: Architecture, trains: bool) -> None:

@@ -46,6 +46,15 @@ class Engine:
         self._layout = Layout(architecture)
         self._predictor = Predictor(self._layout, parameters)
 
+    @property
+    def arithmetic(self) -> int:
+        """Of the products of large layers in predictions: see `predictor.Predictor.arithmetic`."""
+        return self._predictor.arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, arithmetic: int) -> None:
+        self._predictor.arithmetic = arithmetic
+
     def prepare(self) -> None:
         """Have the compiled code ready that predictions and losses would wait for at first."""
         self._predictor.prepare()

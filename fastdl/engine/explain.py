@@ -116,7 +116,7 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
     middle = int(np.argsort(times)[1])
     clock = clocks[middle].sum(axis=0)
     total = max(1, int(clock[structs.TOTAL]))
-    parts = {
+    parts: dict[str, Any] = {
         name: float(clock[kind]) / total
         for name, kind in (
             ("forward", structs.FORWARD),

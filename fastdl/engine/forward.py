@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastdl.engine.dropout import drop
 from fastdl.engine.structs import (
     ACTIVATION,
+    ARITHMETIC,
     BIAS,
     BLOCK,
     DROP,
@@ -51,6 +52,6 @@ def forward(block, network, layer, below, above, kept, key):
     b = Operand(pointer(network.parameters, plan[WEIGHT]), n_out, True)
     bias = pointer(network.parameters, plan[BIAS])
     c = Target(above, stride, bias, plan[ACTIVATION], alpha, nothing, IDENTITY, alpha, nothing, 0, kept)
-    product_job(m0, m1, n0, n1, n_in, a, b, c)
+    product_job(plan[ARITHMETIC], m0, m1, n0, n1, n_in, a, b, c)
     if plan[DROP]:
         drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer), plan[ROWS_BEFORE])

@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from fastdl.engine import structs
 from fastdl.network import CACHE_LINE, Architecture, Unit
 from fastdl_kernels.activations import BY_CODE, IDENTITY
+from fastdl_kernels.serial import FLOAT32
+
+# Inputs and outputs that a layer has at least whose products are done in bf16 where that is asked for, and rows of a batch:
+# with fewer, rounding and packing the operands takes what the arithmetic gains (see `fastdl_kernels.pairs`).
+FEWEST_UNITS, FEWEST_ROWS = 64, 32
 
 
 def row_stride(n: int, dtype: np.dtype) -> int:
@@ -49,10 +54,11 @@ class Layout:
         scaled = [] if stage is None else [stage.scaled]  # the scales' gradient is taken from what was not scaled yet
         return scaled + [BY_CODE[unit.code].derivative_from == "z" for unit in self.architecture.hidden]
 
-    def plan(self, rows: int, trains: bool = True) -> NDArray[np.int64]:
+    def plan(self, rows: int, trains: bool = True, arithmetic: int = FLOAT32) -> NDArray[np.int64]:
         """One row per layer, for workspaces of `rows` rows, without dropout: see `structs.N_IN` and the columns after it.
 
-        A prediction, which does not train, keeps no z. Behind them come the rows that `structs.LISTED` counts.
+        A prediction, which does not train, keeps no z. Behind them come the rows that `structs.LISTED` counts. The products of
+        large layers are done in `arithmetic`.
         """
         layers, stage = self.architecture.layers, self.architecture.stage
         n = len(layers) - 1
@@ -69,6 +75,8 @@ class Layout:
         if stage is not None:
             plan[0, [structs.WEIGHT_ROWS, structs.ROW]] = len(stage.embedded), stage.row
             plan[0, [structs.FREQUENCIES, structs.SIZE]] = stage.frequencies, stage.size
+        large = np.minimum(layers[:-1], layers[1:]) >= FEWEST_UNITS
+        plan[:, structs.ARITHMETIC] = np.where(large, arithmetic, FLOAT32)
         plan[:, structs.STRIDE] = self.strides[1:]
         plan[1:, structs.OUTPUT] = np.cumsum(self.strides[1:-1]) * rows
         plan[:, structs.Z] = -1

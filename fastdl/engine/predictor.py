@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine.boundary import check, check_inputs
-from fastdl.engine.compile import for_network, for_prediction, for_sparse
+from fastdl.engine.compile import for_arithmetic, for_network, for_prediction, for_sparse
 from fastdl.engine.forward import forward
 from fastdl.engine.input_stage import embed, has_stage
-from fastdl.engine.plan import Layout
+from fastdl.engine.plan import FEWEST_ROWS, Layout
 from fastdl.engine.source import arguments_of, for_source, read_rows
 from fastdl.engine.sparse import sparse_forward
 from fastdl.engine.structs import (
@@ -35,7 +35,7 @@ from fastdl.engine.structs import (
 from fastdl.engine.thread_tuner import CallLength, threads_for
 from fastdl.sparse import SparseRows
 from fastdl.stored import Inputs, StoredRows
-from fastdl_kernels.serial import TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
+from fastdl_kernels.serial import FLOAT32, TILE_ROWS, entry, jit, job_block, n_jobs, noinline, run_jobs
 from fastdl_kernels.simd import (
     broadcast,
     first_lanes,
@@ -236,7 +236,7 @@ class Predictor:
     def __init__(self, layout: Layout, parameters: NDArray) -> None:
         architecture = layout.architecture
         self._layout, self._parameters = layout, parameters
-        self._plan = layout.plan(1, trains=False)
+        self.arithmetic = FLOAT32
         self._n_inputs, self._n_outputs, self._dtype = (
             architecture.layers[0],
             architecture.layers[-1],
@@ -248,6 +248,18 @@ class Predictor:
         self._no_raw = np.empty((0, 0), self._dtype)
         self._chunks: Callable[..., bool] | None = None
         self._length = CallLength()  # in rounds of a chunk for each thread
+
+    @property
+    def arithmetic(self) -> int:
+        """What the products of large layers are done in, for calls of FEWEST_ROWS rows or more."""
+        return self._arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, arithmetic: int) -> None:
+        for_arithmetic(arithmetic)
+        self._arithmetic = arithmetic
+        self._few_plan = self._layout.plan(1, trains=False)
+        self._plan = self._layout.plan(1, trains=False, arithmetic=arithmetic)
 
     def outputs(self, x: Inputs, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
         """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
@@ -265,7 +277,8 @@ class Predictor:
         rows = len(x)
         check_inputs("x", x, self._dtype, (rows, self._n_inputs))
         check("parameters", self._parameters, self._dtype, self._shape)
-        arguments = self._plan, self._layout.alphas, self._parameters
+        plan = self._few_plan if rows < FEWEST_ROWS else self._plan
+        arguments = plan, self._layout.alphas, self._parameters
         per_row, widest = self._work_per_row, self._widest
         if isinstance(x, StoredRows):
             for_source(x)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fastdl.distributed.ranks import Ranks
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
-from fastdl.engine.compile import for_sparse, for_training
+from fastdl.engine.compile import for_arithmetic, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, check_labels, empty_targets, split_targets
 from fastdl.engine.plan import Layout
@@ -98,15 +98,16 @@ class Session:
 
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
-        clips, whole = settings.clip_norm > 0, settings.optimizer is None
+        # Where steps are spread, too, all of the gradient is wanted before the update.
+        clips, whole = settings.clip_norm > 0 or self.spread is not None, settings.optimizer is None
         rows = settings.batch_size if self.spread is None else self.spread.slice_size(settings.batch_size)
-        clips = clips or self.spread is not None  # there, too, all of the gradient is wanted before the update
-        return rows, settings.n_threads, clips, whole, settings.clocked, settings.penalised, self._stored
+        clocks = settings.clocked, settings.penalised
+        return rows, settings.n_threads, clips, whole, *clocks, settings.arithmetic, self._stored
 
     def _build(self, settings: Settings) -> None:
+        for_arithmetic(settings.arithmetic)
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
-        if self.spread is not None:
-            self._workspace.begin_at(self.spread.first_row(settings.batch_size))
+        self._workspace.begin_at(0 if self.spread is None else self.spread.first_row(settings.batch_size))
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = self._workspace.work > SLOW_STEP
 

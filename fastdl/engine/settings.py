@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastdl.engine import structs
 from fastdl.network import Architecture
+from fastdl_kernels.serial import FLOAT32
 
 HYPER = {
     "beta": structs.BETA1,
@@ -66,6 +67,7 @@ class Settings:
     n_threads : "auto" or their number; results do not depend on it
     clocked : count the ticks of each kind of job in `Session.ticks`
     penalised : add up the L2 penalties of the batches in `Session.penalty`
+    arithmetic : of the products of large layers: see `plan.FEWEST_UNITS`
     factors : one for each layer, an input stage included, whose weights and biases are its embedding and its scales; or none, for
         the usual ones
     """
@@ -80,6 +82,7 @@ class Settings:
     clocked: bool = False
     penalised: bool = False
     factors: tuple[Factors, ...] = ()
+    arithmetic: int = FLOAT32
 
 
 class State(NamedTuple):

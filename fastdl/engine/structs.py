@@ -20,10 +20,11 @@ from fastdl_kernels.simd import null, pointer
 # its weights is cut into UPDATES jobs of UPDATE_ROWS rows; it has WEIGHT_ROWS rows of ROW numbers. Of an input stage, which is
 # the lowest layer then (`input_stage`), FREQUENCIES and SIZE are those of its embedding; SIZE is 0 for all other layers. BIAS is
 # -1 where it has no scales. LISTED, in the first layer's row, says how many rows follow those of the layers: they hold the inputs
-# in the order of the stage's outputs, one number after the other. ROWS_BEFORE are rows of a batch that others have, for dropout.
+# in the order of the stage's outputs, one number after the other. ARITHMETIC is that of the layer's products: see
+# `fastdl_kernels.precision`. ROWS_BEFORE are rows of a batch that other processes have, for dropout.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
-WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ROWS_BEFORE = range(11, 17)
-PLAN_COLUMNS = 17
+WEIGHT_ROWS, ROW, FREQUENCIES, SIZE, LISTED, ARITHMETIC, ROWS_BEFORE = range(11, 18)
+PLAN_COLUMNS = 24  # three cache lines
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
 NO_UPDATE, SGD, MOMENTUM, RMSPROP, ADAM = range(-1, 4)
@@ -56,8 +57,7 @@ TICK_COLUMNS = 16
 # does nothing to the rows that it does not use.
 DENSE, EAGER, LAZY, IDLE = range(4)
 
-# Parts of a step. GRADIENT leaves out the update. Of gradients that processes have added up, PENALTY adds that of the L2
-# penalty and takes the sums of squares, and UPDATE_OF_SUM runs the optimizer.
+# Parts of a step: GRADIENT is all but the update. Of gradients that are added up, PENALTY adds the L2 penalty's and takes squares.
 WHOLE_STEP, GRADIENT, PENALTY, UPDATE_OF_SUM, PENALTY_AND_UPDATE = range(5)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.

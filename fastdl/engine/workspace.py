@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fastdl.engine import structs
 from fastdl.engine.dropout import UNITS
-from fastdl.engine.plan import Layout
+from fastdl.engine.plan import FEWEST_ROWS, Layout
 from fastdl.engine.thread_tuner import CERTAIN, WORK_PER_PHASE, most_threads, tuner_for
 from fastdl.engine.update import cut_updates
 from fastdl.network import Architecture, aligned_zeros
-from fastdl_kernels.serial import STATE_SIZE, TILE_ROWS, job_rows
+from fastdl_kernels.serial import FLOAT32, STATE_SIZE, TILE_ROWS, job_rows
 
 # As many multiply-adds as what a row of a batch takes besides the products: gathering, the loss, short passes (50 ns).
 WORK_PER_ROW = 2_000
@@ -51,6 +51,7 @@ class Workspace:
     whole : whether all of the gradient is wanted in `gradient`
     penalised : whether the squares of weights are added up, row by row
     clocked : whether ticks are counted in `ticks` [threads, kinds]: see `structs.FORWARD` and what follows it
+    arithmetic : of the products of large layers, for batches that are not small
     stored : of sparse inputs, how many numbers a row has; 0: inputs are dense
     """
 
@@ -64,9 +65,11 @@ class Workspace:
         whole: bool,
         clocked: bool,
         penalised: bool,
+        arithmetic: int = FLOAT32,
         stored: int = 0,
     ) -> None:
         architecture, dtype = layout.architecture, layout.architecture.dtype
+        arithmetic = arithmetic if batch_size >= FEWEST_ROWS else FLOAT32
         widths, n_parameters = sum(layout.strides[1:]), architecture.n_parameters
         self.batch_size, self.layout = batch_size, layout
         most_rows = job_rows.py_func(dtype.itemsize) - TILE_ROWS
@@ -87,7 +90,7 @@ class Workspace:
         for count in self.tuner.counts:
             # Two tiles of rows to a block are little enough; the boundaries between blocks are rounded to tiles.
             row_blocks = n_partial or max(min(count, batch_size // (2 * TILE_ROWS)), blocks) if fused else 0
-            crew = Crew(count, row_blocks, layout.plan(batch_size))
+            crew = Crew(count, row_blocks, layout.plan(batch_size, arithmetic=arithmetic))
             jobs, slot = cut_updates(count, batch_size, clips, crew.plan, layout.alphas, parameters)
             room = max(room, slot * count)
             self.crews.append(crew)

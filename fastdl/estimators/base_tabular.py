@@ -80,6 +80,7 @@ class BaseTabular(BaseEstimator):
     seed : of the split, the weights and the shuffling
     threads : how many threads work on a step, or "auto"
     dtype : "float32" or "float64"
+    precision : of the training, "float32" or "bf16": as that of `fastdl.Trainer`
 
     Attributes
     ----------
@@ -125,6 +126,7 @@ class BaseTabular(BaseEstimator):
         seed: int = 0,
         threads: int | str = "auto",
         dtype: str = "float32",
+        precision: str = "float32",
     ) -> None:
         self.recipe = recipe
         self.settings = settings
@@ -153,6 +155,7 @@ class BaseTabular(BaseEstimator):
         self.seed = seed
         self.threads = threads
         self.dtype = dtype
+        self.precision = precision
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, class_weight: str | None) -> None:
         size = checks.count(self.ensemble, "ensemble", 1, "the models to train")
@@ -178,6 +181,7 @@ class BaseTabular(BaseEstimator):
                 seed=self.seed,
                 n_threads=self.threads,
                 clip_norm=self.clip_norm,
+                precision=self.precision,
                 class_weight=class_weight,
                 **fitted,
             )

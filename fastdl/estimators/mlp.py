@@ -62,6 +62,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     callbacks : a list of `fastdl.Callback`
     dtype : "float32" or "float64", of parameters and arithmetic; None: that of X in fit (float64 for "lbfgs")
     n_threads : how many threads, or "auto"; results do not depend on it
+    precision : "float32" or "bf16", of the steps of SGD and Adam: as that of `fastdl.Trainer`
 
     Attributes
     ----------
@@ -115,6 +116,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         callbacks: Any = None,
         dtype: Any = None,
         n_threads: Any = "auto",
+        precision: str = "float32",
     ) -> None:
         store(self, locals())
 
@@ -296,6 +298,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         callbacks: Any = None,
         dtype: Any = None,
         n_threads: Any = "auto",
+        precision: str = "float32",
     ) -> None:
         store(self, locals())
 

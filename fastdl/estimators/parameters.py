@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from fastdl.activations import ACTIVATIONS, Activation
 from fastdl.optimizers import Optimizer
+from fastdl.precision import PRECISIONS
 from fastdl.schedules import Schedule
 
 STOCHASTIC_SOLVERS = ("sgd", "adam")
@@ -50,6 +51,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
     "callbacks": ["array-like", None],
+    "precision": [StrOptions(set(PRECISIONS))],
     "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
     "n_threads": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
 }

@@ -25,6 +25,7 @@ from fastdl.estimators.network import Network
 from fastdl.estimators.solvers import Solver
 from fastdl.estimators.stopping import Validation, Watch
 from fastdl.estimators.threads import allowed_threads
+from fastdl.precision import arithmetic_of, check
 from fastdl.sparse import SparseRows
 from fastdl.training.callbacks import EpochResult, Hooks, check_callbacks
 from fastdl.training.history import History
@@ -57,6 +58,7 @@ class Steps:
             seed=seed,
             n_threads=allowed_threads(estimator.n_threads),
             penalised=estimator.alpha > 0,
+            arithmetic=arithmetic_of(check(estimator.precision, network.model.dtype)),
         )
         if self._session is not None and self._session.parameters is network.model.parameters:
             self._session.apply(settings)

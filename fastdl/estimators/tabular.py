@@ -69,6 +69,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         seed: int = 0,
         threads: int | str = "auto",
         dtype: str = "float32",
+        precision: str = "float32",
     ) -> None:
         self.class_weight = class_weight
         given = {name: value for name, value in locals().items() if name not in ("self", "class_weight", "__class__")}
@@ -144,6 +145,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         seed: int = 0,
         threads: int | str = "auto",
         dtype: str = "float32",
+        precision: str = "float32",
     ) -> None:
         self.interval = interval
         settings = {name: value for name, value in locals().items() if name not in ("self", "interval", "__class__")}

@@ -11,6 +11,7 @@ from fastdl import checks
 from fastdl.engine import Session
 from fastdl.engine import Settings as StepSettings
 from fastdl.network import aligned_copy
+from fastdl.precision import arithmetic_of
 from fastdl.training import health
 from fastdl.training.groups import factors_of
 from fastdl.training.settings import Settings
@@ -68,4 +69,5 @@ class Looks(Settings):
             self.n_threads,
             clocked,
             factors=factors_of(self.model, self.optimizer, self.group_rates, self.group_decays, self.ntk),
+            arithmetic=arithmetic_of(self.precision),
         )

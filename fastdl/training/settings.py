@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl import checks, html, metrics
+from fastdl import checks, html, metrics, precision
 from fastdl.distributed.ranks import Ranks
 from fastdl.errors import InputError
 from fastdl.model import MLP
@@ -45,6 +45,7 @@ class Settings:
     ntk: bool
     decay_schedule: Schedule | None
     dropout_schedule: Schedule | None
+    precision: str
     communicator: Ranks | None
     rate_factor: float
 
@@ -120,6 +121,12 @@ def _ntk(value: Any, _: Settings) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InputError(f"ntk: expected True or False, got {value!r}")
     return bool(value)
+
+
+def _precision(value: Any, settings: Settings) -> str:
+    # Settings are checked again and again: a processor that lacks it is spoken of once.
+    same = value == getattr(settings, "precision", None) and settings.model.dtype == np.float32
+    return value if same else precision.check(value, settings.model.dtype)
 
 
 def _plain_groups(value: dict[str, Group]) -> dict[str, Any]:
@@ -256,6 +263,7 @@ SETTINGS: dict[str, Setting] = {
     "dropout_schedule": Setting(
         None, _schedule("dropout_schedule"), _optional(lambda value: value.describe()), _optional(schedule_of)
     ),
+    "precision": Setting("float32", _precision),
     "communicator": Setting(None, _communicator, None),
     "rate_factor": Setting(
         1.0, lambda value, _: checks.positive(value, "rate_factor", "what the schedule's rates are multiplied by"), None

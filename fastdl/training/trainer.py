@@ -69,6 +69,9 @@ class Trainer(Looks):
     decay_schedule : one of `fastdl.schedules`, such as `schedules.FlatCosine()`, which AdamW's weight decay is multiplied by in
         each step
     dropout_schedule : one that the dropout rates are multiplied by in each epoch: by what it says of the epoch's first step
+    precision : "float32", or "bf16": products of layers of 64 inputs and outputs or more, in batches of 32 rows or more, are done
+        on operands rounded to bfloat16, on processors that have an instruction for it (see `fastdl.precision.check`, also
+        for its other values). Parameters, activations, losses and the optimizer stay in float32
     communicator : train on all processes that an MPI launcher has started: a communicator of mpi4py, such as MPI.COMM_WORLD, or
         `fastdl.Ranks` with more to say. All of them run the same program with the same model, settings and data; each takes its
         slice of every batch, and all come to the same parameters. Rank 0 writes the checkpoints. A copy of a trainer is alone
@@ -108,6 +111,7 @@ class Trainer(Looks):
         ntk: bool = False,
         decay_schedule: Schedule | None = None,
         dropout_schedule: Schedule | None = None,
+        precision: str = "float32",
         communicator: Any = None,
     ) -> None:
         given = locals()

@@ -73,8 +73,10 @@ class Validation:
         return cls(model, (inputs, model.prepare_targets(y, len(inputs), "validation y")), y, own, weight)
 
     def assess(self, n_threads: int | str, ranks: Ranks | None = None) -> tuple[float, dict[str, float]]:
-        """(mean loss, metrics) of the model as it is now; both weighted where there are weights. Each of several ranks predicts some
-        of the rows, if they are an array; all have to ask."""
+        """(mean loss, metrics) of the model as it is now; both weighted where there are weights.
+
+        Each of several ranks predicts some of the rows, if they are an array; all have to ask.
+        """
         engine = self._model.engine
         if ranks is None or not isinstance(self.inputs, np.ndarray) or len(self.inputs) < ranks.size:
             raw = engine.forward(self.inputs, n_threads)

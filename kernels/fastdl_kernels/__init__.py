@@ -39,6 +39,7 @@ from fastdl_kernels.losses import (
     squared_error,
 )
 from fastdl_kernels.optimizers import adam_step, adamw_step, momentum_step, nesterov_step, rmsprop_step, sgd_step
+from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32
 from fastdl_kernels.regions import start_threads
 
 start_threads()
@@ -46,7 +47,10 @@ load_cached()
 
 __all__ = [
     "ACTIVATIONS",
+    "BF16",
+    "BF16_EMULATED",
     "ELU",
+    "FLOAT32",
     "GELU",
     "IDENTITY",
     "LEAKY_RELU",

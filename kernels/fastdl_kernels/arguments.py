@@ -14,10 +14,11 @@ from numba import typeof
 from numba.core import types
 
 from fastdl_kernels.activations import ACTIVATIONS, BY_CODE
+from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 
 DTYPES = ("float32", "float64")
 # Numbers of these names must be whole; all others may be whole or float32 or float64.
-WHOLE = frozenset({"activation", "step"})
+WHOLE = frozenset({"activation", "step", "arithmetic"})
 
 
 class Limits(Protocol):
@@ -169,6 +170,15 @@ class Rules:
         if given.get("activation", 0) not in ACTIVATIONS.values():
             choice = ", ".join(f"{code} ({name})" for name, code in ACTIVATIONS.items())
             return f"{self.kernel}: expected activation to be one of {choice}, got {given['activation']}"
+        arithmetic = given.get("arithmetic", FLOAT32)
+        if arithmetic not in (FLOAT32, BF16, BF16_EMULATED) or (arithmetic == BF16 and not HAS_BF16):
+            return (
+                f"{self.kernel}: expected arithmetic to be FLOAT32 ({FLOAT32}), BF16 ({BF16}) or BF16_EMULATED "
+                f"({BF16_EMULATED}), got {arithmetic}"
+                + (", which this processor has not" if arithmetic == BF16 else "")
+            )
+        if arithmetic != FLOAT32 and given[self.outputs[0]].dtype != np.float32:
+            return f"{self.kernel}: expected float32 arrays for bf16, got {given[self.outputs[0]].dtype}"
         limits, what = dict(self.limits), {key: key for key in self.limits}
         if "activation" in given and (spec := BY_CODE[given["activation"]]).alpha is not None:
             limits["alpha"] = spec.alpha

@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
-from fastdl_kernels._jit import jit, linked, named_type
+from fastdl_kernels._jit import inlined, jit, linked, named_type
 from fastdl_kernels.activations import (
     IDENTITY,
     LAST_DERIVATIVE_IN_REGISTERS,
@@ -62,12 +62,11 @@ from fastdl_kernels.packing import (
     Operand,
     add_column_sums,
     block_scratch,
-    pack_a,
     pack_panel,
-    packed_row,
-    packed_tile,
     panel_scratch,
 )
+from fastdl_kernels.pairs import a_row_of, pack_block, pair_panel, steps_of
+from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16, Bf16, Bf16Emulated, Float32, is_paired
 from fastdl_kernels.simd import (
     is_null,
     lanes_of,
@@ -127,10 +126,13 @@ def _product_signature(element: types.Type) -> tuple[types.Type, ...]:
     return types.UniTuple(n, 4), n, operand, operand, named_type(Target, p, n, p, n, x, p, n, x, p, n, p)
 
 
-@linked(_product_signature, lazily=True)
-def _product(block, depth, a, b, c):
-    """`product_job`, compiled once and called by address."""
+@jit
+def _product_of(arithmetic, block, depth, a, b, c):
+    """`product_job`, in one arithmetic."""
+    inlined()
     m0, m1, n0, n1 = block
+    paired = is_paired(arithmetic)
+    rows_per_step = 2 if paired else 1
     a_block = block_scratch(c.alpha)
     b_panels = panel_scratch(c.alpha)
     nothing = null(c.alpha)
@@ -145,7 +147,7 @@ def _product(block, depth, a, b, c):
     # The largest power of two by which rows of B are apart, up to a page.
     power = min(4096, b.stride * itemsize & -(b.stride * itemsize))
     spread = power < CONFLICT and min(depth, DEPTH) * power <= MOST_TOGETHER
-    in_place = b.transposed and (tiles <= 2 or spread)
+    in_place = b.transposed and (tiles <= 2 or spread) and not paired
     panels_for_a = MANY_PANELS_IN_CONFLICT if a.stride * itemsize % CONFLICT == 0 else MANY_PANELS
     packs_a = n1 - n0 >= panels_for_a * width
     # The slope below 0: of the activation here or of the one underneath; a product has one of them.
@@ -169,18 +171,19 @@ def _product(block, depth, a, b, c):
         # `portion` is what a tile packs of the next panel: rows to copy, or steps to transpose. It works ahead after `every`
         # steps: often enough for each of these rows, or for each tile's width of the rows of memory that hold these steps, and
         # for all rows of C.
-        asks = k >= ASKING_DEPTH
-        prepares = asks and full_tiles >= FEWEST_TILES
+        steps = steps_of(arithmetic, k)
+        asks = steps >= ASKING_DEPTH
+        prepares = asks and full_tiles >= FEWEST_TILES * rows_per_step
         if in_place and k * (n1 - n0) * itemsize <= SMALL_BYTES:
             prepares = False
-        every, portion = k // MR, 0
+        every, portion = steps // MR, 0
         if prepares and b.transposed:
-            every = min(every, full_tiles) // GRAIN * GRAIN
-            portion = k // every
+            every = min(every, full_tiles // rows_per_step) // GRAIN * GRAIN
+            portion = steps // every
         elif prepares:
             portion = (k + lanes * full_tiles - 1) // (lanes * full_tiles) * lanes
-            every = min(every, k // (width * ((portion + width - 1) // width))) // GRAIN * GRAIN
-        every = max(GRAIN, every) if asks else max(1, k)
+            every = min(every, steps // (width * ((portion + width - 1) // width))) // GRAIN * GRAIN
+        every = max(GRAIN, every) if asks else max(1, steps)
         is_ready = False
         this, following = b_panels, pointer(b_panels, PANEL_BYTES // itemsize)
         for j in range(n0, n1, width):
@@ -192,6 +195,10 @@ def _product(block, depth, a, b, c):
                     panel, panel_step = pointer(b.data, start * b.stride + j), b.stride
                 else:
                     pack_panel(b, j, n1, start, k, this)
+            if paired:
+                if summed:
+                    add_column_sums(this, width, k, columns, adds == 0, pointer(c.column_sums, j))
+                pair_panel(arithmetic, this, k, width)
             bias = pointer(c.bias, j) if last and not is_null(c.bias) else nothing
             # Whole panels are copied; what is transposed may be narrower.
             next_is_ready = prepares and j + (2 * width if b.transposed else width + 1) <= n1
@@ -201,13 +208,13 @@ def _product(block, depth, a, b, c):
                 if rows > 8 and rows % 2 == 1:
                     rows = rows // 2 + 1  # and the rest in another one: see `has_body`
                 a_tile, row, step = pointer(a.data, i * a_row + start * a_step), a_row, a_step
-                if packs_a and rows == MR:
-                    a_tile = packed_tile(t, a_block)
-                    row, step = (1, MR) if a.transposed else (packed_row(a_block), 1)
+                if paired or (packs_a and rows == MR):
+                    a_tile = pointer(a_block, t * MR * a_row_of(arithmetic, a_block))
+                    row, step = (1, MR) if a.transposed else (a_row_of(arithmetic, a_block), 1)
                     if j == n0:
-                        pack_a(a, i, start, k, a_tile)
+                        pack_block(arithmetic, a, i, rows, start, k, a_tile)
                 source, target, done = nothing, nothing, t * portion
-                copies = next_is_ready and b.transposed and t < every
+                copies = next_is_ready and b.transposed and t < every * rows_per_step
                 transposes = next_is_ready and not b.transposed and done < k
                 if copies:
                     source = pointer(b.data, (start + done) * b.stride + j + width)
@@ -215,8 +222,8 @@ def _product(block, depth, a, b, c):
                 elif transposes:
                     source = pointer(b.data, (j + width) * b.stride + start + done)
                 tile(
-                    rows, k, (a_tile, row, step), (panel, panel_step), (pointer(z, i * c.stride + j), c.stride, columns, adds),
-                    bias, (activation, alpha),
+                    arithmetic, rows, steps, (a_tile, row, step), (panel, panel_step),
+                    (pointer(z, i * c.stride + j), c.stride, columns, adds), bias, (activation, alpha),
                     (pointer(c.below, i * c.stride + j), below_activation if last else IDENTITY),
                     (every, source, b.stride, k if copies else width, target),
                 )  # fmt: skip
@@ -247,10 +254,10 @@ def _product(block, depth, a, b, c):
                             c.below_alpha, number_like(c.alpha, 1),
                         )  # fmt: skip
                 i, t = i + rows, t + 1
-            copied = every * portion
+            copied = every * rows_per_step * portion
             if next_is_ready and b.transposed and copied < k:
                 pack_panel(b, j + width, n1, start + copied, k - copied, pointer(following, copied * width))
-            if summed:
+            if summed and not paired:
                 add_column_sums(panel, panel_step, k, columns, adds == 0, pointer(c.column_sums, j))
             this, following, is_ready = following, this, next_is_ready
         if last:
@@ -258,24 +265,62 @@ def _product(block, depth, a, b, c):
         start += k
 
 
+_IN_FLOAT32, _IN_BF16, _IN_BF16_EMULATED = Float32(), Bf16() if HAS_BF16 else Bf16Emulated(), Bf16Emulated()
+
+
+@linked(_product_signature, lazily=True)
+def _product(block, depth, a, b, c):
+    """In the operands' own arithmetic, compiled once and called by address."""
+    _product_of(_IN_FLOAT32, block, depth, a, b, c)
+
+
+@linked(_product_signature, at_first_call=True)
+def _bf16_product(block, depth, a, b, c):
+    """In bf16; callers do not ask for it where the processor cannot."""
+    _product_of(_IN_BF16, block, depth, a, b, c)
+
+
+@linked(_product_signature, at_first_call=True)
+def _bf16_emulated_product(block, depth, a, b, c):
+    """The same without the instruction for it."""
+    _product_of(_IN_BF16_EMULATED, block, depth, a, b, c)
+
+
 linked_product = _product.linked
+PAIRED_PRODUCTS = {BF16: _bf16_product.linked, BF16_EMULATED: _bf16_emulated_product.linked}
 
 
 @jit
-def product_job(m0, m1, n0, n1, depth, a, b, c):
+def product_job(arithmetic, m0, m1, n0, n1, depth, a, b, c):
     """Rows m0 .. m1 and columns n0 .. n1 of C = A @ B with the epilogue of `c`; C is overwritten.
 
-    A job has at most `job_rows` rows.
+    A job has at most `job_rows` rows. The arithmetic is FLOAT32, or for float32 BF16 or BF16_EMULATED: see `precision`.
     """
     n = np.int64  # a caller's whole numbers may be of other types
-    _product(
-        (n(m0), n(m1), n(n0), n(n1)), n(depth),
-        Operand(a.data, n(a.stride), bool(a.transposed)), Operand(b.data, n(b.stride), bool(b.transposed)),
-        Target(
-            c.data, n(c.stride), c.bias, n(c.activation), c.alpha, c.below, n(c.below_activation), c.below_alpha,
-            c.column_sums, n(c.adds), c.kept,
-        ),
+    block, depth_ = (n(m0), n(m1), n(n0), n(n1)), n(depth)
+    a_ = Operand(a.data, n(a.stride), bool(a.transposed))
+    b_ = Operand(b.data, n(b.stride), bool(b.transposed))
+    c_ = Target(
+        c.data, n(c.stride), c.bias, n(c.activation), c.alpha, c.below, n(c.below_activation), c.below_alpha,
+        c.column_sums, n(c.adds), c.kept,
     )  # fmt: skip
+    if arithmetic == FLOAT32:
+        _product(block, depth_, a_, b_, c_)
+    elif arithmetic == BF16:
+        _bf16_product(block, depth_, a_, b_, c_)
+    else:
+        _bf16_emulated_product(block, depth_, a_, b_, c_)
+
+
+@jit
+def prepare_products(arithmetic, x):
+    """Compile, or load, the products of an arithmetic, by a call for nothing: before a parallel region, see `make_ready`."""
+    if arithmetic != FLOAT32:
+        p, zero = pointer(x, 0), x.dtype.type(0)
+        nothing = null(zero)
+        a = Operand(p, 0, False)
+        c = Target(p, 0, nothing, IDENTITY, zero, nothing, IDENTITY, zero, nothing, 0, nothing)
+        product_job(arithmetic, 0, 0, 0, 0, 0, a, a, c)
 
 
 @jit

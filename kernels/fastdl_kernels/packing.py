@@ -155,12 +155,6 @@ def packed_row(block):
 
 
 @jit
-def packed_tile(t, block):
-    """Where the packed rows of tile t start in the block."""
-    return pointer(block, t * MR * packed_row(block))
-
-
-@jit
 def pack_a(a, i, start, depth, tile_block):
     """Copy A[i : i + MR, start : start + depth] in the order that a tile reads it.
 

@@ -19,10 +19,20 @@ from fastdl_kernels.activations import (
 from fastdl_kernels.host import host, usable_cores
 from fastdl_kernels.loss_rows import BODIES as LOSS_BODIES
 from fastdl_kernels.loss_rows import LOSSES, SQUARED_ERROR, loss_rows, mean_over_elements, sum_of
-from fastdl_kernels.matmul import Target, grid, job_block, job_rows, linked_product, n_jobs, product_job
+from fastdl_kernels.matmul import (
+    PAIRED_PRODUCTS,
+    Target,
+    grid,
+    job_block,
+    job_rows,
+    linked_product,
+    n_jobs,
+    product_job,
+)
 from fastdl_kernels.optimizers import AdamNumbers, adam_range, momentum_range, rmsprop_range, sgd_range
 from fastdl_kernels.packing import Operand
 from fastdl_kernels.peak import fma_flop, run_fma_loops
+from fastdl_kernels.precision import BF16, BF16_EMULATED, FLOAT32, HAS_BF16
 from fastdl_kernels.random_bits import mix, mix_small
 from fastdl_kernels.regions import run_jobs
 from fastdl_kernels.team import STATE_SIZE, STOP, barrier, check_in, claim, first_job
@@ -32,10 +42,15 @@ from fastdl_kernels.tile import panel_width
 
 __all__ = [
     "ACTIVATION_BLOCKS",
+    "BF16",
+    "BF16_EMULATED",
+    "FLOAT32",
+    "HAS_BF16",
     "IDENTITY",
     "IN_REGISTERS",
     "LOSSES",
     "LOSS_BODIES",
+    "PAIRED_PRODUCTS",
     "SIGMOID",
     "SQUARED_ERROR",
     "STATE_SIZE",

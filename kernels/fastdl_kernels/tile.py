@@ -35,9 +35,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastdl_kernels.host import host
+from fastdl_kernels.precision import Bf16, Bf16Emulated, Float32, kind_of
 from fastdl_kernels.simd import lanes
 from fastdl_kernels.simd.vector import vec_type
 from fastdl_kernels.tile_body import ADJACENT, APART, UNROLLED, tile_function, whole
+from fastdl_kernels.tile_steps import DOTS, EMULATED
 
 TILES: dict[str, tuple[int, int]] = {
     "avx512": (14, 2),
@@ -49,6 +51,8 @@ TILES: dict[str, tuple[int, int]] = {
 """Rows and vectors of the tile, by `host().isa`. The same for both dtypes: registers count, not lanes."""
 
 MR, NV = TILES[host().isa]
+# What a step of the tile does, by the arithmetic.
+STEPS = {Float32: "", Bf16: DOTS, Bf16Emulated: EMULATED}
 # Where loads under a mask are one instruction, panels of fewer vectors are read where they are, without a padded copy.
 MASKS = host().isa in ("avx512", "avx2")
 
@@ -65,8 +69,10 @@ def panel_width(dtype: Any) -> int:
 
 
 @intrinsic
-def tile(typingctx, n_rows, depth, a, b, out, bias, activation, below, ahead):
+def tile(typingctx, arithmetic, n_rows, depth, a, b, out, bias, activation, below, ahead):
     """out = A @ B (+ out) (+ bias), rectified, (times the derivative of the activation below): one tile.
+
+    In the `arithmetic` of `precision`: where it is paired, A and B hold pairs, which a step takes one of, and panels are padded.
 
     The matrices come as tuples, pointers to float32 or float64 with what describes them:
 
@@ -90,29 +96,31 @@ def tile(typingctx, n_rows, depth, a, b, out, bias, activation, below, ahead):
     right of them. Where `target` is not null, it copies a row to target, rows without a gap, and asks for the one ROWS_AHEAD
     further. `every` = depth: nothing of this.
     """
-    element = activation[1]
-    if element not in (types.float32, types.float64):
+    element, steps = activation[1], STEPS.get(kind_of(arithmetic))
+    if steps is None or element not in ((types.float32,) if steps else (types.float32, types.float64)):
         return None
     p, n = types.CPointer(element), types.int64
     if not a[0] == b[0] == out[0] == bias == below[0] == ahead[1] == ahead[4] == p:
         return None
     count = vec_type(element).count
     sig = types.none(
-        n, n, types.Tuple((p, n, n)), types.Tuple((p, n)), types.Tuple((p, n, n, n)), p, types.Tuple((n, element)),
+        arithmetic, n, n, types.Tuple((p, n, n)), types.Tuple((p, n)), types.Tuple((p, n, n, n)), p, types.Tuple((n, element)),
         types.Tuple((p, n)), types.Tuple((n, p, n, n, p)),
     )  # fmt: skip
 
     def call_full(builder, args, **kind):
         if host().isa not in UNROLLED:
-            builder.call(tile_function(builder.module, element, MR, NV, **kind), args)
+            builder.call(tile_function(builder.module, element, MR, NV, steps=steps, **kind), args)
             return
         with builder.if_else(builder.icmp_signed("==", args[2], whole(1))) as (then, otherwise):
             for branch, layout in ((then, ADJACENT), (otherwise, APART)):
                 with branch:
-                    builder.call(tile_function(builder.module, element, MR, NV, layout=layout, **kind), args)
+                    builder.call(
+                        tile_function(builder.module, element, MR, NV, steps=steps, layout=layout, **kind), args
+                    )
 
     def codegen(context, builder, sig, args):
-        n_rows, depth, a, b, out, bias, *groups = args
+        _, n_rows, depth, a, b, out, bias, *groups = args
         a, b, out = (cgutils.unpack_tuple(builder, value) for value in (a, b, out))
         activation, below, more = (cgutils.unpack_tuple(builder, value) for value in groups)
         plain = [depth, *a, *b, *out, bias, *activation, *below]
@@ -122,7 +130,7 @@ def tile(typingctx, n_rows, depth, a, b, out, bias, activation, below, ahead):
         number = builder.add(builder.mul(builder.sub(n_vectors, whole(1)), whole(MR)), n_rows)
         switch = builder.switch(number, end)
         for nv in range(1, NV + 1):
-            part = MASKS and nv < NV
+            part = MASKS and nv < NV and not steps
             for mr in filter(has_body, range(1, MR + 1)):
                 block = builder.append_basic_block(f"tile_{mr}x{nv}")
                 switch.add_case(whole((nv - 1) * MR + mr), block)
@@ -134,7 +142,7 @@ def tile(typingctx, n_rows, depth, a, b, out, bias, activation, below, ahead):
                         with otherwise:
                             call_full(builder, plain)
                 else:
-                    builder.call(tile_function(builder.module, element, mr, nv, part=part), plain)
+                    builder.call(tile_function(builder.module, element, mr, nv, steps=steps, part=part), plain)
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

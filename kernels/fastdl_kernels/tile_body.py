@@ -19,7 +19,6 @@ from fastdl_kernels.activations import (
 )
 from fastdl_kernels.host import host
 from fastdl_kernels.simd.vector import (
-    call_llvm,
     constant,
     emit_prefetch,
     first_mask,
@@ -30,6 +29,7 @@ from fastdl_kernels.simd.vector import (
     unaligned,
     vec_type,
 )
+from fastdl_kernels.tile_steps import STEPS
 
 I64 = ir.IntType(64)
 # Where the numbers of A lie: a step's beside each other (a_row is 1), or a row's (a_step is 1). Knowing which saves the
@@ -65,6 +65,7 @@ def tile_function(
     part: bool = False,
     layout: str = "",
     ahead: bool = False,
+    steps: str = "",
 ) -> ir.Function:
     """The LLVM function of one tile shape, made once per module; equal copies of other modules merge at link time.
 
@@ -73,20 +74,20 @@ def tile_function(
 
     One for a `part` of the last vector of columns reads no more of B than that. The rows of A may lie anywhere, or as `layout`
     says; then UNROLL steps go at a time. One that works `ahead` has more arguments (every, source, source_step, source_rows,
-    target): see `tile.tile`.
+    target): see `tile.tile`. `steps` is "" for multiply-adds, or says how pairs are multiplied.
     """
     scalar = ir.FloatType() if element is types.float32 else ir.DoubleType()
     pointer = scalar.as_pointer()
     arguments = [I64, pointer, I64, I64, pointer, I64, pointer, I64, I64, I64, pointer, I64, scalar, pointer, I64]
     signature = ir.FunctionType(ir.VoidType(), arguments + [I64, pointer, I64, I64, pointer] * ahead)
-    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_part' * part}{layout}{'_ahead' * ahead}"
+    name = f"fastdl_tile_{scalar}_{mr}x{nv}{'_part' * part}{layout}{'_ahead' * ahead}{steps}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, signature, name)
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    body = _Body(function, element, mr, nv, part, layout)
+    body = _Body(function, element, mr, nv, part, layout, steps)
     sums = body.multiply(*function.args[15:])
     body.finish(sums)
     return function
@@ -95,8 +96,11 @@ def tile_function(
 class _Body:
     """One tile as it is written: the function, where it is being written, and the names of what it works on."""
 
-    def __init__(self, function: ir.Function, element: types.Type, mr: int, nv: int, part: bool, layout: str) -> None:
+    def __init__(
+        self, function: ir.Function, element: types.Type, mr: int, nv: int, part: bool, layout: str, steps: str
+    ) -> None:
         self.function, self.element, self.mr, self.nv, self.part, self.layout = function, element, mr, nv, part, layout
+        self.multiplied = STEPS[steps]
         self.builder = builder = ir.IRBuilder(function.append_basic_block("entry"))
         (
             self.depth, self.a, self.a_row, self.a_step, self.b, self.b_step, self.out, self.out_row, self.columns,
@@ -226,15 +230,13 @@ class _Body:
         builder = self.builder
         b_row = self.after(b_now, self.b_step, step)
         b_vectors = [self.read(b_row, c, self.part) for c in range(self.nv)]
-        name = f"llvm.fmuladd.v{self.lanes}f{self.element.bitwidth}"
         new: list[ir.Value] = []
         for r in range(self.mr):
             nearest = max(q for q, first in enumerate(self.first_rows) if first <= r)
             from_there = builder.mul(distance, whole(r - self.first_rows[nearest]))
             place = builder.gep(a_now[nearest], [builder.add(from_there, builder.mul(self.a_step, whole(step)))])
-            a_vector = splat(builder, self.vector, unaligned(builder.load(place), self.element))
-            for c in range(self.nv):
-                new.append(call_llvm(builder, name, self.vector, [a_vector, b_vectors[c], sums[len(new)]]))
+            a_number = unaligned(builder.load(place), self.element)
+            new += self.multiplied(builder, self.vector, a_number, b_vectors, sums[len(new) : len(new) + self.nv])
         return new
 
     def run_ahead(

@@ -1,7 +1,8 @@
-"""Trains with `fastdl.Trainer` as a user does: one `fit` of several epochs."""
+"""Trains with `fastdl.Trainer` as a user does: one `fit` of several epochs; `--precision` is that of the trainer."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -22,8 +23,9 @@ def setup(request: dict[str, Any]) -> Run:
 
     def run(request: dict[str, Any]) -> dict[str, Any]:
         model.parameters[:] = initial
+        more: dict[str, Any] = {"precision": sys.argv[-1]} if "--precision" in sys.argv else {}
         trainer = fastdl.Trainer(
-            model, fastdl.Adam(lr=LEARNING_RATE), batch_size=workload.batch, epochs=request["epochs"], seed=SEED
+            model, fastdl.Adam(lr=LEARNING_RATE), batch_size=workload.batch, epochs=request["epochs"], seed=SEED, **more
         )
         start = time.perf_counter()
         history = trainer.fit(x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -19,10 +20,12 @@ Predict = Callable[[np.ndarray], Any]
 Parameters = list[tuple[np.ndarray, np.ndarray]]
 
 
-def with_fastdl(workload: Workload, parameters: Parameters) -> Predict:
+def with_fastdl(workload: Workload, parameters: Parameters, precision: str = "float32") -> Predict:
     import fastdl
 
     model = fastdl.MLP(workload.layers, workload.activation)
+    if precision != "float32":
+        model.precision = precision
     model.parameters[:] = np.concatenate([a.ravel() for pair in parameters for a in pair])
     return model.predict
 
@@ -38,7 +41,7 @@ def with_sklearn(workload: Workload, parameters: Parameters) -> Predict:
     return model.predict
 
 
-def with_torch(workload: Workload, parameters: Parameters) -> Predict:
+def with_torch(workload: Workload, parameters: Parameters, bf16: bool = False) -> Predict:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -55,7 +58,7 @@ def with_torch(workload: Workload, parameters: Parameters) -> Predict:
         with torch.inference_mode():
             return network(torch.from_numpy(x)).argmax(1).numpy()
 
-    return predict
+    return torch.autocast("cpu", torch.bfloat16)(predict) if bf16 else predict
 
 
 def with_jax(workload: Workload, parameters: Parameters) -> Predict:
@@ -91,8 +94,10 @@ def with_numpy(workload: Workload, parameters: Parameters) -> Predict:
 
 LIBRARIES: dict[str, Callable[[Workload, Parameters], Predict]] = {
     "fastdl": with_fastdl,
+    "fastdl-bf16": functools.partial(with_fastdl, precision="bf16-strict"),
     "sklearn": with_sklearn,
     "torch": with_torch,
+    "torch-bf16": functools.partial(with_torch, bf16=True),
     "jax": with_jax,
     "numpy": with_numpy,
 }

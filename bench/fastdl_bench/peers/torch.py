@@ -1,4 +1,5 @@
-"""Trains with PyTorch: tensors in memory, batches by `index_select`, fused Adam; eager or compiled (`--compile`)."""
+"""Trains with PyTorch: tensors in memory, batches by `index_select`, fused Adam; eager or compiled (`--compile`); `--bf16` is its
+autocast, with float32 weights."""
 
 from __future__ import annotations
 
@@ -28,6 +29,14 @@ def setup(request: dict[str, Any]) -> Run:
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return criterion(network(x), y)
+
+    def bf16_loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(x)
+        return criterion(outputs.float(), y)
+
+    if "--bf16" in sys.argv:
+        loss_of = bf16_loss_of
 
     if "--compile" in sys.argv:
         torch.compiler.reset()
