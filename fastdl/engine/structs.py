@@ -57,7 +57,7 @@ TICK_COLUMNS = 16
 # does nothing to the rows that it does not use.
 DENSE, EAGER, LAZY, IDLE = range(4)
 
-# Parts of a step: GRADIENT is all but the update. Of gradients that are added up, PENALTY adds the L2 penalty's and takes squares.
+# Parts of a step: GRADIENT is all but the update. Of gradients that are added up, PENALTY adds that of L2 and takes the squares.
 WHOLE_STEP, GRADIENT, PENALTY, UPDATE_OF_SUM, PENALTY_AND_UPDATE = range(5)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
