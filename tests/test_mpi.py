@@ -61,6 +61,15 @@ def test_all_ranks_refuse_what_is_not_the_same(found):
     assert len({refusal["rows"] for refusal in said}) == 1
     assert "rows: expected the same on all ranks, got 204 on rank 1 and 203 on rank 0" in said[0]["rows"]
     assert all("lower the learning rate" in refusal["diverged"] for refusal in said)
+    for refusal in said:
+        assert refusal["many"].startswith("trainers[0]: expected no communicator, since whole models are spread")
+        assert refusal["partial"].startswith("partial_fit: expected a trainer without a communicator, got one of ")
+        assert refusal["chunks"].startswith(
+            "communicator: expected X and y, of which each rank reads its own rows, got chunks"
+        )
+        assert refusal["copy"]
+        assert "computing" in refusal["explained"]
+        assert "waiting for others" in refusal["explained"]
 
 
 def test_four_ranks_are_interrupted_and_two_go_on(tmp_path):

@@ -7,7 +7,10 @@ add in another order for another size, placement or version; here the order is t
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from numpy.typing import NDArray
 
 WIRES = ("float32", "bfloat16")
 """In which precision gradients travel."""
+# Seconds between two looks after messages under way.
+_PAUSE = 100e-6
 # A rank's part starts on a cache line: no two ranks' parts share one.
 _ROUND = 16
 
@@ -84,10 +89,28 @@ class Reduction:
         self._under_way[k] = requests
         self.seconds += time.perf_counter() - begin
 
-    def push(self) -> None:
-        """Let messages under way get on: MPI does nothing while nobody calls it."""
-        for requests in self._under_way.values():
-            _request().Testall(requests)
+    @contextlib.contextmanager
+    def pushing(self) -> Iterator[None]:
+        """While the block computes, another thread lets messages under way get on: MPI does nothing while nobody calls it."""
+        from mpi4py import MPI
+
+        if not self._under_way or MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+            yield
+            return
+        ended = threading.Event()
+
+        def push() -> None:
+            while not ended.wait(_PAUSE):
+                for requests in self._under_way.values():
+                    MPI.Request.Testall(requests)
+
+        thread = threading.Thread(target=push, name="fastdl messages", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def add(self, k: int, flat: NDArray) -> None:
         """This rank's part of block k of `flat` = the sum over the ranks, in their order."""

@@ -159,7 +159,8 @@ class Spread:
         for piece in self._pieces:
             if rows > 0 and math.isfinite(result[structs.LOSS_SUM]):
                 part = structs.GRADIENT, piece.top, piece.bottom, 0, gradient.size
-                self._call(native, arguments, i, 1, part, True)
+                with reduction.pushing():
+                    self._call(native, arguments, i, 1, part, True)
             elif piece.top == self._top:
                 gradient[:] = 0
             if len(self._pieces) > 1:

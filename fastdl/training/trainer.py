@@ -173,7 +173,11 @@ class Trainer(Looks):
         return self.fit_prepared(data, validation)
 
     def check_batch_size(self, n_rows: int) -> None:
-        """Raise InputError if a batch is to have more than all `n_rows` rows."""
+        """Raise InputError if a batch is to have more than all `n_rows` rows, or fewer than there are ranks."""
+        if self.ranks is not None and self.batch_size < self.ranks.size:
+            raise InputError(
+                f"batch_size: expected at least a row for each of {self.ranks.size} ranks, got {self.batch_size}; use fewer ranks"
+            )
         if self.batch_size > n_rows:
             raise InputError(
                 f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -112,6 +113,20 @@ def refusals():
         train(fastdl.Ranks(COMM), {"optimizer": fastdl.SGD(1e6), "outputs": 3, "output": "linear", "hidden": ()})
     except fastdl.DivergedError as error:
         found["diverged"] = str(error)
+    trainer, _ = train(fastdl.Ranks(COMM), {})
+    X, y = np.ones((40, INPUTS), np.float32), np.zeros(40, int)
+    calls = {
+        "many": lambda: fastdl.fit_many([trainer], X, y),
+        "partial": lambda: trainer.partial_fit(X, y),
+        "chunks": lambda: trainer.fit([(X, y)]),
+    }
+    for name, call in calls.items():
+        try:
+            call()
+        except fastdl.InputError as error:
+            found[name] = str(error)
+    found["copy"] = copy.copy(trainer).communicator is None
+    found["explained"] = str(trainer.explain(0.01)).splitlines()[-1]
     return found
 
 
