@@ -114,7 +114,9 @@ def test_a_rank_that_is_killed_ends_all_with_its_name(tmp_path):
 
 
 def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path):
-    _, err = run(3, PROGRAMS / "mpi_checkpoints.py", "failing", tmp_path, code=1)
+    _, err = run(
+        3, PROGRAMS / "mpi_checkpoints.py", "failing", tmp_path, code=None
+    )  # launchers have codes of their own
     told = [line for line in err.splitlines() if line.startswith("fastdl:")]
     assert len(told) == 1
     assert "rank 1 of 3" in told[0]

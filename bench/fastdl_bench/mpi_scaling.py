@@ -5,7 +5,7 @@ reducing, and the reduction of a gradient alone, by its size. From these comes a
 
     T(P) = C(B / P) + A(P),   A(P) = 2 (P - 1) α + 2 (P - 1) / P · n β,
 
-where C is the time of computing a batch of B / P rows, and A the alpha-beta model of a ring all-reduce of n bytes (Thakur,
+where C is the time of computing a batch of B / P rows (processor time of one thread), and A the alpha-beta model of a ring all-reduce of n bytes (Thakur,
 Rabenseifner and Gropp, 2005): α seconds for each message, β for each byte. It is checked against what 2 and 4 ranks take here,
 with α and β as fitted here, and drawn to 64 nodes for links between machines.
 """
@@ -177,7 +177,7 @@ def run(names: Sequence[str], seconds: float, say: Any) -> dict[str, Any]:
     for place, name in enumerate(names):
         workload = WORKLOADS[name]
         say(f"{name}: one rank of 1 and of {min(2, cores)} threads")
-        parts = {nodes: measure_steps(workload, workload.batch // nodes, 1, seconds / 6).seconds for nodes in NODES}
+        parts = {nodes: measure_steps(workload, workload.batch // nodes, 1, seconds / 6).cpu_seconds for nodes in NODES}
         both = measure_steps(workload, workload.batch, min(2, cores), seconds)
         entry: dict[str, Any] = {"one": asdict(both), "computing": {str(k): v for k, v in parts.items()}, "checks": []}
         for ranks in RANKS:
