@@ -18,6 +18,8 @@ LABELS = {
     "r2": "R²",
 }
 """How metrics are written for people."""
+PERCENT = ("accuracy", "balanced_accuracy")
+"""Those that are written in percent."""
 
 
 def number(value: float) -> str:
@@ -34,7 +36,7 @@ def number(value: float) -> str:
 
 def metric(name: str, value: float) -> str:
     """The value of a metric or loss: accuracy in percent, R² and usual losses with four decimals."""
-    if name in ("accuracy", "balanced_accuracy"):
+    if name in PERCENT:
         return f"{100 * value:.2f} %"
     # Losses stand below each other in tables: in each line as wide, and as many decimals while that shows enough.
     if "loss" in name and 0 < abs(value) < 0.001:

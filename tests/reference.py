@@ -15,6 +15,17 @@ def f64(array):
     return np.asarray(array, dtype=np.float64)
 
 
+# --- bfloat16 ---
+
+
+def rounded(x):
+    """bfloat16(x) as float64: the nearer of the two neighbours with 8 significant bits, of two as near the even one."""
+    x = np.asarray(x, np.float64)
+    _, exponent = np.frexp(x)
+    step = np.ldexp(1.0, np.maximum(exponent, -125) - 8)
+    return np.rint(x / step) * step  # rint takes the even one
+
+
 # --- activations: value from z, and derivative from z (the kernels take theirs from the output) ---
 
 

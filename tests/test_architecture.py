@@ -38,7 +38,7 @@ FASTDL_ROOMS = {
         "embeddings",
     ],
     "checks": ["checks", "frames", "sparse", "stored"],
-    "words": ["errors", "suggest", "wording", "html", "_version"],
+    "words": ["errors", "suggest", "wording", "html", "svg", "_version"],
 }
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__"],

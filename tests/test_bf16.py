@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import pytest
 from checking import Arena, assert_close, eps
+from reference import rounded
 from test_linear import SHAPES
 
 import fastdl_kernels as fk
@@ -13,14 +14,6 @@ from fastdl_kernels.precision import HAS_BF16, bf16_bits, from_bf16_bits
 
 ARITHMETICS = [fk.BF16_EMULATED, *([fk.BF16] if HAS_BF16 else [])]
 every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS)
-
-
-def rounded(x):
-    """bfloat16(x) as float64: the nearer of the two neighbours with 8 significant bits, of two as near the even one."""
-    x = np.asarray(x, np.float64)
-    _, exponent = np.frexp(x)
-    step = np.ldexp(1.0, np.maximum(exponent, -125) - 8)
-    return np.rint(x / step) * step  # rint takes the even one
 
 
 def random(rng, *shape):

@@ -75,7 +75,7 @@ def test_a_run_leaves_its_files_in_the_next_free_folder(run):
         assert result.code == 0
         folder = Path(f"runs/digits-{number}")
         assert sorted(p.name for p in folder.iterdir()) == sorted(runs.FILES)
-        assert f"{folder}: model.fastdl, history.csv, config.json, curves.png" in result.out
+        assert f"{folder}: model.fastdl, history.csv, config.json, curves.svg" in result.out
     (Path("runs/digits-1") / runs.MODEL).unlink()
     Path("runs/digits-1/config.json").unlink()
     run("train", "digits", *FAST)
@@ -142,7 +142,7 @@ def test_no_validation_and_no_hidden_layer(run):
     assert "training  loss" in result.out
     assert list(rows(Path("r/history.csv").read_text())[0]) == ["epoch", "loss", "seconds"]
     assert fastdl.load("r/model.fastdl").layers == (64, 10)
-    assert Path("r/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("r/curves.svg").read_text().startswith("<svg ")
 
 
 # Standardisation
@@ -304,7 +304,7 @@ def test_interrupted_before_the_first_epoch_ends(run, monkeypatch):
     assert result.code == 130
     assert Path("r/history.csv").read_text() == "epoch,loss,seconds\n"
     assert fastdl.load("r/model.fastdl").n_parameters > 0
-    assert not Path("r/curves.png").exists()
+    assert not Path("r/curves.svg").exists()
 
 
 def test_interrupted_elsewhere(run, monkeypatch):

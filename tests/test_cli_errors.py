@@ -247,23 +247,12 @@ def test_missing_polars(fails, table, monkeypatch):
     fails(1, ["train", table, "--target", "y"], "polars", 'pip install "fastdl[cli]"')
 
 
-def test_missing_matplotlib_is_no_failure(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err.count('pip install "fastdl[plot]"') == 1
-    assert "model.fastdl, history.csv, config.json, report.html, report.json\n" in captured.out
-    assert not Path("r/curves.png").exists()
-
-
 def test_a_picture_that_fails_costs_nothing_else(capsys, monkeypatch, tmp_path):
     def broken(*_):
         raise RuntimeError("no fonts")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands.curves, "draw", broken)
+    monkeypatch.setattr(commands.svg, "picture", broken)
     assert cli.main(["train", "digits", *FAST, "--out", "r"]) == 0
     assert "the learning curves are not drawn (RuntimeError: no fonts)" in capsys.readouterr().err
     assert sorted(p.name for p in Path("r").iterdir()) == sorted({*runs.FILES} - {runs.CURVES})

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import html
+from fastdl import svg
 from fastdl.report import live
 
 
@@ -119,12 +119,12 @@ def test_what_notebooks_show(rng):
 
 
 def test_curves_have_gaps_and_few_points():
-    drawn = html.curves("t", {"a": [1.0, 2.0, float("nan"), 4.0], "b": [1.0] * 10_000})
+    drawn = svg.curves("t", {"a": [1.0, 2.0, float("nan"), 4.0], "b": [1.0] * 10_000})
     first, second = re.findall(r"d='([^']*)'", drawn)
     assert (first.count("M"), first.count("L")) == (2, 1)
-    assert second.count("L") <= html.MOST_POINTS
+    assert second.count("L") <= svg.MOST_POINTS
     assert "nan" not in drawn
-    assert html.curves("t", {"a": []}) == ""
+    assert svg.curves("t", {"a": []}) == ""
 
 
 def test_live_curves_in_a_notebook(rng, monkeypatch):

@@ -8,11 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
+from reference import rounded
 
 import fastdl
 from fastdl import cli, precision
 from fastdl_kernels.precision import HAS_BF16
-from test_bf16 import rounded
 
 EMULATED = "bf16-emulated"
 # The first goes through all layers in blocks of rows, the second layer by layer; the last layers are too small for bf16.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
-import struct
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from fastdl.cli import curves, wording
+from fastdl import svg
+from fastdl.cli import wording
 from fastdl.cli.progress import LINES, Progress
 from fastdl.training.callbacks import EpochResult
 from fastdl.training.history import History
@@ -137,26 +139,43 @@ def test_no_validation_no_columns(monkeypatch):
     ("history", "panels"),
     [
         (History([0.5, 0.25], [0.6, 0.4], {"accuracy": [0.8, 0.9]}, [1, 1]), 2),
-        (History([2.0, 1.0, 0.001], [2.0, 1.5, 1.0], {"rmse": [2e3, 1.5e3, 1e3], "r2": [0, 0.5, 0.7]}, [1] * 3), 2),
+        (History([2.0, 1.0, 0.001], [2.0, 1.5, 1.0], {"rmse": [2e3, 1.5e3, 1e3], "r2": [0, 0.5, 0.7]}, [1] * 3), 3),
         (History([0.5], [], {}, [1]), 1),
         (History([float(i) for i in range(1, 41)], [0.0] * 40, {"accuracy": [1.0] * 40}, [1] * 40), 2),
+        (History([math.nan, math.inf], [], {}, [1, 1]), 0),
     ],
 )
 def test_curves_are_a_picture(history, panels):
-    file = io.BytesIO()
-    curves.draw(history, "a title", file, dpi=40)
-    data = file.getvalue()
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", data[16:24])
-    assert (width, height) == (int(5.2 * panels * 40), 160)
-    again = io.BytesIO()
-    curves.draw(history, "a title", again, dpi=40)
-    assert again.getvalue() == data
+    drawn = svg.picture("a <title>", history.pictures())
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.findtext("{*}text") == "a <title>"
+    assert len(root.findall("{*}svg")) == panels
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    inside = svg.WIDTH, svg.HEIGHT
+    for path in root.iter("{http://www.w3.org/2000/svg}path"):
+        places = re.findall(r"([\d.-]+) ([\d.-]+)", path.get("d"))
+        assert all(0 <= float(v) <= most for place in places for v, most in zip(place, inside))
 
 
-def test_curves_touch_no_global_state():
-    import matplotlib
+def test_curves_stand_where_their_values_are():
+    """Against the labels at the axis, on both scales: the picture says what the numbers are."""
+    for name, values, log in (("rmse", [1.0, 2.0, 5.0, 3.0], False), ("loss", [100.0, 10.0, 0.1, 1.0], True)):
+        root = ElementTree.fromstring(svg.curves(name, {"a": values}))
+        labels = {t.text: float(t.get("y")) - 4 for t in root.iter("text") if t.get("text-anchor") == "end"}
+        path = re.findall(r"[ML]([\d.]+) ([\d.]+)", root.find("path").get("d"))
+        for value, (_, y) in zip(values, path):
+            assert float(y) == pytest.approx(labels[f"{value:g}"], abs=0.11)
+        at = {float(t.text): float(t.get("x")) for t in root.iter("text") if t.get("text-anchor") == "middle"}
+        assert [float(x) for x, _ in path] == pytest.approx([at[epoch] for epoch in (1, 2, 3, 4)], abs=0.11)
+        assert len(path) == 4
+        assert log == ("0.2" not in labels and "4" not in labels)
 
-    before = dict(matplotlib.rcParams)
-    curves.draw(History([0.5, 0.4], [0.6, 0.5], {"accuracy": [0.8, 0.9]}, [1, 1]), "t", io.BytesIO(), dpi=20)
-    assert dict(matplotlib.rcParams) == before
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 1.5), (1, 48), (-3e-5, 2e-5), (1e6, 1.00001e6), (0, 7e8), (1, 2)])
+def test_ticks_are_round_and_within(low, high):
+    found = svg.ticks(low, high)
+    assert 2 <= len(found) <= 8
+    assert all(low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high) for value in found)
+    assert len(svg.ticks(1e-8, 1e9, log=True)) <= 6

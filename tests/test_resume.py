@@ -122,7 +122,7 @@ def test_killed_before_the_results_were_written(run):
     options = ["--early-stopping", 1, "--optimizer", "sgd", "--lr", 0.9, "--hidden", "8", "--epochs", 200]
     for out in ("r", "whole"):
         run("train", "digits", *options, "--out", out)
-    for name in ("model.fastdl", "history.csv", "config.json", "curves.png"):
+    for name in ("model.fastdl", "history.csv", "config.json", "curves.svg"):
         Path("r", name).unlink()
     assert run("resume", "r").code == 0
     same_run()

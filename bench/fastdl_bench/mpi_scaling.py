@@ -5,9 +5,9 @@ reducing, and the reduction of a gradient alone, by its size. From these comes a
 
     T(P) = C(B / P) + A(P),   A(P) = 2 (P - 1) α + 2 (P - 1) / P · n β,
 
-where C is the time of computing a batch of B / P rows (processor time of one thread), and A the alpha-beta model of a ring all-reduce of n bytes (Thakur,
-Rabenseifner and Gropp, 2005): α seconds for each message, β for each byte. It is checked against what 2 and 4 ranks take here,
-with α and β as fitted here, and drawn to 64 nodes for links between machines.
+where C is the time of computing a batch of B / P rows (processor time of one thread), and A the alpha-beta model of a ring
+all-reduce of n bytes (Thakur, Rabenseifner and Gropp, 2005): α seconds for each message, β for each byte. It is checked against
+what 2 and 4 ranks take here, with α and β as fitted here, and drawn to 64 nodes for links between machines.
 """
 
 from __future__ import annotations

@@ -19,10 +19,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl.cli import train_options
+from fastdl.cli.parsing import QuickCommand, QuickGroup
 
 # Everything else is imported where it is used: `--help` need not wait for numba, NumPy and polars.
 
 app = typer.Typer(
+    cls=QuickGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -83,11 +85,11 @@ def _fail(message: str, code: int) -> int:
 
 
 def _messages() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _output() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -109,7 +111,7 @@ def _options(
 
 
 def _train(**given: Any) -> None:
-    """Train a model on a data set: it ends up in a folder with history.csv, config.json, curves.png and report.html.
+    """Train a model on a data set: it ends up in a folder with history.csv, config.json, curves.svg and report.html.
 
     [cyan]fastdl train digits[/]
 
@@ -131,7 +133,7 @@ def _train(**given: Any) -> None:
 _parameters = train_options.TrainOptions.parameters()
 _train.__signature__ = Signature(_parameters)  # type: ignore[attr-defined]
 _train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
-app.command("train")(_train)
+app.command("train", cls=QuickCommand)(_train)
 
 
 def _tune(**given: Any) -> None:
@@ -153,10 +155,10 @@ def _tune(**given: Any) -> None:
 _tune_parameters = train_options.TuneOptions.parameters()
 _tune.__signature__ = Signature(_tune_parameters)  # type: ignore[attr-defined]
 _tune.__annotations__ = {parameter.name: parameter.annotation for parameter in _tune_parameters}
-app.command("tune")(_tune)
+app.command("tune", cls=QuickCommand)(_tune)
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     epochs: Annotated[
@@ -187,7 +189,7 @@ def resume(
     raise typer.Exit(parallel.run(mpi, False, command, _messages(), _output()))
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def predict(
     model: ModelPath,
     data: DataFiles,
@@ -219,7 +221,7 @@ def predict(
     prediction.predict(model, data, out, id or [], only or [], _messages(), wishes)
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def evaluate(
     model: ModelPath,
     data: DataFiles,
@@ -240,7 +242,7 @@ def evaluate(
     prediction.evaluate(model, data, target or [], _output(), _messages(), wishes)
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def inspect(
     model: ModelPath,
     html: Annotated[str | None, typer.Option(help="Write it as a page to this file instead.", metavar="FILE")] = None,
@@ -251,7 +253,7 @@ def inspect(
     commands.inspect(model, _output(), html)
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def report(
     run: Annotated[list[str], typer.Argument(metavar="RUN", help="The folder of a run; or several, side by side.")],
     out: Annotated[
@@ -272,7 +274,7 @@ def report(
     print(pages.report(run, out))
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def export(
     model: ModelPath,
     out: Annotated[
@@ -293,7 +295,7 @@ def export(
     commands.export(model, out, _messages())
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def bench(
     model: Annotated[
         str, typer.Option(help="Sizes of the layers from inputs to outputs.", metavar="SIZES")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from fastdl import metrics, precision
-from fastdl.cli import checkpoints, columns, curves, ensembles, pages, parallel, runs, signals, wording
+from fastdl import metrics, precision, svg
+from fastdl.cli import checkpoints, columns, ensembles, pages, parallel, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
@@ -31,7 +31,7 @@ from fastdl.cli.progress import Progress
 from fastdl.cli.reading import load_as_asked
 from fastdl.cli.recipe import check_more, filled, settings_in
 from fastdl.cli.train_options import FilledOptions, TrainOptions
-from fastdl.errors import InputError, MissingExtraError, OptionError
+from fastdl.errors import InputError, OptionError
 from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
 from fastdl.model import DTYPES, MLP
@@ -338,9 +338,7 @@ def _draw(folder: Path, name: str, history: History, validation: dict[str, float
         title += f": validation {wording.LABELS.get(metric, metric)} {wording.metric(metric, value)}"
     try:
         with atomic_write(folder / runs.CURVES) as file:
-            curves.draw(history, title, file)
-    except MissingExtraError as error:
-        messages.print(escape(str(error)))
+            file.write(svg.picture(title, history.pictures()[:2]).encode())
     except Exception as error:  # a picture that fails must not cost the training
         messages.print(escape(f"the learning curves are not drawn ({type(error).__name__}: {error})"))
 

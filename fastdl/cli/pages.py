@@ -7,6 +7,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -18,8 +19,10 @@ from fastdl.errors import MissingExtraError, OptionError
 from fastdl.files.atomic import atomic_write
 from fastdl.model import MLP
 from fastdl.report import data, page
-from fastdl.report.live import LivePage
 from fastdl.tables.ensemble import Ensemble, reads_tables
+
+if TYPE_CHECKING:
+    from fastdl.report.live import LivePage
 
 COMPARISON = "comparison.html"
 SECONDS, SHARE, MOST_SECONDS = 1.0, 0.05, 3.0
@@ -52,6 +55,8 @@ def live(wanted: bool, name: str, output: str, messages: Console) -> Iterator[li
     if not wanted:
         yield []
         return
+    from fastdl.report.live import LivePage  # with the standard library's web server: 20 ms
+
     with LivePage(name, output) as shown:
         messages.print(f"watch it on {shown.url}\n", markup=False)
         yield [shown]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastdl.training.history import History
     from fastdl.training.trainer import Trainer
 
-MODEL, CURVES, REPORT, TRIALS = MODEL_FILE, "curves.png", "report.html", "trials.csv"
+MODEL, CURVES, REPORT, TRIALS = MODEL_FILE, "curves.svg", "report.html", "trials.csv"
 RESULTS = (MODEL, HISTORY, CONFIG, CURVES, REPORT, DATA)
 """What `fastdl train` leaves when it is done; `fastdl tune` leaves `TRIALS` besides."""
 FILES = (*RESULTS, CHECKPOINT)

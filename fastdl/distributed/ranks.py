@@ -8,18 +8,19 @@ import platform
 import signal
 import sys
 import threading
-import uuid
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.distributed import launch
 from fastdl.distributed.reduction import WIRES, Reduction
-from fastdl.distributed.watch import Watch
 from fastdl.errors import DivergedError, InputError
+
+if TYPE_CHECKING:
+    from fastdl.distributed.watch import Watch
 
 
 class Ranks:
@@ -77,7 +78,7 @@ class Ranks:
         self.nodes = len({host for host, _ in here})
         self.local_size = sum(host == self.host for host, _ in here)
         self.overlap = self.nodes > 1 if overlap is None else bool(overlap)
-        _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{uuid.uuid4().hex}", 0))
+        _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{os.urandom(16).hex()}", 0))
         self.ended = False  # nothing will be asked for any more
         self.signal = 0  # that has arrived here and asks for an end
         self.stopping = False  # all ranks know of it
@@ -199,6 +200,8 @@ def _look_after(ranks: Ranks, job: str) -> None:
     global _watch
     if _watch is not None or ranks.size == 1:
         return
+    from fastdl.distributed.watch import Watch
+
     _watch = Watch(
         job,
         f"fastdl: rank {ranks.rank} of {ranks.size} on {ranks.host} (process {os.getpid()}) has died, which ends all; the last "

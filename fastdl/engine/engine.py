@@ -19,6 +19,7 @@ from fastdl.engine.session import Session
 from fastdl.engine.settings import Settings
 from fastdl.network import Architecture, views
 from fastdl.stored import Inputs, StoredRows
+from fastdl_kernels.serial import TILE_ROWS
 
 # Numbers of a block of raw outputs whose loss is taken in one call: 10 to 50 ms.
 LOSS_BLOCK = 2**22
@@ -60,7 +61,8 @@ class Engine:
         self._predictor.prepare()
         dtype = self.architecture.dtype
         raw = np.zeros((0, 1), dtype)
-        total_loss.compile(tuple(numba.typeof(a) for a in (self._layout.loss, raw, empty_targets(dtype), raw)))
+        arguments = self._layout.loss, raw, empty_targets(dtype), raw, np.zeros(0)
+        total_loss.compile(tuple(map(numba.typeof, arguments)))
 
     def forward(self, x: Inputs, n_threads: int | str = "auto", name: str = "X") -> NDArray:
         """Raw outputs [N, O] of inputs [N, I]; about inputs that are not finite `refuse` raises, with their `name`."""
@@ -112,11 +114,12 @@ class Engine:
         if weight is not None:
             check("weights", weight, dtype, (len(raw),))
         rows = max(1, min(len(raw), LOSS_BLOCK // raw.shape[1]))
-        scratch = np.empty((rows, raw.shape[1]), dtype)
+        scratch, losses = np.empty((rows, raw.shape[1]), dtype), np.empty(-(-rows // TILE_ROWS))
         total = 0.0
         for start in range(0, len(raw), rows):
             part = slice(start, start + rows)
-            total += total_loss(self._layout.loss, raw[part], (labels[part], targets[part], weights[part]), scratch)
+            data = labels[part], targets[part], weights[part]
+            total += total_loss(self._layout.loss, raw[part], data, scratch, losses)
         if total != total:
             check_labels(labels, a.layers[-1])
         return total / (raw.size if a.loss.per_output else len(raw))

@@ -82,16 +82,16 @@ def loss_rows(first, last, n, outputs, batch, loss, divisor, d_outputs, losses):
 
 
 @entry
-def total_loss(loss, outputs, data, scratch):
+def total_loss(loss, outputs, data, scratch, losses):
     """Sum of the rows' weighted losses, on one thread: a few per cent of the forward pass before it.
 
-    loss is (code, per_output, parameters), data (labels, targets, weights). `scratch`, as large as outputs, is overwritten.
+    loss is (code, per_output, parameters), data (labels, targets, weights). `scratch`, as large as outputs, and `losses`, a
+    number for each TILE_ROWS rows, are overwritten.
     """
     code, per_output, parameters = loss
     labels, targets, weights = data
     n_rows, n = outputs.shape
     blocks = (n_rows + TILE_ROWS - 1) // TILE_ROWS
-    losses = np.empty(blocks)
     rows = rows_of(outputs, labels, targets, weights)
     mode = flush_subnormals()
     loss_rows(

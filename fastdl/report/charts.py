@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastdl.report import health
-from fastdl.wording import LABELS
-
-PERCENT = ("accuracy", "balanced_accuracy")
+from fastdl.wording import LABELS, PERCENT
 
 
 def of_run(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastdl import html
+from fastdl import html, svg
 from fastdl.wording import LABELS, metric, plural
 
 
@@ -39,15 +39,19 @@ class History:
         for name, value in metrics.items():
             self.metrics.setdefault(name, []).append(value)
 
+    def pictures(self) -> list[str]:
+        """Losses and validation metrics by epoch, each as SVG."""
+        losses = {"validation": self.val_loss, "training": self.loss} if self.val_loss else {"training": self.loss}
+        drawn = [svg.curves("loss", losses), *(svg.curves(k, {"validation": v}) for k, v in self.metrics.items())]
+        return [picture for picture in drawn if picture]
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the last epoch's values beside the best ones, and the curves."""
-        losses = {"validation": self.val_loss, "training": self.loss} if self.val_loss else {"training": self.loss}
         columns = {"loss": self.loss, **({"val_loss": self.val_loss} if self.val_loss else {}), **self.metrics}
         rows = [[LABELS.get(k, k), metric(k, v[-1])] for k, v in columns.items() if v]
         best = "" if self.best_epoch is None else f"; the best is epoch {self.best_epoch}"
         shown = html.table(("", "last"), rows, f"{plural(len(self), 'epoch')}{best}")
-        pictures = [html.curves(LABELS.get(k, k), {"validation": v}) for k, v in self.metrics.items()]
-        return html.row(shown, html.curves("loss", losses), *pictures)
+        return html.row(shown, *self.pictures())
 
     def forget(self, count: int) -> None:
         """The last `count` epochs have been undone."""
