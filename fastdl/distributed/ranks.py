@@ -146,6 +146,8 @@ class Ranks:
     def held_together(self) -> Iterator[None]:
         """A training runs in the block. Ctrl-C, or another signal that interrupts, ends it on all ranks after the same step; an
         exception that the others do not have as well ends all processes, with one sentence on stderr that names the rank."""
+        global _latest
+        _latest = self
         self.signal, self.stopping, self.ended = 0, False, False
         before: dict[int, Any] = {}
 
@@ -193,6 +195,7 @@ class Failure(NamedTuple):
 
 
 _watch: Watch | None = None
+_latest: Ranks | None = None  # whose training was the last to begin
 
 
 def _look_after(ranks: Ranks, job: str) -> None:
@@ -211,7 +214,8 @@ def _look_after(ranks: Ranks, job: str) -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         usual(kind, error, trace)
-        ranks.abort(error)
+        if not (issubclass(kind, KeyboardInterrupt) and _latest is not None and _latest.stopping):  # which all have
+            ranks.abort(error)
 
     sys.excepthook = hook
 
