@@ -232,12 +232,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axes.set_xticks(NODES, [str(p) for p in NODES])
             axes.set_yticks(NODES, [f"{p}×" for p in NODES])
             axes.set_ylim(0.5, 80)
-            axes.set_xlabel("nodes")
+            axes.set_xlabel("nodes of one thread each")
             axes.set_title(
                 f"{name} {'-'.join(map(str, workload.layers))}, {workload.batch} rows", loc="left", fontsize=10
             )
         panels[0][0].set_ylabel("rows learned per second, against one node")
-        panels[0][0].legend(frameon=False, fontsize=7, loc="upper left")
+        panels[0][0].legend(frameon=False, fontsize=7, loc="upper left", handlelength=4)
         figure.savefig(path, dpi=160)
         plt.close(figure)
 
