@@ -50,5 +50,5 @@ def run(ranks, *arguments, code=0, **options):
         process.kill()
         process.communicate()
         raise
-    assert process.returncode if code is None else process.returncode == code, err
+    assert process.returncode if code is None else process.returncode == code, f"{process.returncode}\n{out}\n{err}"
     return out, err

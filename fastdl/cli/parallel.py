@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,13 @@ def run(choice: str, many: bool, command: Command, messages: Console, output: Co
     try:
         return command(messages, output)
     except Exception as error:
-        if not ranks.ended:
-            ranks.fail(error)
+        told = ranks.failed_before or (not ranks.ended and ranks.fail(error))
         if ranks.is_first:
             raise
+        if not told:  # nobody else can say it
+            sys.stderr.write(
+                f"fastdl: rank {ranks.rank} of {ranks.size} on {ranks.host}: {type(error).__name__}: {error}\n"
+            )
         return 2 if isinstance(error, OptionError) else 1
 
 

@@ -80,6 +80,7 @@ class Ranks:
         self.overlap = self.nodes > 1 if overlap is None else bool(overlap)
         _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{os.urandom(16).hex()}", 0))
         self.ended = False  # nothing will be asked for any more
+        self.failed_before = False  # as a rank has failed, which has been said
         self.signal = 0  # that has arrived here and asks for an end
         self.stopping = False  # all ranks know of it
 
@@ -108,7 +109,7 @@ class Ranks:
         values = self._comm.allgather(value)
         for rank, other in enumerate(values):
             if isinstance(other, Failure) and not isinstance(value, Failure):
-                self.ended = True
+                self.ended = self.failed_before = True
                 raise InputError(f"rank {rank} of {self.size} on {other.host} has failed: {other.told}")
         return values
 
