@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -50,22 +49,7 @@ def mpi() -> Any:
             "training over several processes needs an MPI library, and mpi4py found none: use the one of your cluster, or "
             "pip install mpich"
         ) from error
-    if not _finalizes:
-        _finalizes.append(True)
-        atexit.register(_finalize, MPI)
     return MPI
-
-
-_finalizes: list[bool] = []
-
-
-def _finalize(mpi: Any) -> None:
-    """Leave MPI, without which a launcher takes a process that ends for one that has died.
-
-    mpi4py does it when Python takes itself apart, which the command line does not wait for.
-    """
-    if mpi.Is_initialized() and not mpi.Is_finalized():
-        mpi.Finalize()
 
 
 def wanted(choice: str, environment: Mapping[str, str] | None = None) -> bool:
