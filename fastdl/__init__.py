@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastdl.activations import ELU, Activation, LeakyReLU, PReLU
     from fastdl.categories import CategoryEmbedding
     from fastdl.datasets import load_digits
+    from fastdl.distributed.ranks import Ranks
     from fastdl.embeddings import PBLD, Periodic, PiecewiseLinear
     from fastdl.errors import DivergedError, InputError, MissingExtraError, ModelFileError
     from fastdl.estimators import MLPClassifier, MLPRegressor
@@ -77,6 +78,7 @@ __all__ = [
     "PiecewiseLinear",
     "Quantile",
     "RMSProp",
+    "Ranks",
     "ReduceOnPlateau",
     "Scaling",
     "TableModel",
@@ -99,6 +101,7 @@ _MODULES = {
     "fastdl.training.callbacks": ["Callback", "EpochResult"],
     "fastdl.categories": ["CategoryEmbedding"],
     "fastdl.datasets": ["load_digits"],
+    "fastdl.distributed.ranks": ["Ranks"],
     "fastdl.embeddings": ["PBLD", "Periodic", "PiecewiseLinear"],
     "fastdl.errors": ["DivergedError", "InputError", "MissingExtraError", "ModelFileError"],
     "fastdl.estimators": ["MLPClassifier", "MLPRegressor"],

@@ -35,7 +35,9 @@ class _Leaving:
     code: int | None = None
 
     def __call__(self) -> None:
-        if self.code is None:
+        if (
+            self.code is None or "mpi4py.MPI" in sys.modules
+        ):  # MPI has more to do: its launcher would kill the other ranks
             return
         try:
             for stream in (sys.stdout, sys.stderr):

@@ -24,6 +24,7 @@ FASTDL_ROOMS = {
     "model": ["model", "metrics", "calibration", "described", "exporting", "importing", "inputs", "standardising"],
     "engine": ["engine", "engine.*"],
     "files": ["files", "files.*"],
+    "distributed": ["distributed", "distributed.*"],
     "specs": [
         "network",
         "activations",

@@ -8,6 +8,7 @@ SIGHUP; what was learned so far is saved). An error is one sentence; `--debug` a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -121,9 +122,12 @@ def _train(**given: Any) -> None:
 
     Ctrl-C ends the training and saves what was learned so far; [cyan]fastdl resume[/] goes on with it.
     """
-    from fastdl.cli import commands
+    from fastdl.cli import commands, parallel
 
-    raise typer.Exit(commands.train(train_options.TrainOptions(**given), _messages(), _output()))
+    options = train_options.TrainOptions(**given)
+    many = options.ensemble > 1 or bool(options.folds)
+    command = functools.partial(commands.train, options)
+    raise typer.Exit(parallel.run(options.mpi, many, command, _messages(), _output()))
 
 
 # typer reads a command's parameters from its signature: here they are the fields of TrainOptions.
@@ -142,9 +146,11 @@ def _tune(**given: Any) -> None:
     of the epochs; the better third goes on to a third of them, the better third of those to the end. Validation rows take no
     part, so that their metrics are those of new rows. The run's folder gets trials.csv besides.
     """
-    from fastdl.cli import tuning
+    from fastdl.cli import parallel, tuning
 
-    raise typer.Exit(tuning.tune(train_options.TuneOptions(**given), _messages(), _output()))
+    options = train_options.TuneOptions(**given)
+    command = functools.partial(tuning.tune, options)
+    raise typer.Exit(parallel.run(options.mpi, True, command, _messages(), _output()))
 
 
 _tune_parameters = train_options.TuneOptions.parameters()
@@ -164,6 +170,10 @@ def resume(
         str | None,
         typer.Option(help="How many threads work on a step, or auto.", metavar="COUNT", show_default="as in the run"),
     ] = None,
+    mpi: Annotated[
+        str,
+        typer.Option(help="Train on all processes that mpirun or srun has started: auto, on or off.", metavar="WHEN"),
+    ] = "auto",
 ) -> None:
     """Go on with a run that was interrupted, killed or has ended, as if nothing had happened.
 
@@ -174,9 +184,10 @@ def resume(
     It comes to the same bits as a training that was never interrupted. The data must be those of before. With more epochs, a
     schedule that runs over the whole training, such as cosine, is that of so many epochs from there on.
     """
-    from fastdl.cli import commands
+    from fastdl.cli import commands, parallel
 
-    raise typer.Exit(commands.resume(run, epochs, threads, _messages(), _output()))
+    command = functools.partial(commands.resume, run, epochs, threads)
+    raise typer.Exit(parallel.run(mpi, False, command, _messages(), _output()))
 
 
 @app.command(cls=QuickCommand)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastdl import metrics, precision, svg
-from fastdl.cli import checkpoints, columns, ensembles, pages, reading, runs, signals, wording
+from fastdl.cli import checkpoints, columns, ensembles, pages, parallel, reading, runs, signals, wording
 from fastdl.cli.options import (
     check_numbers,
     hidden_activations,
@@ -33,7 +33,6 @@ from fastdl.cli.train_options import FilledOptions, TrainOptions
 from fastdl.errors import InputError, OptionError
 from fastdl.files import exports
 from fastdl.files.atomic import atomic_write
-from fastdl.files.lock import locked
 from fastdl.model import DTYPES, MLP
 from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
@@ -55,7 +54,8 @@ def train(
 ) -> int:  # fmt: skip
     """Train on a data set, write the run's folder, and return the exit code; `extras` are more text files for the folder."""
     check(typed)
-    runs.check_folder(typed.out, typed.force)
+    if parallel.is_first():
+        runs.check_folder(typed.out, typed.force)
 
     live = can_be_live(messages)
     with _status(messages, live, "reading the data"):
@@ -80,6 +80,7 @@ def train(
     with option_error("--set "):
         trainer = trainer_of(model, rows)
     wording.plan(messages, loaded, model, trainer, typed.recipe)
+    parallel.join(trainer, messages)
     columns.show(messages, loaded)
     _warm_up(trainer, messages, live, options.health)
     told = ""
@@ -89,8 +90,9 @@ def train(
         messages.print(f"{told}\n", markup=False)
 
     job = Job(typed, options, loaded, wanted, folds, blueprint, trainer_of, trainer, told=told)
-    with signals.as_interrupts(), runs.folder_for(options.out, loaded.name, options.force) as folder:
-        runs.write_extras(folder, extras or {})
+    with signals.as_interrupts(), parallel.folder_for(options.out, loaded.name, options.force) as folder:
+        if parallel.is_first():
+            runs.write_extras(folder, extras or {})
         if options.ensemble > 1 or options.folds:
             command = typed.command()
             return ensembles.train(
@@ -106,7 +108,7 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
         raise InputError(
             f"{run}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'} there"
         )
-    with signals.as_interrupts(), locked(folder):
+    with signals.as_interrupts(), parallel.kept(folder):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{folder}: cannot be written to; copy the run to another folder and resume it there")
         kept = checkpoints.read(folder)
@@ -123,9 +125,11 @@ def resume(run: str, epochs: int | None, threads: str | None, messages: Console,
                 f"{folder}: finished, {kept.done} of {wording.plural(trainer.epochs, 'epoch')}; {why}", markup=False
             )
             return 0
-        runs.clean(folder)
+        if parallel.is_first():
+            runs.clean(folder)
         typed = replace(kept.options, epochs=trainer.epochs, threads=threads or kept.options.threads)
         trainer.n_threads = thread_count(typed.threads)
+        parallel.join(trainer, messages)
         live = can_be_live(messages)
         with _status(messages, live, "reading the data"):
             loaded, wanted, folds = reading.load_as_asked(typed, messages)
@@ -178,7 +182,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     start = time.perf_counter()
     try:
         with (
-            pages.live(options.watch, loaded.name, model.output, messages) as shown,
+            pages.live(options.watch and parallel.is_first(), loaded.name, model.output, messages) as shown,
             Progress(messages, live) as progress,
         ):
             trainer.callbacks.extend((progress, *shown, *([] if watch is None else [watch]), keeper))
@@ -188,6 +192,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         keeper.rescue()
         messages.print("interrupted: saving what was learned so far")
     seconds = time.perf_counter() - start
+    if not parallel.is_first():
+        return code
     if watch is not None:
         watch.look(trainer, loaded)
     if trainer.history.best_epoch is not None and not code:
@@ -361,4 +367,5 @@ def _summarise(
         "time": f"{wording.duration(seconds)} for {epochs}{speed}",
         "saved in": f"{folder}: {runs.left_in(folder)}",
     }
+    facts |= parallel.facts(trainer)
     wording.print_pairs(output, facts)

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from fastdl import metrics
 from fastdl.calibration import Interval
-from fastdl.cli import pages, runs, wording
+from fastdl.cli import pages, parallel, runs, wording
 from fastdl.cli.options import option_error
 from fastdl.cli.recipe import settings_in
 from fastdl.cli.train_options import FilledOptions
@@ -49,7 +49,7 @@ def train(
     try:
         with Display(messages, live) as display, warnings.catch_warnings(record=True) as told_of:
             warnings.simplefilter("always", UserWarning)
-            members.fit(display)
+            members.fit(display, *parallel.elsewhere())
         for warning in told_of:
             messages.print(f"note: {escape(str(warning.message))}")
     except KeyboardInterrupt:

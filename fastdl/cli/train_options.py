@@ -233,6 +233,14 @@ class TrainOptions:
             "NAME",
         ),
     ] = "float32"
+    mpi: Annotated[
+        str,
+        _option(
+            TRAINING,
+            "Train on all processes that mpirun or srun has started: auto, on or off; of several models each trains some.",
+            "WHEN",
+        ),
+    ] = "auto"
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Say how the training uses this machine.", rich_help_panel=TRAINING),

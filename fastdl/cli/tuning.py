@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastdl import checks
-from fastdl.cli import commands, runs, wording
+from fastdl.cli import commands, parallel, runs, wording
 from fastdl.cli.options import dropout_shares, optimizer_of, option_error
 from fastdl.cli.recipe import filled, settings_in, table_wanted
 from fastdl.cli.train_options import TuneOptions
@@ -71,7 +71,9 @@ def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
         f"the first is as the options say"
     )
     with Display(messages, what="trials") as display:
-        found = search.run(lambda number, count, state: display(state, f"round {number} of {count}: "))
+        found = search.run(
+            lambda number, count, state: display(state, f"round {number} of {count}: "), *parallel.elsewhere()
+        )
     _show(messages, found)
     best = found[0].candidate
     chosen = replace(

@@ -14,6 +14,7 @@ from fastdl.engine.structs import (
     N_IN,
     N_OUT,
     OUTPUT,
+    ROWS_BEFORE,
     STRIDE,
     UNIT_ALPHAS,
     WEIGHT,
@@ -54,7 +55,7 @@ def backward(block, network, layer, memory, key):
     if rate:
         if fused != under[ACTIVATION] and not parametric:
             differentiate(d_below, below, stride, m0, m1, n0, n1, rate, under[ACTIVATION], alpha_under)
-        drop(d_below, stride, m0, m1, n0, n1, rate, mix(key, layer - 1))
+        drop(d_below, stride, m0, m1, n0, n1, rate, mix(key, layer - 1), under[ROWS_BEFORE])
     if parametric:
         at, own = m0 * stride + n0, pointer(network.parameters, under[UNIT_ALPHAS] + n0)
         apply_parametric(

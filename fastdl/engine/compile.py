@@ -29,7 +29,7 @@ from fastdl.engine.sparse import (
 )
 from fastdl.engine.sparse_batch import turn
 from fastdl.engine.step import work
-from fastdl.engine.update import clipped_update, update_block
+from fastdl.engine.update import clipped_update, penalised_block, update_block
 from fastdl.network import Architecture
 from fastdl_kernels.serial import (
     ACTIVATION_BLOCKS,
@@ -43,7 +43,7 @@ from fastdl_kernels.serial import (
 )
 
 # Two halves that take about as long; what is made of the same helpers, which both would compile, is in one of them.
-MINE: list[Linked] = [f.linked for f in (work, clipped_update, gather)]
+MINE: list[Linked] = [f.linked for f in (work, clipped_update, penalised_block, gather)]
 HELPERS: list[Linked] = [linked_product, *(f.linked for f in (update_block, add_partial, backward, forward, loss_rows))]
 # What only trainings on sparse inputs call.
 SPARSE: list[Linked] = [

@@ -13,17 +13,17 @@ UNITS = 1 << 32
 
 
 @jit
-def drop(data, stride, m0, m1, n0, n1, rate, key):
+def drop(data, stride, m0, m1, n0, n1, rate, key, before=0):
     """data[row * stride + unit] is divided by 1 - dropout rate, or 0 where it is dropped, for one block.
 
-    `key` belongs to the step and layer, rows count from the batch's first: the same call on outputs and on their
-    gradient takes the same units.
+    `key` belongs to the step and layer, rows count from the batch's first, `before` of which are another process's: the same
+    call on outputs and on their gradient takes the same units.
     """
     noinline()
     scale = number_like(data[0], UNITS / (UNITS - rate))
     zero = number_like(data[0], 0)
     for row in range(m0, m1):
-        row_key = mix(key, row)
+        row_key = mix(key, before + row)
         cells = pointer(data, row * stride)
         for unit in range(n0, n1):
             value = cells[unit]

@@ -30,6 +30,7 @@ class Explanation:
     forward, backward, update, gather, waiting : shares of the threads' time. `forward` includes the loss, `update` the
         gradients of the weights and the optimizer; `waiting` is for other threads and for the next job
     embedding : the share of the input stage, if the model has one: forward, gradient and optimizer
+    ranks : how many processes share the batches, and how they spend their time; the rest is about one of them
     """
 
     threads: int
@@ -48,6 +49,7 @@ class Explanation:
     gather: float
     waiting: float
     embedding: float = 0.0
+    ranks: str = ""
 
     @property
     def share_of_peak(self) -> float:
@@ -77,6 +79,7 @@ class Explanation:
                 f"step     {_duration(self.step_seconds)} for {self.batch_size} rows: {self.gflops:.3g} GFLOP/s, "
                 f"{100 * self.share_of_peak:.0f} % of the {self.peak_gflops:.3g} measured for multiply-adds alone",
                 f"time     {shares}",
+                *([f"ranks    {self.ranks}"] if self.ranks else []),
             )
         )
 
@@ -113,7 +116,7 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
     middle = int(np.argsort(times)[1])
     clock = clocks[middle].sum(axis=0)
     total = max(1, int(clock[structs.TOTAL]))
-    parts = {
+    parts: dict[str, Any] = {
         name: float(clock[kind]) / total
         for name, kind in (
             ("forward", structs.FORWARD),

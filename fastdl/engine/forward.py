@@ -17,6 +17,7 @@ from fastdl.engine.structs import (
     KEY,
     N_IN,
     N_OUT,
+    ROWS_BEFORE,
     STRIDE,
     UNIT_ALPHAS,
     WEIGHT,
@@ -73,4 +74,4 @@ def forward(block, network, layer, below, above, kept, key):
     if parametric:
         activate_units(block, network, layer, above, z)
     if plan[DROP]:
-        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer))
+        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, layer), plan[ROWS_BEFORE])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from fastdl.engine.places import category_of, is_whole, places_of, table_of
 from fastdl.engine.structs import (
     BIAS,
     CATEGORIES,
@@ -36,7 +37,7 @@ from fastdl.engine.structs import (
     plan_of,
     update_type,
 )
-from fastdl.engine.update import category_of, is_whole, places_of, table_of, use_gradient
+from fastdl.engine.update import use_gradient
 from fastdl.network import Terms
 from fastdl_kernels.serial import jit, linked, noinline
 from fastdl_kernels.simd import (

@@ -13,6 +13,7 @@ from fastdl.engine.forward import forward, parts_of
 from fastdl.engine.gather import gather
 from fastdl.engine.input_stage import embed, has_stage, update_stage
 from fastdl.engine.loss import loss_rows
+from fastdl.engine.places import update_jobs, update_of
 from fastdl.engine.sparse import (
     catch_up_columns,
     column_jobs,
@@ -24,6 +25,7 @@ from fastdl.engine.sparse import (
 from fastdl.engine.sparse_batch import turn
 from fastdl.engine.structs import (
     BACKWARD,
+    CLIP,
     DENSE,
     EAGER,
     EMBED,
@@ -43,7 +45,7 @@ from fastdl.engine.structs import (
     plan_of,
     skip,
 )
-from fastdl.engine.update import clip_factor, clipped_update, step_rates, update_block, update_jobs, update_of
+from fastdl.engine.update import clip_factor, clipped_update, penalised_block, step_rates, update_block
 from fastdl_kernels.serial import (
     TILE_ROWS,
     barrier,
@@ -109,13 +111,14 @@ def step_of(i, run, network, loss, update, batches):
     """The step number i of a call."""
     inlined()
     rows = min(batches.size, batches.n_rows - (run.batch + i) * batches.size)
+    all_rows = min(run.all_size, run.all_rows - (run.batch + i) * run.all_size)
     n_out = plan_of(network, network.n_layers - 1)[N_OUT]
     own = pointer(run.table, (run.batch + i) * STEP_COLUMNS)
     return Step(
         run.batch + i,
         _place_of(run.batch + i, batches),
         rows,
-        float(rows * n_out if loss.per_output else rows) / own[SCALE],
+        float(all_rows * n_out if loss.per_output else all_rows) / own[SCALE],
         own[SCALE],
         step_rates(update.hyper, own, run.update + i),
         mix(run.seed, run.step + i),
@@ -247,16 +250,17 @@ def batch_loss(step, network, loss, memory):
 
 
 @jit
-def backward_and_update(worker, first_passed, following, step, network, update, batches, memory):
+def backward_and_update(worker, fused, run, following, step, network, update, batches, memory):
     """From the last layer's d_z to new parameters; batch number `following` is gathered meanwhile, unless it is -1.
 
     Layer by layer, a phase takes the gradient through layer `passed` and updates the one above. The last phase has
-    nothing left to take it through, updates all the layers that are left and gathers the next batch.
+    nothing left to take it through, updates all the layers that are left and gathers the next batch. A call may do some of
+    these phases only, from layer run.top to run.bottom; where `fused` row blocks have done the rest, there is the last one alone.
     """
     inlined()
-    rows, high = step.rows, network.n_layers
+    rows, high = step.rows, network.n_layers if fused else min(network.n_layers, run.top + 2)
     there = _place_of(following, batches)
-    for passed in range(first_passed, -1, -1):
+    for passed in range(0 if fused else run.top, run.bottom - 1, -1):
         low = passed + 1 if passed else 0
         downs = needed = n_in = 0
         if passed:
@@ -349,11 +353,24 @@ def catch_up(worker, step, network, update, batches):
 
 
 @jit
-def clip_and_update(worker, step, network, update):
-    """The optimizer on all blocks of a gradient that is scaled to the norm that is allowed."""
+def penalise_sum(worker, step, network, update):
+    """Add the L2 penalty's gradient to all blocks of a gradient, and take their sums of squares."""
     inlined()
     jobs = update_jobs(network, 0, network.n_layers)
-    factor = clip_factor(update, jobs)
+    job = first_job(worker.state, worker.rank)
+    while job < jobs:
+        layer, number = update_of(job, network, 0)
+        penalised_block(number, network, layer, update, step.rates, job)
+        job = claim(worker.state, worker.size)
+    barrier(worker.state, worker.size)
+
+
+@jit
+def clip_and_update(worker, step, network, update):
+    """The optimizer on all blocks of a gradient that is scaled to the norm that is allowed, if there is a limit."""
+    inlined()
+    jobs = update_jobs(network, 0, network.n_layers)
+    factor = clip_factor(update, jobs) if update.hyper[CLIP] > 0.0 else 1.0
     job = first_job(worker.state, worker.rank)
     while job < jobs:
         start = start_clock(worker)

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl.distributed.ranks import Ranks
 from fastdl.engine import step, structs
 from fastdl.engine.boundary import check, check_epoch, fault
 from fastdl.engine.compile import for_arithmetic, for_sparse, for_training
 from fastdl.engine.interrupt import run_interruptibly
 from fastdl.engine.loss import NO_LABELS, check_labels, empty_targets, split_targets
 from fastdl.engine.plan import Layout
-from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind, usual_factors
+from fastdl.engine.settings import HYPER, START, Place, Settings, State, kind, step_table, usual_factors
 from fastdl.engine.source import NO_SOURCE, taken
 from fastdl.engine.sparse_workspace import SparseWorkspace, no_sparse
+from fastdl.engine.spread import Spread
 from fastdl.engine.thread_tuner import SECONDS_PER_CALL
 from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture, aligned_zeros
@@ -46,10 +48,15 @@ class Session:
     settings : those in force; `apply` changes them
     penalty : with `penalised`, the mean L2 penalty of the last epoch's batches, weighted by their rows as their losses are
     states : the optimizer's, as large as the parameters; empty where it has less than two
+    spread : how steps are spread over ranks, if they are
     """
 
-    def __init__(self, architecture: Architecture, parameters: NDArray, settings: Settings) -> None:
+    def __init__(
+        self, architecture: Architecture, parameters: NDArray, settings: Settings, ranks: Ranks | None = None
+    ) -> None:
         self.architecture = architecture
+        self.spread = None if ranks is None else Spread(ranks, architecture)
+        self._all = 1, 0  # rows of a batch and of an epoch
         self.parameters = parameters
         self.steps_done = 0
         self.states: list[NDArray] = []
@@ -90,13 +97,16 @@ class Session:
 
     def _rooms(self, settings: Settings) -> tuple[Any, ...]:
         """What the workspaces depend on."""
-        clips, whole = settings.clip_norm > 0, settings.optimizer is None
+        # Where steps are spread, too, all of the gradient is wanted before the update.
+        clips, whole = settings.clip_norm > 0 or self.spread is not None, settings.optimizer is None
+        rows = settings.batch_size if self.spread is None else self.spread.slice_size(settings.batch_size)
         clocks = settings.clocked, settings.penalised
-        return settings.batch_size, settings.n_threads, clips, whole, *clocks, settings.arithmetic, self._stored
+        return rows, settings.n_threads, clips, whole, *clocks, settings.arithmetic, self._stored
 
     def _build(self, settings: Settings) -> None:
         for_arithmetic(settings.arithmetic)
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
+        self._workspace.begin_at(0 if self.spread is None else self.spread.first_row(settings.batch_size))
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = self._workspace.work > SLOW_STEP
 
@@ -123,6 +133,11 @@ class Session:
         """Let the dropout rates be those of the settings times `factor`."""
         self._dropout_factor = factor
         self._workspace.drop([rate * factor for rate in settings.dropout])
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """The processes that share its batches, if there are several."""
+        return None if self.spread is None else self.spread.ranks
 
     @property
     def tuner(self) -> Any:
@@ -159,6 +174,8 @@ class Session:
         step, and give the sum of the epoch's losses so far; None if a step was ended in its middle."""
         if self._behind is not None:
             self._behind()
+        if self.spread is not None:
+            self.spread.whole(self.states)
         return float(self._workspace.result[structs.LOSS_SUM]) if self._counted else None
 
     def resume(self, state: State) -> None:
@@ -222,7 +239,10 @@ class Session:
         check_epoch(self.architecture, (x, y, weight), order, table, n_batches)
         check("parameters", self.parameters, dtype, self._shape)
         labels, targets, weights = split_targets(self.architecture.loss, y, weight, dtype)
-        whole = len(order) == len(x) <= batch_size and not chosen
+        self._all = batch_size, len(order)
+        whole = len(order) == len(x) <= batch_size and not chosen and self.spread is None
+        if self.spread is not None:
+            order, batch_size = self.spread.own(order, batch_size), self.spread.slice_size(batch_size)
         if dropout_factor != self._dropout_factor:
             self._drop(self.settings, dropout_factor)
         x, source = taken(x, whole)
@@ -233,7 +253,7 @@ class Session:
         data_and_order = batch_size, order, *data, source
         self.prepare()
         train_batches, result, state, tuner, batch = (
-            self._train_batches,
+            self._train_batches if self.spread is None else functools.partial(self.spread.steps, self._train_batches),
             self._workspace.result,
             self._workspace.state,
             self.tuner,
@@ -247,6 +267,7 @@ class Session:
         try:
             while batch < n_batches:
                 count = min(tuner.steps, n_batches - batch)
+                count = count if self.ranks is None else self.ranks.agreed(count)  # all tell of the same progress
                 state[:] = 0
                 result[structs.STEPS_DONE] = 0
                 arguments = self._arguments(data_and_order, places, table, batch, count, sparse)
@@ -254,7 +275,7 @@ class Session:
                 self._counted = False
                 start = time.perf_counter()
                 try:
-                    if self._slow:
+                    if self._slow and self.spread is None:
                         run_interruptibly(functools.partial(train_batches, *arguments), self._stop)
                     else:
                         train_batches(*arguments)
@@ -275,15 +296,15 @@ class Session:
                 if on_progress is not None:
                     if sparse is not None:
                         self._behind = functools.partial(sparse.catch_up, arguments, batch)
-                    on_progress(min(batch * batch_size, len(order)))
+                    on_progress(min(batch * self._all[0], self._all[1]))
         finally:
             self._behind = None
             if sparse is not None and arguments is not None:
                 sparse.catch_up(arguments, reached)
         if sparse is not None and sparse.mode != structs.EAGER:
             result[structs.PENALTY_SUM] += self._workspace.row_squares[: x.shape[1]].sum()
-        self.penalty = float(result[structs.PENALTY_SUM]) / len(order)
-        return float(result[structs.LOSS_SUM]) / len(order), -1
+        self.penalty = float(result[structs.PENALTY_SUM]) / self._all[1]
+        return float(result[structs.LOSS_SUM]) / self._all[1], -1
 
     def _take_sparse(
         self, x: Inputs, table: NDArray, n_rows: int, whole: bool, done: int
@@ -304,38 +325,17 @@ class Session:
             self._sparse = None  # its memory goes before new one comes
             self._sparse = SparseWorkspace(self.architecture, x, size)
         sizes = n_rows, self.settings.batch_size
-        self._sparse.begin(table, sizes, self._code, self._hyper, self._updates_done + 1 - done, done)
+        code = self._code if self.spread is None else structs.NO_UPDATE  # each step uses all of the gradient
+        self._sparse.begin(table, sizes, code, self._hyper, self._updates_done + 1 - done, done)
         lazy = self._sparse.mode != structs.EAGER
         self._workspace.cut_first(lazy)
         if lazy:
             self._workspace.row_squares[: x.shape[1]] = 0
         return self._sparse
 
-    def step_table(
-        self,
-        rates: NDArray[np.float64],
-        l2: NDArray[np.float64] | float | None = None,
-        eps: NDArray[np.float64] | float | None = None,
-        scale: NDArray[np.float64] | float | None = None,
-        decay_factor: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
-        """What differs from step to step [batches, 5]: learning rates, and besides them, where it is not as in the settings:
-
-        l2 and eps of each step, scale, which a batch's mean loss and its gradient are multiplied by, and decay_factor, which the
-        optimizer's weight decay is multiplied by.
-        """
-        table = np.empty((len(rates), structs.STEP_COLUMNS))
-        table[:] = self._usual_step
-        table[:, structs.RATE] = rates
-        if l2 is not None:
-            table[:, structs.STEP_L2] = l2
-        if eps is not None:
-            table[:, structs.STEP_EPS] = eps
-        if scale is not None:
-            table[:, structs.SCALE] = scale
-        if decay_factor is not None:
-            table[:, structs.STEP_DECAY] *= decay_factor
-        return table
+    def step_table(self, rates: NDArray[np.float64], *args: Any, **numbers: Any) -> NDArray[np.float64]:
+        """What differs from step to step: see `settings.step_table`; what is not given is as in the settings."""
+        return step_table(self._usual_step, rates, *args, **numbers)
 
     def prepare(self, sparse: bool = False) -> None:
         """Have all ready that the first step would wait for, on `sparse` inputs as well.
@@ -390,6 +390,7 @@ class Session:
             self._no_sparse if sparse is None else sparse.arguments,
             (w.outputs, w.d_outputs, w.losses),
             (batch, count, table, self.steps_done + 1, self._updates_done + 1, self._seed),
+            (*self._all, structs.WHOLE_STEP, len(self.architecture.pairs) - 1, 0, 0, self.parameters.size),
             (w.result, w.ticks),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastdl.engine import structs
@@ -108,3 +109,30 @@ START = Place()
 def kind(optimizer: Optimizer | None) -> tuple[int, int] | None:
     """What states are good for."""
     return None if optimizer is None else (optimizer.code, optimizer.n_states)
+
+
+def step_table(
+    usual: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    l2: NDArray[np.float64] | float | None = None,
+    eps: NDArray[np.float64] | float | None = None,
+    scale: NDArray[np.float64] | float | None = None,
+    decay_factor: NDArray[np.float64] | float | None = None,
+) -> NDArray[np.float64]:
+    """What differs from step to step [batches, STEP_COLUMNS]: learning rates, and besides them, where it is not as `usual`:
+
+    l2 and eps of each step, scale, which a batch's mean loss and its gradient are multiplied by, and decay_factor, which the
+    optimizer's weight decay is multiplied by.
+    """
+    table = np.empty((len(rates), structs.STEP_COLUMNS))
+    table[:] = usual
+    table[:, structs.RATE] = rates
+    if l2 is not None:
+        table[:, structs.STEP_L2] = l2
+    if eps is not None:
+        table[:, structs.STEP_EPS] = eps
+    if scale is not None:
+        table[:, structs.SCALE] = scale
+    if decay_factor is not None:
+        table[:, structs.STEP_DECAY] *= decay_factor
+    return table

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from fastdl.engine.dropout import drop
 from fastdl.engine.forward import activate_units
+from fastdl.engine.places import is_whole, places_of
 from fastdl.engine.structs import (
     ACTIVATION,
     BIAS,
@@ -28,6 +29,7 @@ from fastdl.engine.structs import (
     OF_UNIT_ALPHAS,
     OF_WEIGHTS,
     RATES,
+    ROWS_BEFORE,
     STRIDE,
     UNIT_ALPHAS,
     WEIGHT,
@@ -41,15 +43,7 @@ from fastdl.engine.structs import (
     update_type,
 )
 from fastdl.engine.sums import row_square, sum_rows
-from fastdl.engine.update import (
-    alpha_gradient,
-    apply,
-    factors_of,
-    is_whole,
-    optimize,
-    places_of,
-    use_gradient,
-)
+from fastdl.engine.update import alpha_gradient, apply, factors_of, optimize, use_gradient
 from fastdl_kernels.serial import IDENTITY, apply_activation, jit, linked, mix, noinline
 from fastdl_kernels.simd import (
     broadcast,
@@ -158,7 +152,7 @@ def sparse_forward(block, network, stored, order, start, above, kept, key):
             plan[ACTIVATION], 0, pointer(above, at), stride, x, stride, x, stride, m1 - m0, n1 - n0, alpha, alpha
         )  # fmt: skip
     if plan[DROP]:
-        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, 0))
+        drop(above, stride, m0, m1, n0, n1, plan[DROP], mix(key, 0), plan[ROWS_BEFORE])
 
 
 @jit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastdl.engine.arrays import INTS_1, PLACES_1, by_column_arrays, floats_1
-from fastdl.engine.structs import I64, INTS, by_column_of, by_column_type, stored_of, stored_type
+from fastdl.engine.structs import I64, INTS, Sparse, by_column_of, by_column_type, stored_of, stored_type
 from fastdl_kernels.serial import jit, linked, native
 from fastdl_kernels.simd import is_null, null, pointer
 
@@ -78,4 +78,16 @@ def turn_all(n_columns, starts, columns, values, to, scratch, counts):
         0, starts.size - 1, n_columns, stored_of(starts, columns, values), null(starts[0]),
         by_column_of(to[0], to[1], to[2], to[3], to[4]),
         by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]), pointer(counts, 0),
+    )  # fmt: skip
+
+
+@jit
+def sparse_of(arrays):
+    """`Sparse` of a mode and arrays, in the order of its fields."""
+    mode, stored, by_column, scratch, counts, done, rates, zeros = arrays
+    return Sparse(
+        mode, stored_of(stored[0], stored[1], stored[2]),
+        by_column_of(by_column[0], by_column[1], by_column[2], by_column[3], by_column[4]), by_column[1].shape[1],
+        by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]),
+        pointer(counts, 0), pointer(done, 0), pointer(rates, 0), pointer(zeros, 0),
     )  # fmt: skip

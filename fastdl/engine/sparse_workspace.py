@@ -19,8 +19,8 @@ from fastdl.engine.arrays import (
     update_arrays,
 )
 from fastdl.engine.sparse import NUMBERS_AT_ONCE, RATE_COLUMNS, catch_up_block, rows_of_weights
-from fastdl.engine.sparse_batch import COUNTERS, turn_all
-from fastdl.engine.structs import Batches, Update, network_of, rows_of, source_of, sparse_of
+from fastdl.engine.sparse_batch import COUNTERS, sparse_of, turn_all
+from fastdl.engine.structs import Batches, Update, network_of, rows_of, source_of
 from fastdl.engine.update import step_rates
 from fastdl.network import Architecture
 from fastdl.sparse import SparseRows
@@ -96,7 +96,7 @@ class SparseWorkspace:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """As `structs.sparse_of` takes them."""
+        """As `sparse_batch.sparse_of` takes them."""
         return (
             self.mode, self._stored, self._batches, self._scratch, self._counts, self._done, self._rates, self._zeros
         )  # fmt: skip
@@ -147,7 +147,7 @@ def catch_up_all(n_threads, network, update, data, places, sparse, steps):
             Update(
                 code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(gradient, 0), 0,
                 pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1], pointer(row_squares, 0),
-                row_squares.size > 0,
+                row_squares.size > 0, 0, 0,
             ),
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),

@@ -54,16 +54,20 @@ from fastdl.engine.phases import (
     forward_layers,
     fused_row_blocks,
     gather_first,
+    penalise_sum,
     start_clock,
     step_of,
     stop_clock,
 )
+from fastdl.engine.sparse_batch import sparse_of
 from fastdl.engine.structs import (
     CLIP,
+    GRADIENT,
     I64,
     LAST_LOSS,
     LAZY,
     LOSS_SUM,
+    PENALTY,
     PENALTY_SUM,
     REPORT,
     RUN,
@@ -72,6 +76,7 @@ from fastdl.engine.structs import (
     TEAM,
     TICK_COLUMNS,
     TOTAL,
+    UPDATE_OF_SUM,
     Batches,
     Memory,
     Report,
@@ -85,7 +90,6 @@ from fastdl.engine.structs import (
     network_type,
     rows_of,
     source_of,
-    sparse_of,
     update_type,
 )
 from fastdl.engine.update import penalty_sum
@@ -104,9 +108,19 @@ def work(job, team, network, loss, update, batches, memory, run, report):
     mode = flush_subnormals()
     worker = Worker(rank, size, team.state, pointer(report.ticks, rank * TICK_COLUMNS), report.clocked)
     begin = start_clock(worker)
-    gather_first(worker, run, network, batches)
+    if run.part <= GRADIENT and run.top == network.n_layers - 1:
+        gather_first(worker, run, network, batches)
     for i in range(run.n_batches):
         step = step_of(i, run, network, loss, update, batches)
+        if run.part > GRADIENT:
+            if run.part != UPDATE_OF_SUM:
+                penalise_sum(worker, step, network, update)
+            if run.part != PENALTY:
+                clip_and_update(worker, step, network, update)
+            continue
+        if run.top < network.n_layers - 1:  # what is above has been done by the calls before
+            backward_and_update(worker, False, run, -1, step, network, update, batches, memory)
+            continue
         catch_up(worker, step, network, update, batches)
         if team.row_blocks:
             fused_row_blocks(worker, team.row_blocks, step, network, loss, update, batches, memory)
@@ -118,9 +132,8 @@ def work(job, team, network, loss, update, batches, memory, run, report):
             report.result[LAST_LOSS] = loss_sum / step.rows
         if not math.isfinite(loss_sum):
             break
-        first_passed = 0 if team.row_blocks else network.n_layers - 1
         following = run.batch + i + 1 if i + 1 < run.n_batches else -1
-        backward_and_update(worker, first_passed, following, step, network, update, batches, memory)
+        backward_and_update(worker, team.row_blocks > 0, run, following, step, network, update, batches, memory)
         if update.hyper[CLIP] > 0.0:
             clip_and_update(worker, step, network, update)
         if rank == 0:
@@ -141,12 +154,12 @@ def _signature(x: types.Type) -> tuple[types.Type, ...]:
     numbers = group(I64, I64, NUMBERS_2, I64, I64, I64)
     return (
         group(INTS_1, I64, I64), network_arrays(x), loss_arrays(x), update_arrays(x), data_arrays(x), places_arrays(x),
-        sparse_arrays(x), group(floats_1(x), floats_1(x), NUMBERS_1), numbers, group(NUMBERS_1, INTS_2),
+        sparse_arrays(x), group(floats_1(x), floats_1(x), NUMBERS_1), numbers, group(*[I64] * 7), group(NUMBERS_1, INTS_2),
     )  # fmt: skip
 
 
 @native(_signature)
-def train_batches(team, network, loss, update, data, places, sparse, memory, run, report):
+def train_batches(team, network, loss, update, data, places, sparse, memory, run, share, report):
     """Train on some batches of an epoch. The arguments are tuples of arrays and numbers, in the order of the struct's fields:
 
     team : state (zeros at the start), threads wanted, row blocks
@@ -159,6 +172,9 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
         each place), scratch likewise, counters, done, rates, zeros; mode DENSE and empty arrays where inputs are dense
     memory : outputs, d_outputs, losses
     run : batch, n_batches, table [batches, STEP_COLUMNS], step, update, seed
+    share : rows of a batch and of an epoch of all processes, part of a step, the layers from and to which gradients are taken,
+    the
+        first of the parameters that are updated and the one behind the last: see `structs.Run`, `Update`
     report : result (zeros at the start), ticks
     """
     state, wanted, row_blocks = team
@@ -167,6 +183,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
     x, y_labels, y_targets, y_weights = places
     outputs, d_outputs, losses = memory
     batch, n_batches, table, first_step, first_update, seed = run
+    all_size, all_rows, part, top, bottom, first, stop = share
     result, clock = report
     slot_size = gradient.size // wanted // SLOT_ROUND * SLOT_ROUND
     run_jobs(
@@ -178,7 +195,7 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
             Update(
                 code, pointer(hyper, 0), pointer(state1, 0), pointer(state2, 0), pointer(gradient, 0), slot_size,
                 pointer(squares, 0), pointer(partial, 0), partial.shape[0], partial.shape[1], pointer(row_squares, 0),
-                row_squares.size > 0,
+                row_squares.size > 0, first, stop,
             ),
             Batches(
                 size, pointer(order, 0), order.size, rows_of(inputs, labels, targets, weights),
@@ -186,7 +203,9 @@ def train_batches(team, network, loss, update, data, places, sparse, memory, run
                 source_of(source),
             ),
             Memory(pointer(outputs, 0), pointer(d_outputs, 0), pointer(losses, 0)),
-            Run(batch, n_batches, pointer(table, 0), first_step, first_update, seed),
+            Run(
+                batch, n_batches, pointer(table, 0), first_step, first_update, seed, all_size, all_rows, part, top, bottom
+            ),
             Report(pointer(result, 0), pointer(clock, 0), clock.size > 0),
         ),
     )  # fmt: skip

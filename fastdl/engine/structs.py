@@ -22,10 +22,10 @@ from fastdl_kernels.simd import null, pointer
 # (`input_stage`), TERMS, COUNT (of frequencies or pieces) and SIZE are those of its embedding, whose edges stand at EDGES; SIZE
 # is 0 for all other layers. BIAS is -1 where it has no scales. Its CATEGORIES have tables of rows of CATEGORY_SIZE numbers at
 # TABLES; the last UPDATES are theirs, one each. LISTED, in the first layer's row, says how many rows follow those of the layers:
-# inputs in the order of the stage's outputs, first rows of tables, the last end. ARITHMETIC: see `fastdl_kernels.precision`.
+# inputs in the order of the stage's outputs, first rows of tables, the last end. ROWS_BEFORE: rows of a batch elsewhere.
 N_IN, N_OUT, WEIGHT, BIAS, ACTIVATION, OUTPUT, STRIDE, Z, DROP, UPDATES, UPDATE_ROWS = range(11)
 WEIGHT_ROWS, ROW, LISTED, UNIT_ALPHAS, ARITHMETIC = range(11, 16)
-TERMS, COUNT, SIZE, EDGES, CATEGORIES, CATEGORY_SIZE, TABLES = range(16, 23)
+TERMS, COUNT, SIZE, EDGES, CATEGORIES, CATEGORY_SIZE, TABLES, ROWS_BEFORE = range(16, 24)
 PLAN_COLUMNS = 24  # three cache lines
 
 # Codes of the optimizers; NO_UPDATE leaves the gradient in its buffer.
@@ -58,6 +58,9 @@ TICK_COLUMNS = 16
 # How the first layer of sparse inputs is updated. EAGER: all its weights in each step. LAZY: the rows of weights that the batch
 # uses; what the steps before would have done to them is made up for first. IDLE: likewise, where a step does nothing to others.
 DENSE, EAGER, LAZY, IDLE = range(4)
+
+# Parts of a step: GRADIENT is all but the update. Of gradients that are added up, PENALTY adds that of L2 and takes the squares.
+WHOLE_STEP, GRADIENT, PENALTY, UPDATE_OF_SUM, PENALTY_AND_UPDATE = range(5)
 
 # Rows per job of the gather and of a loss that is a phase of its own; the loss is added up in blocks of TILE_ROWS.
 ROWS = 4 * TILE_ROWS
@@ -192,6 +195,7 @@ class Update(NamedTuple):
     gradient is all of it, flat, or a slot for each thread, slot_size numbers apart; squares [update jobs] is what its norm is
     made of. The gradient may come in `n_partial` partial gradients, one for each block of rows, that lie partial_size
     numbers apart from `partial` on. row_squares [rows of all weights] takes Σ w² of each row, before the step, if `penalised`.
+    Of a gradient that processes have added up, this one uses the numbers first .. stop.
     """
 
     code: Any
@@ -206,6 +210,8 @@ class Update(NamedTuple):
     partial_size: Any
     row_squares: Any
     penalised: Any
+    first: Any
+    stop: Any
 
 
 class Memory(NamedTuple):
@@ -231,7 +237,9 @@ class Run(NamedTuple):
     """Which steps a call takes.
 
     `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
-    step. `step` is the number of the first one for dropout, whose masks come from `seed`; `update` is its number for the states.
+    step. `step` is the number of the first one for dropout, whose masks come from `seed`; `update` is its number for states. All
+    processes together have epochs of `all_rows` rows in batches of `all_size`. `part` of a step is done: see WHOLE_STEP; the
+    gradient is taken through the layers from `top` to `bottom`.
     """
 
     batch: Any
@@ -240,6 +248,11 @@ class Run(NamedTuple):
     step: Any
     update: Any
     seed: Any
+    all_size: Any
+    all_rows: Any
+    part: Any
+    top: Any
+    bottom: Any
 
 
 class Report(NamedTuple):
@@ -256,7 +269,7 @@ PLACES = types.CPointer(types.int32)  # columns and rows of sparse numbers
 RATES = types.UniTuple(types.float64, 6)
 BLOCK = types.UniTuple(types.int64, 4)  # first row and one behind the last, the same for columns
 TEAM = types.BaseTuple.from_types((INTS, I64, I64), Team)
-RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, I64, I64, I64), Run)
+RUN = types.BaseTuple.from_types((I64, I64, NUMBERS, *[I64] * 8), Run)
 REPORT = types.BaseTuple.from_types((NUMBERS, INTS, BOOL), Report)
 SOURCE = types.BaseTuple.from_types((INTS, I64, NUMBERS, NUMBERS, NUMBERS, NUMBERS), Source)
 
@@ -310,7 +323,7 @@ def sparse_type(element: types.Type) -> types.Type:
 def update_type(element: types.Type) -> types.Type:
     """`Update`."""
     x = floats(element)
-    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL)
+    return _named(Update, I64, NUMBERS, x, x, x, I64, NUMBERS, x, I64, I64, NUMBERS, BOOL, I64, I64)
 
 
 def loss_type(element: types.Type) -> types.Type:
@@ -350,18 +363,6 @@ def stored_of(starts, columns, values):
 def by_column_of(count, column, first, rows, values):
     """Arrays as a turned batch."""
     return ByColumn(pointer(count, 0), pointer(column, 0), pointer(first, 0), pointer(rows, 0), pointer(values, 0))
-
-
-@jit
-def sparse_of(arrays):
-    """`Sparse` of a mode and arrays, in the order of its fields."""
-    mode, stored, by_column, scratch, counts, done, rates, zeros = arrays
-    return Sparse(
-        mode, stored_of(stored[0], stored[1], stored[2]),
-        by_column_of(by_column[0], by_column[1], by_column[2], by_column[3], by_column[4]), by_column[1].shape[1],
-        by_column_of(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]),
-        pointer(counts, 0), pointer(done, 0), pointer(rates, 0), pointer(zeros, 0),
-    )  # fmt: skip
 
 
 @jit

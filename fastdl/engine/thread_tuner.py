@@ -126,9 +126,19 @@ class ThreadTuner:
         return taken / done
 
 
+# How many processes of one training share the cores that this one may use.
+_sharing = 1
+
+
+def share_cores(processes: int) -> None:
+    """So many processes of one training, this one included, share the usable cores from now on."""
+    global _sharing
+    _sharing = processes
+
+
 def most_threads() -> int:
-    """How many threads there are for a training: usable cores, within Numba's limit."""
-    return min(usable_cores(), numba.config.NUMBA_NUM_THREADS)
+    """How many threads there are for a training: this process's share of the usable cores, within Numba's limit."""
+    return min(max(1, usable_cores() // _sharing), numba.config.NUMBA_NUM_THREADS)
 
 
 def threads_for(work: int, n_threads: int | str = "auto", phases: int = 1) -> int:

@@ -9,11 +9,11 @@ from numba.core import types
 from fastdl.engine.arrays import INTS_2, floats_1
 from fastdl.engine.backward import weight_gradient
 from fastdl.engine.forward import parts_of
+from fastdl.engine.places import alphas_of, is_whole, own_part, places_of, slot_bias, table_of, weights_group
 from fastdl.engine.structs import (
     ADAM,
     BETA1,
     BETA2,
-    BIAS,
     CATEGORIES,
     CATEGORY_SIZE,
     CLIP,
@@ -28,10 +28,7 @@ from fastdl.engine.structs import (
     NESTEROV,
     NO_UPDATE,
     OF_BIASES,
-    OF_TABLES,
     OF_UNIT_ALPHAS,
-    OF_WEIGHTS,
-    PLAN_COLUMNS,
     RATE,
     RATES,
     RMSPROP,
@@ -42,11 +39,9 @@ from fastdl.engine.structs import (
     STEP_EPS,
     STEP_L2,
     STRIDE,
-    TABLES,
     UNIT_ALPHAS,
     UPDATE_ROWS,
     UPDATES,
-    WEIGHT,
     WEIGHT_ROWS,
     floats,
     matrix_type,
@@ -126,74 +121,6 @@ def apply(update, rates, parameters, gradient, at, n, l2, factors):
     optimize(update, rates, parameters, gradient, at, n, l2, factors)
 
 
-@jit
-def update_jobs(network, low, high):
-    """Jobs of the updates of the layers low .. high."""
-    jobs = 0
-    for layer in range(low, high):
-        jobs += plan_of(network, layer)[UPDATES]
-    return jobs
-
-
-@jit
-def update_of(job, network, low):
-    """(layer, number of its update's block) of a job of the layers from `low` on."""
-    layer = low
-    while job >= plan_of(network, layer)[UPDATES]:
-        job -= plan_of(network, layer)[UPDATES]
-        layer += 1
-    return layer, job
-
-
-@jit
-def block_of(job, network, layer):
-    """(first row, one behind the last) of an update job's weights, which lie in one piece in every buffer."""
-    plan = plan_of(network, layer)
-    return job * plan[UPDATE_ROWS], min(plan[WEIGHT_ROWS], (job + 1) * plan[UPDATE_ROWS])
-
-
-@jit
-def biases_of(network, layer, m0, m1):
-    """(first, how many) of the biases that the update of the rows m0 .. m1 of weights takes as well.
-
-    The first rows take all biases of a layer. Rows of an input stage take the scales of their outputs, and the last ones those of
-    inputs that are neither embedded nor categories.
-    """
-    plan = plan_of(network, layer)
-    if plan[SIZE] == 0:
-        return 0, (plan[N_OUT] if m0 == 0 else 0)
-    first, last = m0 * plan[SIZE], m1 * plan[SIZE]
-    if m1 == plan[WEIGHT_ROWS]:
-        last = plan[N_OUT] - plan[CATEGORIES] * plan[CATEGORY_SIZE]
-    return first, (last - first if plan[BIAS] >= 0 else 0)
-
-
-@jit
-def category_of(job, network, layer):
-    """Which table of an input stage an update job takes, with the scales of its outputs; -1: none."""
-    plan = plan_of(network, layer)
-    return max(-1, job - (plan[UPDATES] - plan[CATEGORIES]))
-
-
-@jit
-def table_of(network, category):
-    """(first row, one behind the last) of a category's table, in rows of all tables."""
-    starts = pointer(network.plan, network.n_layers * PLAN_COLUMNS + plan_of(network, 0)[N_IN] + category)
-    return starts[0], starts[1]
-
-
-@jit
-def weights_group(job, network, layer):
-    """The group that the weights of an update job belong to."""
-    return OF_WEIGHTS if category_of(job, network, layer) < 0 else OF_TABLES
-
-
-@jit
-def slot_bias(rows, row):
-    """Where in a thread's slot of the gradient a layer's biases come: behind the block of weights, on a cache line."""
-    return (rows * row + 15) // 16 * 16
-
-
 @native(lambda x: (I64, I64, types.boolean, INTS_2, floats_1(x), floats_1(x)))
 def cut_updates(size, rows, clips, plan, alphas, parameters):
     """Write into `plan` how updates are cut for a team of `size` and batches of `rows`: into blocks of whole rows.
@@ -258,45 +185,6 @@ def update_block(job, network, layer, rows, update, rank, rates, below, d_above,
 
 
 @jit
-def is_whole(update):
-    """Whether all of the gradient is wanted in its flat buffer, before anything is updated."""
-    return update.code == NO_UPDATE or update.hyper[CLIP] > 0.0
-
-
-@jit
-def places_of(job, network, layer, update, rank, whole):
-    """(first row of an update job's weights, one behind the last, where its weights and its biases stand in the parameters, how
-    many they are, pointers to their gradients)."""
-    plan = plan_of(network, layer)
-    category = category_of(job, network, layer)
-    if category < 0:
-        row, start = plan[ROW], plan[WEIGHT]
-        m0, m1 = block_of(job, network, layer)
-        first, n_bias = biases_of(network, layer, m0, m1)
-    else:
-        row, start = plan[CATEGORY_SIZE], plan[TABLES]
-        m0, m1 = table_of(network, category)
-        first, n_bias = plan[N_OUT] - (plan[CATEGORIES] - category) * row, (row if plan[BIAS] >= 0 else 0)
-    at, bias, n = start + m0 * row, plan[BIAS] + first, (m1 - m0) * row
-    slot = rank * update.slot_size
-    d_weight = pointer(update.gradient, at if whole else slot)
-    d_bias = pointer(update.gradient, bias if whole else slot + slot_bias(m1 - m0, row))
-    return m0, m1, at, bias, n, n_bias, d_weight, d_bias
-
-
-@jit
-def alphas_of(job, network, layer, update, rank, whole):
-    """(where the units' own numbers stand in the parameters, how many of them an update job takes, a pointer to their gradient).
-
-    The first job of a layer with a parametric activation takes them all.
-    """
-    plan = plan_of(network, layer)
-    n = plan[N_OUT] if job == 0 and plan[UNIT_ALPHAS] >= 0 else 0
-    slot = rank * update.slot_size + slot_bias(plan[UPDATE_ROWS], plan[ROW]) + plan[N_OUT]
-    return plan[UNIT_ALPHAS], n, pointer(update.gradient, plan[UNIT_ALPHAS] if whole else slot)
-
-
-@jit
 def alpha_gradient(job, network, layer, rows, update, rank, by_unit):
     """The gradient of the units' own numbers: what the rows add to it (`backward`), one after the other."""
     _, n, d_alphas = alphas_of(job, network, layer, update, rank, is_whole(update))
@@ -308,7 +196,7 @@ def alpha_gradient(job, network, layer, rows, update, rank, by_unit):
 def use_gradient(job, network, layer, update, rank, rates, square):
     """What an update job does with the gradient of its block, which is in its place."""
     whole = is_whole(update)
-    n_out, one = plan_of(network, layer)[N_OUT], network.alphas[layer]
+    n_out = plan_of(network, layer)[N_OUT]
     m0, m1, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, rank, whole)
     alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, rank, whole)
     is_dense = plan_of(network, layer)[SIZE] == 0
@@ -325,12 +213,31 @@ def use_gradient(job, network, layer, update, rank, rates, square):
             factors = factors_of(update, layer, OF_UNIT_ALPHAS)
             apply(update, rates, network.parameters, d_alphas, alphas, n_alphas, 0.0, factors)
     elif update.code != NO_UPDATE:
-        if l2 > 0.0:
-            add_multiple(d_weight, pointer(network.parameters, at), number_like(one, l2), n)
-        bias_square = square_sum(d_bias, n_bias) if n_bias else 0.0
-        if n_alphas:
-            bias_square += square_sum(d_alphas, n_alphas)
-        update.squares[square] = square_sum(d_weight, n) + bias_square
+        penalise(job, network, layer, update, rates, square)
+
+
+@jit
+def penalise(job, network, layer, update, rates, square):
+    """Add the L2 penalty's gradient to the block of an `update_block` job, which is in its place in the flat buffer;
+    update.squares[square] = Σ g²."""
+    _, _, at, bias, n, n_bias, _, _ = places_of(job, network, layer, update, 0, True)
+    alphas, n_alphas, _ = alphas_of(job, network, layer, update, 0, True)
+    at, n = own_part(update, at, n)
+    bias, n_bias = own_part(update, bias, n_bias)
+    alphas, n_alphas = own_part(update, alphas, n_alphas)
+    d_weight, l2 = pointer(update.gradient, at), rates[3] if plan_of(network, layer)[SIZE] == 0 else 0.0
+    if l2 > 0.0:
+        add_multiple(d_weight, pointer(network.parameters, at), number_like(network.alphas[layer], l2), n)
+    bias_square = square_sum(pointer(update.gradient, bias), n_bias) if n_bias else 0.0
+    if n_alphas:
+        bias_square += square_sum(pointer(update.gradient, alphas), n_alphas)
+    update.squares[square] = square_sum(d_weight, n) + bias_square
+
+
+@linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, I64))
+def penalised_block(job, network, layer, update, rates, square):
+    """`penalise` for a gradient that processes have added up."""
+    penalise(job, network, layer, update, rates, square)
 
 
 @jit
@@ -344,8 +251,14 @@ def clip_factor(update, jobs):
 @linked(lambda x: (I64, network_type(x), I64, update_type(x), RATES, F64))
 def clipped_update(job, network, layer, update, rates, factor):
     """The optimizer on the block of an `update_block` job, whose gradient is first multiplied by factor <= 1."""
-    _, _, at, bias, n, n_bias, d_weight, d_bias = places_of(job, network, layer, update, 0, True)
-    alphas, n_alphas, d_alphas = alphas_of(job, network, layer, update, 0, True)
+    _, _, at, bias, n, n_bias, _, _ = places_of(job, network, layer, update, 0, True)
+    alphas, n_alphas, _ = alphas_of(job, network, layer, update, 0, True)
+    at, n = own_part(update, at, n)
+    bias, n_bias = own_part(update, bias, n_bias)
+    alphas, n_alphas = own_part(update, alphas, n_alphas)
+    d_weight, d_bias, d_alphas = (
+        pointer(update.gradient, at), pointer(update.gradient, bias), pointer(update.gradient, alphas)
+    )  # fmt: skip
     factors = factors_of(update, layer, weights_group(job, network, layer))
     _clipped_step(update, rates, network.parameters, d_weight, at, n, factor, factors)
     if n_bias:

@@ -115,6 +115,11 @@ class Workspace:
         for crew, updates in zip(self.crews, self._first_updates):
             crew.plan[0, structs.UPDATES] = 0 if lazy else updates
 
+    def begin_at(self, row: int) -> None:
+        """The first row of a batch counts as this one for dropout: other ranks have those before it."""
+        for crew in self.crews:
+            crew.plan[: len(self.layout.architecture.pairs), structs.ROWS_BEFORE] = row
+
     def drop(self, rates: Sequence[float]) -> None:
         """Set the dropout rate of each hidden layer; none are 0."""
         architecture = self.layout.architecture

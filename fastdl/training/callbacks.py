@@ -78,6 +78,11 @@ class Callback:
         return {name: value for name, value in vars(self).items() if name != "trainer"}
 
 
+def agreed(trainer: Any, value: bool) -> bool:
+    """The same on all ranks of a trainer: rank 0's. What depends on a clock, as nothing else may, is decided so."""
+    return bool(trainer.agreed(value)) if hasattr(trainer, "agreed") else value
+
+
 class Hooks:
     """The callbacks of one `fit`, each hook as one function; what a callback does not have costs nothing.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastdl import checks
 from fastdl.errors import InputError
-from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.callbacks import Callback, EpochResult, agreed
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Checkpoint(Callback):
         warnings.warn(f"the training goes on without a new checkpoint: {error}", UserWarning, stacklevel=2)
 
     def _write_if_due(self, now: bool = False) -> None:
-        if not now and time.monotonic() - self._written < self.pause():
+        due = now or time.monotonic() - self._written >= self.pause()
+        if not agreed(self.trainer, due):
             return
         try:
             self.write()

@@ -101,7 +101,8 @@ def write(
         "fit": None if pending is None else {**pending.fit, "watchers": pending.watchers},
         "note": dict(note or {}),
     }
-    archive.write(path, CHECKPOINT, description, arrays)
+    if trainer.ranks is None or trainer.ranks.is_first:  # the others have helped to gather what it holds
+        archive.write(path, CHECKPOINT, description, arrays)
 
 
 def read(path: str | os.PathLike[str]) -> Contents:

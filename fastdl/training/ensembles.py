@@ -16,10 +16,11 @@ from fastdl.model import MLP
 from fastdl.tables import data, split
 from fastdl.tables.data import TrainingData
 from fastdl.tables.ensemble import Ensemble
+from fastdl.training import elsewhere
 from fastdl.training.fitting import Blueprint
 from fastdl.training.history import History
 from fastdl.training.many import jobs_on
-from fastdl.training.pool import FitResult, ManyProgress, Pool
+from fastdl.training.pool import FitResult, ManyProgress
 from fastdl.training.trainer import Trainer
 
 TrainerOf = Callable[[MLP, int], Trainer]
@@ -97,8 +98,10 @@ class Members:
         """Those of all models."""
         return [trainer for part in self.parts for trainer in part.trainers]
 
-    def fit(self, progress: Callable[[ManyProgress], None] | None = None) -> None:
-        """Train all models at once.
+    def fit(
+        self, progress: Callable[[ManyProgress], None] | None = None, executor: Any = None, own_share: int = 0
+    ) -> None:
+        """Train all models at once; where, say the others: see `elsewhere.run`.
 
         Raises
         ------
@@ -109,7 +112,7 @@ class Members:
             X, y = part.loaded.training_pair()
             weight = None if self._weight is None else self._weight[part.loaded.train]
             jobs += jobs_on(part.trainers, X, y, validation_data=part.loaded.validation_pair(), sample_weight=weight)
-        self._results = Pool(jobs, progress).run()
+        self._results = elsewhere.run(jobs, progress, executor, own_share)
         failed = [result.error for result in self._results if result.error is not None]
         if len(failed) == len(self._results):
             raise failed[0]

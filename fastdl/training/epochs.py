@@ -33,7 +33,8 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
     model, (data, validation) = trainer.model, fit.data
     numbers = StepNumbers(trainer, session, fit.n_batches, None if isinstance(data, Chunks) else fit.span)
     lr, place = numbers.lr, fit.place
-    rollback = Rollback(session, hooks.may_change_model)
+    # How often epochs are trained again must not depend on the clocks of different processes.
+    rollback = Rollback(session, hooks.may_change_model or trainer.ranks is not None)
     for epoch in fit.coming:
         start = time.perf_counter()
         fit.rate_factor = fit.rate_factor if place.batch and fit.rate_factor is not None else trainer.rate_factor
@@ -47,8 +48,9 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
                 arrays = data.inputs, data.targets, data.weight
                 rates, drop = numbers.of_epoch(fit.rate_factor, place.batch)
                 order = order_of(trainer, session, data, trainer._epochs_done, epoch < fit.epochs)
+                own = order if session.spread is None else session.spread.own(order, session.settings.batch_size)
                 where = place, drop, data.rows is not None
-                with reading_ahead(data.inputs, order, progress) as told:
+                with reading_ahead(data.inputs, own, progress, len(order)) as told:
                     loss, bad_batch = session.epoch(*arrays, order, rates, told, *where)
                 order_again = functools.partial(order_of, trainer, session, data, trainer._epochs_done)
                 again = functools.partial(train_again, session, arrays, order_again, rates, where)
@@ -60,7 +62,7 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
             val_loss: float | None = None
             values: dict[str, float] = {}
             if validation is not None:
-                val_loss, values = validation.assess(trainer.n_threads)
+                val_loss, values = validation.assess(trainer.n_threads, trainer.ranks)
                 if not np.isfinite(val_loss):
                     raise diverged(f"the validation loss became {val_loss} in epoch {epoch}", epoch, lr)
         except DivergedError:
@@ -80,6 +82,7 @@ def run(trainer: Any, session: Session, fit: Fit, hooks: Hooks) -> None:
         trainer.history.add(loss, val_loss, values, seconds)
         n_rows = data.rows if isinstance(data, Chunks) else len(data)
         hooks.call("on_epoch_end", EpochResult(epoch, fit.epochs, loss, val_loss, values, seconds, n_rows))
+        trainer._stopped = trainer._stopped if trainer.ranks is None else trainer.ranks.any_of(trainer._stopped)
         if trainer._stopped:
             break
 

@@ -15,7 +15,7 @@ from fastdl.errors import InputError
 from fastdl.inputs import array_of
 from fastdl.sparse import SparseRows
 from fastdl.tables.data import TrainingData
-from fastdl.training.callbacks import Callback, EpochResult
+from fastdl.training.callbacks import Callback, EpochResult, agreed
 from fastdl.training.chunks import Chunks
 from fastdl.training.rows import TrainingRows
 
@@ -69,6 +69,8 @@ def of_trainer(
 
     model = trainer.model
     mine = session if session is not None and session.parameters is model.parameters else None
+    if mine is not None and mine.spread is not None:
+        mine.settle()  # the optimizer's state of all ranks
     rows: tuple[Any, NDArray] | None = None if mine is None or kept is None else (kept.inputs, kept.targets)
     if given is not None:
         inputs = model.prepare_inputs(given[0])
@@ -123,7 +125,7 @@ class HealthWatch(Callback):
     def on_epoch_end(self, result: EpochResult) -> None:
         """Look, if it is cheap enough."""
         self._trained += result.seconds
-        if self._spent + self._cost > SHARE * self._trained:
+        if not agreed(self.trainer, self._spent + self._cost <= SHARE * self._trained):
             return
         start = time.perf_counter()
         try:

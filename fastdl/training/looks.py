@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
@@ -30,15 +31,22 @@ class Looks(Settings):
         """How this training runs on this machine: threads and tiles, speed and share of the peak, where the time goes.
 
         It is measured for about `seconds`, on random rows and on copies of the parameters and of everything else that a
-        step changes: the training goes on as if nothing had been asked. `print` what it returns.
+        step changes: the training goes on as if nothing had been asked. `print` what it returns. With a `communicator` it is one
+        rank's slice that is measured, and how the ranks have spent the time of their fits is said besides.
         """
         from fastdl.engine.explain import explain
 
         seconds = checks.positive(seconds, "seconds", "how long to measure")
         self.check_again()
         parameters = aligned_copy(self.model.parameters)
-        session = Session(self.model.architecture, parameters, self._step_settings(clocked=True))
-        return explain(session, self.n_threads, seconds)
+        settings, ranks = self._step_settings(clocked=True), self.ranks
+        if ranks is None:
+            return explain(Session(self.model.architecture, parameters, settings), self.n_threads, seconds)
+        rows = max(1, settings.batch_size // ranks.size)
+        session = Session(self.model.architecture, parameters, replace(settings, batch_size=rows))
+        spread = None if self._session is None else self._session.spread
+        told = "what they wait for is known after a fit" if spread is None else str(spread.seconds)
+        return replace(explain(session, self.n_threads, seconds), ranks=f"{ranks}: {told}")
 
     def health(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Health:
         """How the layers are doing: dead and saturated units, pre-activations, norms of weights, gradients and updates.

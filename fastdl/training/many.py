@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, stored
 from fastdl.errors import InputError
+from fastdl.training import elsewhere
 from fastdl.training import validation as validating
 from fastdl.training.callbacks import Callback
-from fastdl.training.pool import Data, FitResult, Job, ManyProgress, Pool
+from fastdl.training.pool import Data, FitResult, Job, ManyProgress
 from fastdl.training.rows import TrainingRows
 from fastdl.training.shared import SharedData
 from fastdl.training.trainer import Trainer
@@ -32,6 +33,7 @@ def fit_many(
     sample_weight: ArrayLike | None = None,
     *,
     progress: bool | Callable[[ManyProgress], None] = False,
+    executor: Any = None,
 ) -> list[FitResult]:
     """Train many models on X [N, I] and y at once, each as `trainer.fit` alone would: with the same bits.
 
@@ -48,6 +50,9 @@ def fit_many(
     validation_data : (X, y) or (X, y, weights) that all are validated on instead
     progress : True shows on stderr how far the trainings are (it needs rich, `fastdl[cli]`); or a function that is called with
         a `ManyProgress`
+    executor : what runs the trainings elsewhere: an object with `submit(function, *arguments)` that returns a future, as those of
+        `concurrent.futures`, `mpi4py.futures`, Dask and loky have, or a `joblib.Parallel`. Each training travels with its rows,
+        and comes back with the bits that it has here; callbacks of your own see it there. None: here
 
     Returns
     -------
@@ -68,8 +73,8 @@ def fit_many(
         from fastdl.training.display import Display
 
         with Display() as display:
-            return Pool(jobs, display).run()
-    return Pool(jobs, progress or None).run()
+            return elsewhere.run(jobs, display, executor)
+    return elsewhere.run(jobs, progress or None, executor)
 
 
 def jobs_on(
@@ -156,6 +161,11 @@ def _checked(trainers: Sequence[Trainer]) -> list[Trainer]:
     for i, trainer in enumerate(found):
         if not isinstance(trainer, Trainer):
             raise InputError(f"trainers[{i}]: expected a fastdl.Trainer, got {type(trainer).__name__}")
+        if trainer.ranks is not None:
+            raise InputError(
+                f"trainers[{i}]: expected no communicator, since whole models are spread over processes here, got one of "
+                f"{trainer.ranks.size} ranks; use executor=mpi4py.futures.MPICommExecutor(...)"
+            )
         own: list[tuple[str, object]] = [("trainer", trainer), ("model", trainer.model)]
         own += [("callback", c) for c in trainer.callbacks if isinstance(c, Callback)]
         own += [("EarlyStopping", trainer.early_stopping)] if trainer.early_stopping is not None else []

@@ -54,11 +54,13 @@ def block_order(rng: np.random.Generator, n_rows: int, blocks: Blocks) -> NDArra
 
 @contextmanager
 def reading_ahead(
-    inputs: Inputs, order: NDArray[np.int64], on_progress: Callable[[int], None]
+    inputs: Inputs, order: NDArray[np.int64], on_progress: Callable[[int], None], n_rows: int
 ) -> Iterator[Callable[[int], None]]:
     """`on_progress`, which besides has the next window read from the disk by another thread, where inputs come in blocks.
 
     Meanwhile the system reads nothing else: what it takes from around a page (up to 8 MB) would push out what is needed.
+
+    order : of the rows that this process reads, of `n_rows` that are learned from
     """
     blocks, advise = blocks_of(inputs), _advise()
     if blocks is None or advise is None or not isinstance(inputs, StoredRows):
@@ -75,7 +77,7 @@ def reading_ahead(
             asked += length
 
     def progress(done: int) -> None:
-        ask(done + 2 * length)
+        ask(done * len(order) // n_rows + 2 * length)
         on_progress(done)
 
     found = [mapping_of(part) for part in inputs.parts]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastdl import checks, html, metrics, precision
+from fastdl.distributed.ranks import Ranks
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.optimizers import Adam, Optimizer, optimizer_of
@@ -45,6 +46,7 @@ class Settings:
     decay_schedule: Schedule | None
     dropout_schedule: Schedule | None
     precision: str
+    communicator: Ranks | None
     rate_factor: float
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -61,6 +63,15 @@ class Settings:
         """One dropout rate for each hidden layer; empty where nothing is dropped."""
         rates = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * len(self.model.activations)
         return rates if any(rates) else ()
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """The processes that share the batches, if there are several."""
+        return None if self.communicator is None or self.communicator.size == 1 else self.communicator
+
+    def agreed(self, value: Any) -> Any:
+        """Rank 0's value, where several processes train together; all of them have to ask."""
+        return value if self.ranks is None else self.ranks.agreed(value)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the settings and the history of the last `fit`."""
@@ -91,6 +102,10 @@ def _optimizer(value: Any, _: Settings) -> Optimizer:
     if not isinstance(value, Optimizer):
         raise InputError(f"optimizer: expected an instance such as fastdl.Adam(lr=1e-3), got {value!r}")
     return value
+
+
+def _communicator(value: Any, _: Settings) -> Ranks | None:
+    return value if value is None or isinstance(value, Ranks) else Ranks(value)
 
 
 def _schedule(name: str) -> Callable[[Any, Settings], Schedule | None]:
@@ -249,6 +264,7 @@ SETTINGS: dict[str, Setting] = {
         None, _schedule("dropout_schedule"), _optional(lambda value: value.describe()), _optional(schedule_of)
     ),
     "precision": Setting("float32", _precision),
+    "communicator": Setting(None, _communicator, None),
     "rate_factor": Setting(
         1.0, lambda value, _: checks.positive(value, "rate_factor", "what the schedule's rates are multiplied by"), None
     ),

@@ -26,11 +26,12 @@ from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import SETTINGS
 from fastdl.training.shuffling import Orders
 from fastdl.training.step_numbers import StepNumbers, check_schedules
+from fastdl.training.together import alone, together
 from fastdl.training.under_way import Data, Fit, Kept, Pending
 from fastdl.training.validation import Validation, warn_of_large_targets
 
 # What a copy of a trainer makes anew.
-_OWN = ("_session", "_orders", "_fit", "_looked_at")
+_OWN = ("_session", "_orders", "_fit", "_looked_at", "communicator")
 
 
 class Trainer(Looks):
@@ -72,6 +73,9 @@ class Trainer(Looks):
     precision : "float32", or "bf16": products of layers of 64 inputs and outputs or more, in batches of 32 rows or more, are done
         on operands rounded to bfloat16, on processors that have an instruction for it (see `fastdl.precision.check`, also
         for its other values). Parameters, activations, losses and the optimizer stay in float32
+    communicator : train on all processes that an MPI launcher has started: a communicator of mpi4py, such as MPI.COMM_WORLD, or
+        `fastdl.Ranks` with more to say. All of them run the same program with the same model, settings and data; each takes its
+        slice of every batch, and all come to the same parameters. Rank 0 writes the checkpoints. A copy of a trainer is alone
 
     All of these are attributes as well, and may be set at any time: a new value holds from the next `fit`. What still fits is
     kept: steps, epochs, and the optimizer's state as long as its kind is the same.
@@ -109,6 +113,7 @@ class Trainer(Looks):
         decay_schedule: Schedule | None = None,
         dropout_schedule: Schedule | None = None,
         precision: str = "float32",
+        communicator: Any = None,
     ) -> None:
         given = locals()
         for name, setting in SETTINGS.items():
@@ -169,7 +174,11 @@ class Trainer(Looks):
         return self.fit_prepared(data, validation)
 
     def check_batch_size(self, n_rows: int) -> None:
-        """Raise InputError if a batch is to have more than all `n_rows` rows."""
+        """Raise InputError if a batch is to have more than all `n_rows` rows, or fewer than there are ranks."""
+        if self.ranks is not None and self.batch_size < self.ranks.size:
+            raise InputError(
+                f"batch_size: expected at least a row for each of {self.ranks.size} ranks, got {self.batch_size}; use fewer ranks"
+            )
         if self.batch_size > n_rows:
             raise InputError(
                 f"batch_size: expected at most the {n_rows} rows of X, got {self.batch_size}; "
@@ -211,7 +220,8 @@ class Trainer(Looks):
             hooks.call("on_train_begin", self.epochs, whole.n_rows)
             self._fit.take_up(self)
             if pending is None or not self._stopped:
-                run(self, session, self._fit, hooks)
+                with together(self, session, data):
+                    run(self, session, self._fit, hooks)
             hooks.call("on_train_end")
             self._fit = None
         finally:
@@ -231,6 +241,7 @@ class Trainer(Looks):
         InputError : as `fit`; or a training from a checkpoint has not come to its end, which `fit` finishes
         DivergedError : parameters, optimizer state and counters are those of before the call
         """
+        alone(self, "partial_fit")
         self.check_again()
         self.model.check_writable()
         check_schedules(self)
@@ -248,7 +259,8 @@ class Trainer(Looks):
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that the training needs to go on to one file, for `from_checkpoint`; an old one is replaced in one go.
 
-        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch.
+        It may be called at any time, in methods of callbacks too: the file knows the place within an epoch. With a `communicator`
+        all ranks have to call it, and rank 0 writes the file.
 
         Raises
         ------
@@ -315,10 +327,12 @@ class Trainer(Looks):
         settings, model = self._step_settings(), self.model
         if self._state_is_of_another:  # the workspaces of before go before new ones come
             self._session, self._kept, self._epochs_done = None, None, 0
+        if self._session is not None and self._session.ranks is not self.ranks:
+            self._kept, self._session = self._keep(), None
         if self._session is None:
             kept, self._kept = self._kept, None
             first = settings if kept is None else replace(settings, optimizer=kept.optimizer)
-            self._session = Session(model.architecture, model.parameters, first)
+            self._session = Session(model.architecture, model.parameters, first, self.ranks)
             if kept is not None:
                 self._session.resume(kept.state)
         self._session.apply(settings)
@@ -340,5 +354,5 @@ class Trainer(Looks):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._session = self._fit = self._looked_at = None
+        self._session = self._fit = self._looked_at = self.communicator = None
         self._orders = Orders(self.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.tables import data, split
 from fastdl.tables.data import TrainingData
+from fastdl.training import elsewhere
 from fastdl.training.fitting import Blueprint
 from fastdl.training.many import jobs_on
-from fastdl.training.pool import ManyProgress, Pool
+from fastdl.training.pool import ManyProgress
 from fastdl.training.trainer import Trainer
 
 RATES = 10.0
@@ -128,10 +130,16 @@ class Search:
             first = model if first is None else first
             self._trainers.append(trainer_of(model, len(loaded.train), candidate))
 
-    def run(self, progress: Callable[[int, int, ManyProgress], None] | None = None) -> list[Trial]:
+    def run(
+        self,
+        progress: Callable[[int, int, ManyProgress], None] | None = None,
+        executor: Any = None,
+        own_share: int = 0,
+    ) -> list[Trial]:
         """All rounds; the trials, the best first: those of later rounds before the others, then by their loss.
 
         progress : called with (round from 1, how many rounds, its `ManyProgress`)
+        executor, own_share : where trials run: see `elsewhere.run`
 
         Raises
         ------
@@ -146,7 +154,7 @@ class Search:
                 self._trainers[i].epochs = end - begun
             jobs = jobs_on([self._trainers[i] for i in alive], X, y, validation_data=held_out)
             tell = None if progress is None else _in_round(progress, number, len(self._ends))
-            for i, result in zip(alive, Pool(jobs, tell).run()):
+            for i, result in zip(alive, elsewhere.run(jobs, tell, executor, own_share)):
                 trial = self.trials[i]
                 trial.seconds += result.seconds
                 trial.epochs += len(result.history)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdl import checks, metrics, stored
+from fastdl.distributed.ranks import Ranks
 from fastdl.errors import InputError
 from fastdl.model import MLP
 from fastdl.stored import Inputs
@@ -71,10 +72,17 @@ class Validation:
             raise InputError("validation X: expected at least one row, got an empty array")
         return cls(model, (inputs, model.prepare_targets(y, len(inputs), "validation y")), y, own, weight)
 
-    def assess(self, n_threads: int | str) -> tuple[float, dict[str, float]]:
-        """(mean loss, metrics) of the model as it is now; both weighted where there are weights."""
+    def assess(self, n_threads: int | str, ranks: Ranks | None = None) -> tuple[float, dict[str, float]]:
+        """(mean loss, metrics) of the model as it is now; both weighted where there are weights.
+
+        Each of several ranks predicts some of the rows, if they are an array; all have to ask.
+        """
         engine = self._model.engine
-        raw = engine.forward(self.inputs, n_threads)
+        if ranks is None or not isinstance(self.inputs, np.ndarray) or len(self.inputs) < ranks.size:
+            raw = engine.forward(self.inputs, n_threads)
+        else:
+            first, stop = (r * len(self.inputs) // ranks.size for r in (ranks.rank, ranks.rank + 1))
+            raw = np.concatenate(ranks.all_of(engine.forward(self.inputs[first:stop], n_threads)))
         loss = engine.mean_loss(raw, self.targets, self.weight)
         values = metrics.evaluate(self._model, raw, self.targets, self.weight)
         if self._own:
