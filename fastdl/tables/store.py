@@ -56,7 +56,8 @@ def is_wanted(files: Sequence[str], options: Options) -> bool:
     ------
     InputError : a file is not there
     """
-    if options.mapped is False or list(files) == ["digits"]:
+    digits = list(files) == ["digits"] or ("digits" in files and not Path("digits").exists())  # see `open_data`
+    if options.mapped is False or digits:
         return False
     paths = paths_of(files)
     return is_table(paths) if options.mapped else memory.too_large(paths)
