@@ -237,9 +237,8 @@ class Run(NamedTuple):
     """Which steps a call takes.
 
     `n_batches` of the epoch's batches from `batch` on. table [batches of the epoch, STEP_COLUMNS] says what differs from step to
-    step. `step` is the number of the first one for dropout, whose masks come from `seed`; `update` is its number for states. All
-    processes together have epochs of `all_rows` rows in batches of `all_size`. `part` of a step is done: see WHOLE_STEP; the
-    gradient is taken through the layers from `top` to `bottom`.
+    step. `step` numbers the first one for dropout, with masks of `seed`; `update` for states. All processes have epochs of
+    `all_rows` rows in batches of `all_size`. `part` of a step is done (see WHOLE_STEP), the gradient from `top` to `bottom`.
     """
 
     batch: Any
