@@ -33,7 +33,7 @@ def same(a, b):
         for name, values in vars(a.scaling).items():
             other = getattr(b.scaling, name)
             assert (values is None) == (other is None)
-            assert values is None or values.tobytes() == other.tobytes()
+            assert values is None or np.asarray(values).tobytes() == np.asarray(other).tobytes()
     return True
 
 

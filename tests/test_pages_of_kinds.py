@@ -156,7 +156,10 @@ def test_a_resumed_run(run, monkeypatch):
     assert kept["history"]["epoch"] == [1, 2, 3, 4]
     assert kept["health"]["epochs"][-1] == 4
     assert "The training was interrupted" not in words_of()
-    assert "fastdl train people.csv --target tall --hidden 8 --epochs 4 --threads 1 --health --out r" in words_of()
+    assert (
+        "fastdl train people.csv --target tall --no-mapped --hidden 8 --epochs 4 --threads 1 --health --out r"
+        in words_of()
+    )
     assert kept["rate"]["step"][-1] == 4 * -(
         -240 // json.loads(Path("r/config.json").read_text())["training"]["batch_size"]
     )

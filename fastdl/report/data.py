@@ -127,9 +127,12 @@ def _out_of_fold(loaded: TrainingData, folds: Folds) -> tuple[NDArray[Any], Any,
     return raw, loaded.copied(rows), loaded.targets.y[rows], loaded.rows[rows]
 
 
+_TEXTS = ("large category", "embedded category", "text")
+
+
 def _cell(loaded: TrainingData, field: fields.Field, row: int) -> str:
     """The text of a cell whose features do not say what it was, if the table is still there."""
-    if loaded.table is None or loaded.held_out is not None or field.kind not in ("large category", "text"):
+    if loaded.table is None or loaded.held_out is not None or field.kind not in _TEXTS:
         return ""
     assert field.column is not None
     value = loaded.table.frame[field.column.name][row]

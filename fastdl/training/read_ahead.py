@@ -115,6 +115,7 @@ def addresses(inputs: StoredRows, first: int, stop: int) -> list[tuple[int, int]
     return found
 
 
+@functools.cache
 def _advise() -> Callable[..., Any] | None:
     """madvise of the C library, where there is one."""
     if not hasattr(mmap, "MADV_WILLNEED"):

@@ -21,7 +21,6 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 WORDS = types.CPointer(types.int64)
 # Where things are, in bytes from the start of an object.
@@ -161,6 +160,8 @@ def in_words(function: Any, arguments: tuple[types.Type, ...]) -> Callable[..., 
 
 def _array(context: Any, builder: ir.IRBuilder, ty: types.Array, data: ir.Value, shape: list[ir.Value]) -> ir.Value:
     """A C-contiguous array without a count of references: whoever called keeps it alive."""
+    from numba.np.arrayobj import populate_array  # of Numba's compiler, which takes long to import
+
     array = context.make_array(ty)(context, builder)
     itemsize = context.get_constant(types.intp, ty.dtype.bitwidth // 8)
     strides = [itemsize]
