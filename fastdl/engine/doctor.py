@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +14,11 @@ import numba
 import numpy as np
 
 from fastdl._version import __version__
+from fastdl.engine.peak import peak_rate
 from fastdl.wording import plural
 from fastdl_kernels import host as machine
 from fastdl_kernels import prebuilt
-from fastdl_kernels.serial import clock_hertz, fma_flop, host, linked_product, run_fma_loops, usable_cores
+from fastdl_kernels.serial import clock_hertz, host, linked_product, usable_cores
 
 # Multiply-adds of whole vectors that a core starts in each cycle: one at least on all processors with AVX2 or AVX-512.
 FEWEST_PER_CYCLE = 0.85
@@ -53,17 +53,7 @@ def measure() -> Peak:
     """The best of a few short loops: half a second in all."""
 
     def best(threads: int) -> float:
-        sums, n, rate, tries = np.zeros(threads, np.float32), 100_000, 0.0, 0
-        while tries < _TRIES:
-            start = time.perf_counter()
-            run_fma_loops(threads, n, sums)
-            seconds = time.perf_counter() - start
-            if seconds < _SECONDS:
-                n *= 4
-            else:
-                tries += 1
-                rate = max(rate, fma_flop(threads, n, sums.dtype) / seconds)
-        return rate
+        return peak_rate(threads, np.dtype(np.float32), n=100_000, seconds=_SECONDS, tries=_TRIES)
 
     threads = min(usable_cores(), numba.config.NUMBA_NUM_THREADS)
     return Peak(best(1), best(threads) if threads > 1 else 0.0, threads, clock_hertz())

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from fastdl import html
 from fastdl.engine import structs
+from fastdl.engine.peak import peak_rate
 from fastdl.engine.session import Session
 from fastdl.engine.thread_tuner import WORK_PER_PHASE
-from fastdl_kernels.serial import TILE_ROWS, fma_flop, host, panel_width, run_fma_loops, usable_cores
+from fastdl_kernels.serial import TILE_ROWS, host, panel_width, usable_cores
 
 # Different batches that are measured on, again and again, and the most rows that one measurement goes through.
 BATCHES, MOST_ROWS = 4, 2_000_000
@@ -112,7 +113,7 @@ def explain(session: Session, asked: int | str, seconds: float) -> Explanation:
         session.workspace.ticks[:] = 0
         times.append(_time(session, x, y, rows, steps) / steps)
         clocks.append(session.workspace.ticks.copy())
-        peaks.append(_peak(threads, network.dtype))
+        peaks.append(peak_rate(threads, network.dtype, n=1000, seconds=0.005, tries=3))
     middle = int(np.argsort(times)[1])
     clock = clocks[middle].sum(axis=0)
     total = max(1, int(clock[structs.TOTAL]))
@@ -165,22 +166,6 @@ def _time(session: Session, x: NDArray, y: NDArray, rows: NDArray[np.int64], ste
 def _run(session: Session, x: NDArray, y: NDArray, rows: NDArray[np.int64], steps: int) -> float:
     """That many steps; the loss."""
     return session.epoch(x, y, None, np.resize(rows, steps * session.settings.batch_size), np.zeros(steps))[0]
-
-
-def _peak(threads: int, dtype: np.dtype, seconds: float = 0.005) -> float:
-    """Operations per second of multiply-adds in registers on that many threads: the best of three."""
-    sums, n, best = np.zeros(threads, dtype), 1000, 0.0
-    repeats = 0
-    while repeats < 3:
-        start = time.perf_counter()
-        run_fma_loops(threads, n, sums)
-        taken = time.perf_counter() - start
-        if taken < seconds:
-            n *= 4
-        else:
-            repeats += 1
-            best = max(best, fma_flop(threads, n, dtype) / taken)
-    return best
 
 
 def _reason(session: Session, asked: int | str, tried: dict[int, float]) -> str:

@@ -178,15 +178,20 @@ def predict_chunks(n_threads, chunk, plan, alphas, parameters, data, work, raw, 
     where they are not, results mean nothing.
     """
     nothing = Stored(null(n_threads), null(np.int32(0)), null(parameters[0]))
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
-            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), nothing, no_source,
+            n_threads, chunk, network_of(plan, alphas, parameters), pointer(data, 0), nothing, _no_source(n_threads),
             data.shape[0], pointer(work, 0), work.shape[2], pointer(raw, 0), classes.size > 0, pointer(classes, 0),
         ),
     )  # fmt: skip
     return _all_said_yes(n_threads, work)
+
+
+@jit
+def _no_source(n):
+    """Rows that are read as they are."""
+    return Source(null(n), 0, null(1.0), null(1.0), null(1.0), null(1.0))
 
 
 @jit
@@ -218,13 +223,12 @@ def predict_stored_chunks(n_threads, chunk, network, source, n_rows, work, raw, 
 def predict_sparse_chunks(n_threads, chunk, network, data, work, raw, classes):
     """The same for sparse rows, whose numbers are finite: network is (plan, alphas, parameters), data (starts, columns,
     values)."""
-    no_source = Source(null(n_threads), 0, null(1.0), null(1.0), null(1.0), null(1.0))
     run_jobs(
         _predict_chunks, n_threads, n_threads > 1,
         (
             n_threads, chunk, network_of(network[0], network[1], network[2]), pointer(data[2], 0),
-            stored_of(data[0], data[1], data[2]), no_source, data[0].size - 1, pointer(work, 0), work.shape[2], pointer(raw, 0),
-            classes.size > 0, pointer(classes, 0),
+            stored_of(data[0], data[1], data[2]), _no_source(n_threads), data[0].size - 1, pointer(work, 0), work.shape[2],
+            pointer(raw, 0), classes.size > 0, pointer(classes, 0),
         ),
     )  # fmt: skip
 
@@ -255,6 +259,7 @@ class Predictor:
     def __init__(self, layout: Layout, parameters: NDArray) -> None:
         architecture = layout.architecture
         self._layout, self._parameters = layout, parameters
+        self._few_plan = layout.plan(1, trains=False)
         self.arithmetic = FLOAT32
         self._n_inputs, self._n_outputs, self._dtype = (
             architecture.layers[0],
@@ -277,8 +282,8 @@ class Predictor:
     def arithmetic(self, arithmetic: int) -> None:
         for_arithmetic(arithmetic)
         self._arithmetic = arithmetic
-        self._few_plan = self._layout.plan(1, trains=False)
-        self._plan = self._layout.plan(1, trains=False, arithmetic=arithmetic)
+        is_usual = arithmetic == FLOAT32
+        self._plan = self._few_plan if is_usual else self._layout.plan(1, trains=False, arithmetic=arithmetic)
 
     def outputs(self, x: Inputs, n_threads: int | str = "auto") -> tuple[NDArray, bool]:
         """(raw outputs [N, O] of inputs [N, I], whether the inputs are finite: they mean nothing where they are not)."""
