@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
+from checking import differences, eps, relative_error
 from stage_reference import Stage
 
 import fastdl
@@ -100,3 +101,30 @@ def parts(model, flat):
     if model.input_stage is not None:
         found |= model.architecture.stage_views(flat)._asdict()
     return {name: part for name, part in found.items() if name != "edges"}
+
+
+def check_by_differences(model, X, y, limit):
+    """Each part of the gradient against central differences of the loss of weighted rows with a penalty; the gradient."""
+    weight, l2 = [0.5, 3.0, 0.0, 1.0, 1.0, 2.0], 0.3
+    value, gradient = model.loss_and_gradient(X, y, weight, l2)
+
+    def loss():
+        return model.loss_and_gradient(X, y, weight, l2)[0]
+
+    wanted = parts(model, differences(loss, model.parameters))
+    assert value == loss()
+    for name, part in parts(model, gradient).items():
+        assert relative_error(part, wanted[name]) <= limit, name
+    return gradient
+
+
+def check_by_oracle(rng, model, X, y, loss_limit, limit):
+    """Loss and each part of the gradient of weighted rows with a penalty against the oracle; limits count units of rounding."""
+    rounding, weight = eps(model.dtype), rng.random(len(X)) * 3
+    loss, gradient = model.loss_and_gradient(X, y, weight, 0.2)
+    want_loss, want = oracle(model, X, y, weight / weight.mean(), 0.2)
+    assert loss == pytest.approx(want_loss, rel=loss_limit * rounding)
+    wanted = parts(model, want)
+    for name, part in parts(model, gradient).items():
+        error = np.linalg.norm(part - wanted[name])
+        assert error <= limit * rounding * (np.linalg.norm(wanted[name]) + 0.02 * np.linalg.norm(want)), name

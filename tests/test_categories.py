@@ -8,10 +8,10 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from checking import differences, eps, relative_error
+from checking import eps
 from checkpointing import Saver
 from problems import batches_of, make_data
-from staging import every_dtype, forward, oracle, parts, staged
+from staging import check_by_differences, check_by_oracle, every_dtype, forward, oracle, staged
 
 import fastdl
 from fastdl import PBLD, CategoryEmbedding, PiecewiseLinear
@@ -81,16 +81,7 @@ def test_forward(rng, embedding, scales, categories, dtype, rows):
 def test_gradient_by_differences(rng, embedding, scales, categories):
     model = model_of(embedding, scales, categories)
     X, y = data_of(rng, 6, model)
-    weight, l2 = [0.5, 3.0, 0.0, 1.0, 1.0, 2.0], 0.3
-    value, gradient = model.loss_and_gradient(X, y, weight, l2)
-
-    def loss():
-        return model.loss_and_gradient(X, y, weight, l2)[0]
-
-    wanted = parts(model, differences(loss, model.parameters))
-    assert value == loss()
-    for name, part in parts(model, gradient).items():
-        assert relative_error(part, wanted[name]) <= 1e-6, name
+    check_by_differences(model, X, y, 1e-6)
 
 
 @every_kind
@@ -101,14 +92,7 @@ def test_gradient_equals_the_oracle(rng, embedding, scales, categories, dtype, l
     """Linear models, fused row blocks (small) and layer after layer (large); few rows and many."""
     model = model_of(embedding, scales, categories, layers, dtype)
     X, y = data_of(rng, rows, model, dtype=dtype)
-    weight = rng.random(rows) * 3
-    loss, gradient = model.loss_and_gradient(X, y, weight, 0.2)
-    want_loss, want = oracle(model, X, y, weight / weight.mean(), 0.2)
-    assert loss == pytest.approx(want_loss, rel=20 * eps(dtype))
-    wanted = parts(model, want)
-    for name, part in parts(model, gradient).items():
-        error = np.linalg.norm(part - wanted[name])
-        assert error <= 200 * eps(dtype) * (np.linalg.norm(wanted[name]) + 0.02 * np.linalg.norm(want)), name
+    check_by_oracle(rng, model, X, y, 20, 200)
 
 
 @every_kind

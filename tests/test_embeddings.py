@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import reference
-from checking import differences, eps, relative_error
+from checking import eps
 from problems import batches_of, make_data
-from staging import every_dtype, every_stage, forward, oracle, parts, staged
+from staging import check_by_differences, check_by_oracle, every_dtype, every_stage, forward, oracle, staged
 
 import fastdl
 from fastdl import PBLD, Periodic, PiecewiseLinear
@@ -122,17 +122,8 @@ def test_initial_parameters():
 def test_gradient_by_differences(rng, embedding, scales, output):
     model = staged(embedding, scales, output=output)
     X, y = make_data(rng, 6, model.layers, output)
-    weight, l2 = [0.5, 3.0, 0.0, 1.0, 1.0, 2.0], 0.3
-    value, gradient = model.loss_and_gradient(X, y, weight, l2)
-
-    def loss():
-        return model.loss_and_gradient(X, y, weight, l2)[0]
-
-    wanted = parts(model, differences(loss, model.parameters))
-    assert value == loss()
+    gradient = check_by_differences(model, X, y, 1e-6)
     assert not model.architecture.stage_views(gradient).edges.any()
-    for name, part in parts(model, gradient).items():
-        assert relative_error(part, wanted[name]) <= 1e-6, name
 
 
 @every_stage
@@ -144,14 +135,7 @@ def test_gradient_equals_the_oracle(rng, embedding, scales, dtype, layers, rows)
     model = staged(embedding, scales, layers, dtype=dtype)
     X, y = make_data(rng, rows, layers, "softmax")
     X = X.astype(dtype)
-    weight = rng.random(rows) * 3
-    loss, gradient = model.loss_and_gradient(X, y, weight, 0.2)
-    want_loss, want = oracle(model, X, y, weight / weight.mean(), 0.2)
-    assert loss == pytest.approx(want_loss, rel=20 * eps(dtype))
-    wanted = parts(model, want)
-    for name, part in parts(model, gradient).items():
-        error = np.linalg.norm(part - wanted[name])
-        assert error <= 200 * eps(dtype) * (np.linalg.norm(wanted[name]) + 0.02 * np.linalg.norm(want)), name
+    check_by_oracle(rng, model, X, y, 20, 200)
 
 
 # --- training ---

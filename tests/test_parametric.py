@@ -8,10 +8,10 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from checking import differences, eps, relative_error
+from checking import eps
 from checkpointing import Saver
 from problems import batches_of, make_data
-from staging import every_dtype, forward, oracle, parts, split, staged
+from staging import check_by_differences, check_by_oracle, every_dtype, forward, oracle, split, staged
 
 import fastdl
 from fastdl.activations import ACTIVATIONS, Activation, PReLU
@@ -68,16 +68,7 @@ def test_forward(rng, name, dtype, layers, rows):
 def test_gradient_by_differences(rng, name):
     model = model_of(name)
     X, y = make_data(rng, 6, model.layers, "softmax")
-    weight, l2 = [0.5, 3.0, 0.0, 1.0, 1.0, 2.0], 0.3
-    value, gradient = model.loss_and_gradient(X, y, weight, l2)
-
-    def loss():
-        return model.loss_and_gradient(X, y, weight, l2)[0]
-
-    wanted = parts(model, differences(loss, model.parameters))
-    assert value == loss()
-    for part_name, part in parts(model, gradient).items():
-        assert relative_error(part, wanted[part_name]) <= 1e-5, part_name
+    check_by_differences(model, X, y, 1e-5)
 
 
 @every_activation
@@ -89,14 +80,7 @@ def test_gradient_equals_the_oracle(rng, name, dtype, layers, rows):
     model = model_of(name, layers, dtype)
     X, y = make_data(rng, rows, layers, "softmax")
     X = X.astype(dtype)
-    weight = rng.random(rows) * 3
-    loss, gradient = model.loss_and_gradient(X, y, weight, 0.2)
-    want_loss, want = oracle(model, X, y, weight / weight.mean(), 0.2)
-    assert loss == pytest.approx(want_loss, rel=30 * eps(dtype))
-    wanted = parts(model, want)
-    for part_name, part in parts(model, gradient).items():
-        error = np.linalg.norm(part - wanted[part_name])
-        assert error <= 300 * eps(dtype) * (np.linalg.norm(wanted[part_name]) + 0.02 * np.linalg.norm(want)), part_name
+    check_by_oracle(rng, model, X, y, 30, 300)
 
 
 @pytest.mark.parametrize("name", ["selu", "mish", "leaky_relu", "tanh"])
