@@ -40,6 +40,8 @@ def test_parameters_are_those_of_one_rank(found):
         assert case["best"][0] == case["best"][1], name
         assert case["same again"], name
         assert case["same on all"], name
+        assert case["same by messages"], name
+        assert case["reads the others"] == (not name.startswith("in blocks")), name
     assert cases["in blocks"]["blocks"] > 1
     assert cases["in blocks without a limit"]["blocks"] > 2
     assert cases["early stopping"]["epochs"][0] < 30

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 
 import numpy as np
 import pytest
-from launching import run
+from launching import PROGRAMS, run
 
 import fastdl
 from fastdl import cli
@@ -74,3 +75,31 @@ def test_one_sentence_for_what_is_wrong(folder):
     _, err = command(3, folder, "train", "nowhere.csv", code=1)
     assert err.splitlines()[0] == "fastdl: nowhere.csv: expected a file of data, found nothing there"
     assert err.count("fastdl:") == 1
+
+
+def test_what_one_rank_makes_the_others_find(tmp_path):
+    out, _ = run(3, PROGRAMS / "mpi_turns.py", tmp_path)
+    found = "found what rank 0 made"
+    assert ast.literal_eval(out) == [(0, 3, "made", 0), (1, 3, found, 0), (2, 3, found, 0)]
+
+
+def test_ranks_share_one_store_of_a_table(tmp_path):
+    """It is mapped by all, and they learn what one process learns from it."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((600, 3))
+    lines = [f"{a},{b},{c},{'yes' if a + b > 0 else 'no'}" for a, b, c in rows.round(4)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c,wanted", *lines]) + "\n")
+    options = ("--target", "wanted", "--mapped", "--recipe", "plain", "--epochs", "3", "--seed", "1", "--no-report")
+    _, err = command(2, tmp_path, "train", "table.csv", *options, "--out", "many")
+    assert err.count("making table.csv.store") == 1
+    assert cli.main(["train", str(tmp_path / "table.csv"), *options, "--out", str(tmp_path / "alone")]) == 0
+    many, alone = fastdl.load(tmp_path / "many").parameters, fastdl.load(tmp_path / "alone").parameters
+    np.testing.assert_allclose(many, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+
+
+def test_a_store_that_cannot_be_made_ends_all(tmp_path):
+    (tmp_path / "table.csv").write_text("a,wanted\n1,2\n3,4\n")
+    out, err = command(2, tmp_path, "train", "table.csv", "--target", "other", "--mapped", code=None)
+    assert out == ""
+    assert err.count("other") == 1
+    assert "Traceback" not in err

@@ -1,13 +1,15 @@
-"""How training scales over MPI ranks: `python -m fastdl_bench.mpi_scaling [--plot FILE] [--json FILE] [--quick]`.
+"""How training scales over MPI ranks: `python -m fastdl_bench.mpi_scaling [--plot FILE] [--json FILE]`.
 
 Measured here, with real ranks of one thread each: steps of one rank and of several, what they spend in computing, waiting and
 reducing, and the reduction of a gradient alone, by its size. From these comes a model of a step on P nodes,
 
     T(P) = C(B / P) + A(P),   A(P) = 2 (P - 1) α + 2 (P - 1) / P · n β,
 
-where C is the time of computing a batch of B / P rows (processor time of one thread), and A the alpha-beta model of a ring
-all-reduce of n bytes (Thakur, Rabenseifner and Gropp, 2005): α seconds for each message, β for each byte. It is checked against
-what 2 and 4 ranks take here, with α and β as fitted here, and drawn to 64 nodes for links between machines.
+where C is the time of a step of B / P rows, and A the alpha-beta model of a ring all-reduce of n bytes (Thakur, Rabenseifner and
+Gropp, 2005): α seconds for each message, β for each byte. It is checked against what 2 and 4 ranks take here: C is that of as
+many ranks at once that tell each other nothing, since they share the memory and, if there are more of them, the cores; α and β are
+fitted to reductions whose arrays are in no cache. Then it is drawn to 64 nodes for links between machines, with the time
+of one rank alone for C. One rank and several are measured in turns; medians over the rounds are told.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -107,12 +110,13 @@ def _spent(trainer: Any) -> tuple[float, float, float]:
 
 def measure_reductions(ranks: Any, repeats: int) -> list[tuple[int, float]]:
     """(bytes, seconds) of adding up a gradient, in the fastest of some tries."""
-    found = []
+    found, other = [], np.zeros(1 << 23, np.float32)
     for size in SIZES:
-        flat = np.ones(size, np.float32)
-        reduction, best = ranks.reduction([(0, size)], flat.dtype), np.inf
+        reduction, best = ranks.reduction([(0, size)], np.dtype(np.float32)), np.inf
+        flat = np.ones(size, np.float32) if reduction.array is None else reduction.array
         for _ in range(repeats):
             flat[:] = 1.0
+            other += 1.0  # a training's steps fill the caches with other things, too
             ranks.all_of(0)
             start = time.perf_counter()
             reduction.start(0, flat)
@@ -139,11 +143,17 @@ def worker(names: Sequence[str], seconds: float, threads: int) -> None:
     import fastdl
 
     ranks = fastdl.Ranks()
-    reductions = measure_reductions(ranks, 30)
     several = ranks if ranks.size > 1 else None
-    steps = [measure_steps(WORKLOADS[n], WORKLOADS[n].batch, threads, seconds, several) for n in names]
+    reductions = measure_reductions(ranks, 20) if several else []
+    alone, steps = [], []
+    for name in names:
+        workload = WORKLOADS[name]
+        if several:
+            apart = ranks.all_of(measure_steps(workload, workload.batch // ranks.size, 1, seconds).seconds)
+            alone.append(statistics.mean(apart))
+        steps.append(asdict(measure_steps(workload, workload.batch, threads, seconds, several)))
     if ranks.is_first:
-        print(json.dumps({"reductions": reductions, "steps": [asdict(m) for m in steps]}))
+        print(json.dumps({"reductions": reductions, "alone": alone, "steps": steps}))
 
 
 def launched(ranks: int, names: Sequence[str], seconds: float, threads: int = 1) -> dict[str, Any]:
@@ -164,36 +174,46 @@ def launched(ranks: int, names: Sequence[str], seconds: float, threads: int = 1)
     return result
 
 
-def run(names: Sequence[str], seconds: float, say: Any) -> dict[str, Any]:
+def _middle(found: Sequence[Any]) -> Any:
+    """The median of each number over the rounds; what is no number is the first's."""
+    first = found[0]
+    if isinstance(first, dict):
+        return {key: _middle([one[key] for one in found]) for key in first}
+    if isinstance(first, list):
+        return [_middle([one[i] for one in found]) for i in range(len(first))]
+    return statistics.median(found) if isinstance(first, float) else first
+
+
+def run(names: Sequence[str], seconds: float, rounds: int, say: Any) -> dict[str, Any]:
     """All of it: measured, modelled, and how near the model is."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     result: dict[str, Any] = {"cpu": cpu_model(), "cores": cores, "workloads": {}}
-    several = {}
-    for ranks in RANKS:
-        say(f"{ranks} ranks of one thread")
-        several[ranks] = launched(ranks, names, seconds)
-    links = {ranks: fitted([tuple(r) for r in found["reductions"]], ranks) for ranks, found in several.items()}
+    both = min(2, cores)
+    found: dict[int, list[dict[str, Any]]] = {ranks: [] for ranks in (1, *RANKS)}
+    for n in range(rounds):
+        for ranks, turns in found.items():
+            say(f"round {n + 1} of {rounds}: " + (f"{ranks} ranks of one thread" if ranks > 1 else f"one rank of {both} threads"))
+            turns.append(launched(ranks, names, seconds, both if ranks == 1 else 1))
+    links = {ranks: fitted(_middle([turn["reductions"] for turn in found[ranks]]), ranks) for ranks in RANKS}
     result["links"] = {str(ranks): asdict(link) for ranks, link in links.items()}
     for place, name in enumerate(names):
         workload = WORKLOADS[name]
-        say(f"{name}: one rank of 1 and of {min(2, cores)} threads")
-        parts = {nodes: measure_steps(workload, workload.batch // nodes, 1, seconds / 6).cpu_seconds for nodes in NODES}
-        both = measure_steps(workload, workload.batch, min(2, cores), seconds)
-        entry: dict[str, Any] = {"one": asdict(both), "computing": {str(k): v for k, v in parts.items()}, "checks": []}
+        say(f"{name}: steps of smaller batches")
+        apart = [{p: measure_steps(workload, workload.batch // p, 1, seconds / 4).seconds for p in NODES} for _ in range(3)]
+        parts = {p: min(turn[p] for turn in apart) for p in NODES}
+        several = {ranks: [turn["steps"][place] for turn in turns] for ranks, turns in found.items()}
+        entry: dict[str, Any] = {"computing": {str(k): v for k, v in parts.items()}, "checks": []}
+        entry["one"] = _middle(several[1])
         for ranks in RANKS:
-            measured = Measured(**several[ranks]["steps"][place])
-            crowded = max(1.0, ranks / cores)  # more ranks than cores: they take turns
-            modelled = parts[ranks] * crowded + links[ranks].all_reduce(4 * workload.parameters, ranks)
-            entry["checks"].append(
-                {
-                    "ranks": ranks,
-                    "measured": asdict(measured),
-                    "modelled": modelled,
-                    "ratio": modelled / measured.seconds,
-                }
-            )
-        entry["efficiency"] = both.seconds / entry["checks"][0]["measured"]["seconds"]
-        entry["efficiency_cpu"] = both.cpu_seconds / entry["checks"][0]["measured"]["cpu_seconds"]
+            measured = _middle(several[ranks])
+            reducing = links[ranks].all_reduce(4 * workload.parameters, ranks)
+            alone = [turn["alone"][place] for turn in found[ranks]]
+            modelled = statistics.median(alone) + reducing
+            ratio = statistics.median((a + reducing) / turn["seconds"] for a, turn in zip(alone, several[ranks]))
+            entry["checks"].append({"ranks": ranks, "measured": measured, "modelled": modelled, "ratio": ratio})
+        two = several[RANKS[0]]
+        entry["efficiency"] = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(several[1], two))
+        entry["efficiency_cpu"] = statistics.median(a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(several[1], two))
         entry["modelled"] = {
             link.name: {str(p): modelled_efficiency(workload, parts, link, p) for p in NODES} for link in LINKS
         }
@@ -273,7 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m fastdl_bench.mpi_scaling", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", default=",".join(NAMES), help="workloads, by their names")
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long each is measured")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="how often")
     parser.add_argument("--plot", type=Path, help="file for the picture")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
@@ -286,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         parser.error(f"--only: expected names of {', '.join(WORKLOADS)}, got {unknown[0]}")
-    result = run(names, options.seconds, lambda text: print(text, file=sys.stderr))
+    result = run(names, options.seconds, options.rounds, lambda text: print(text, file=sys.stderr))
     print(told(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

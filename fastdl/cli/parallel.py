@@ -82,6 +82,29 @@ def is_first() -> bool:
     return _ranks is None or _ranks.is_first
 
 
+def readers() -> int:
+    """How many processes of this machine read the data of the command."""
+    return 1 if _ranks is None else _ranks.local_size
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's value, on all ranks; all have to ask."""
+    return value if _ranks is None else _ranks.agreed(value)
+
+
+def in_turns(work: Callable[[], Any]) -> Any:
+    """The result of `work`, which rank 0 does first, then one rank of each other machine, then the rest: a file that it leaves for
+    the next time is made once on each machine, and once in all where they share a disk."""
+    if _ranks is None:
+        return work()
+    own = 0 if _ranks.is_first else 1 if _ranks.local_rank == 0 else 2
+    for turn in range(3):
+        if turn == own:
+            result = work()
+        _ranks.all_of(None)
+    return result
+
+
 def join(trainer: Trainer, messages: Console) -> None:
     """Let a trainer train on all ranks, if there are several, and say so."""
     if _ranks is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from fastdl.cli import wording
+from fastdl.cli import parallel, wording
 from fastdl.cli.recipe import table_wanted
 from fastdl.cli.train_options import TrainOptions
 from fastdl.errors import OptionError
@@ -22,10 +22,13 @@ def load_as_asked(options: TrainOptions, messages: Console) -> tuple[data.Traini
     small = small and not options.early_stopping and options.folds is None and options.ensemble == 1
     share = (0.0 if options.folds else 0.2) if options.validation is None else options.validation
     wanted = table_wanted(options, check_task(options.task), share)
-    if store.is_wanted(options.data, wanted):
+    if parallel.agreed(store.is_wanted(options.data, wanted, parallel.readers())):
         if options.folds is not None:
             raise OptionError(f"--folds: {store.NO_ROWS_OF_ANY_ORDER}")
-        return store.load_training(options.data, wanted, lambda text: messages.print(text, markup=False)), wanted, 0
+        loaded = parallel.in_turns(
+            lambda: store.load_training(options.data, wanted, lambda text: messages.print(text, markup=False))
+        )
+        return loaded, wanted, 0
     loaded, wanted, folds = _load(options.data, wanted, small)
     if loaded.is_mapped and options.folds is not None:
         raise OptionError(f"--folds: {store.NO_ROWS_OF_ANY_ORDER}")

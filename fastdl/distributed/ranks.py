@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastdl.distributed import launch
 from fastdl.distributed.reduction import WIRES, Reduction
+from fastdl.distributed.shared_reduction import SharedReduction, shared_memory
 from fastdl.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ class Ranks:
         the network's own precision
     sync_every : with k > 1 each rank makes k steps on its slices alone, then parameters and optimizer states are averaged (local
         SGD; Stich, 2019): for small networks on slow links. The parameters are no longer those of one process
-    overlap : whether the upper layers' gradients travel while those of the lower ones are computed; None: between machines
+    overlap : whether the upper layers' gradients travel while those of the lower ones are computed; None: between machines.
+        Without it, ranks of one machine read each other's memory, where the system lets them, and send nothing
 
     Attributes
     ----------
     rank, size : the number of this process, from 0, and how many there are
-    nodes : how many machines they are on; local_size : how many of them are on this one
+    nodes : how many machines they are on; local_size : how many of them are on this one; local_rank : the number among these
     sharing : how many of them may run on the cores that this one may run on, itself included
 
     Raises
@@ -77,6 +79,7 @@ class Ranks:
         self.sharing = sum(host == self.host and (mask == other or bool(mask & other)) for host, _, other in known)
         self.nodes = len({host for host, _ in here})
         self.local_size = sum(host == self.host for host, _ in here)
+        self.local_rank = sum(host == self.host for host, _ in here[: self.rank])
         self.overlap = self.nodes > 1 if overlap is None else bool(overlap)
         _look_after(self, self._comm.bcast(f"{os.getuid() if hasattr(os, 'getuid') else 0}-{os.urandom(16).hex()}", 0))
         self.ended = False  # nothing will be asked for any more
@@ -128,7 +131,12 @@ class Ranks:
         self._comm.Allgather(own, out)
 
     def reduction(self, blocks: list[tuple[int, int]], dtype: np.dtype) -> Reduction:
-        """What adds up flat arrays of this dtype over the ranks, block by block."""
+        """What adds up flat arrays of this dtype over the ranks, block by block; all have to ask."""
+        if self.size > 1 and self.nodes == 1 and not self.overlap and self.wire == "float32":
+            n = max(stop for _, stop in blocks)
+            memory = shared_memory(self._comm, [process for _, process in self.processes], 2 * n, dtype)
+            if memory is not None:
+                return SharedReduction(self._comm, blocks, dtype, memory)
         return Reduction(self._comm, blocks, dtype, self.wire)
 
     def check_same(self, what: dict[str, Any]) -> None:

@@ -36,14 +36,17 @@ class Reduction:
 
     Attributes
     ----------
+    array : where the arrays that are added up are best computed, if that matters
     seconds : spent on sending, receiving and adding
     """
+
+    array: NDArray | None = None
 
     def __init__(self, comm: Any, blocks: list[tuple[int, int]], dtype: np.dtype, wire: str = "float32") -> None:
         self._comm, self.blocks, self._dtype = comm, blocks, dtype
         self.rank, self.size = comm.rank, comm.size
         self.rounds = wire == "bfloat16"
-        self._under_way: dict[int, list[Any]] = {}
+        self._under_way: dict[int, list[Any]] = {}  # by block: messages
         self.seconds = 0.0
         most = max(self._part(block, self.rank)[1] - self._part(block, self.rank)[0] for block in blocks)
         one = sum(self._width(block, self.rank) for block in blocks)
@@ -79,6 +82,28 @@ class Reduction:
     def start(self, k: int, flat: NDArray) -> None:
         """Block k of `flat` is ready: its parts start on their way to the ranks that add them up."""
         begin = time.perf_counter()
+        self._start(k, flat)
+        self.seconds += time.perf_counter() - begin
+
+    def add(self, k: int, flat: NDArray) -> None:
+        """This rank's part of block k of `flat` = the sum over the ranks, in their order."""
+        begin = time.perf_counter()
+        self._add(k, flat)
+        self.seconds += time.perf_counter() - begin
+
+    def spread(self, k: int, flat: NDArray) -> None:
+        """All ranks get all parts of block k of `flat`, exactly as they are; `finish` waits for them."""
+        begin = time.perf_counter()
+        self._spread(k, flat)
+        self.seconds += time.perf_counter() - begin
+
+    def finish(self, k: int) -> None:
+        """Wait for block k of a `spread`."""
+        begin = time.perf_counter()
+        self._finish(k)
+        self.seconds += time.perf_counter() - begin
+
+    def _start(self, k: int, flat: NDArray) -> None:
         block, at = self.blocks[k], slice(self._offsets[k], self._offsets[k + 1])
         source = flat
         if self.rounds:
@@ -87,7 +112,6 @@ class Reduction:
         requests = [self._receive(self._received[other, at], other, k) for other in self._others]
         requests += [self._send(source[slice(*self._part(block, other))], other, k) for other in self._others]
         self._under_way[k] = requests
-        self.seconds += time.perf_counter() - begin
 
     @contextlib.contextmanager
     def pushing(self) -> Iterator[None]:
@@ -112,40 +136,30 @@ class Reduction:
             ended.set()
             thread.join()
 
-    def add(self, k: int, flat: NDArray) -> None:
-        """This rank's part of block k of `flat` = the sum over the ranks, in their order."""
-        begin = time.perf_counter()
+    def _add(self, k: int, flat: NDArray) -> None:
         self._wait(k)
         mine, at = flat[slice(*self.own(k))], slice(self._offsets[k], self._offsets[k + 1])
         if not self.rounds:
-            parts = [mine if r == self.rank else self._received[r, at] for r in range(self.size)]
-            _add_up(parts, mine)
-        else:
-            parts = [
-                self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)
-            ]
-            total = self._widened[: mine.size]
-            total[:] = 0
-            for part in parts:
-                total += widened(part)
-            mine[:] = total
-        self.seconds += time.perf_counter() - begin
+            add_up([mine if r == self.rank else self._received[r, at] for r in range(self.size)], mine)
+            return
+        parts = [
+            self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)
+        ]
+        total = self._widened[: mine.size]
+        total[:] = 0
+        for part in parts:
+            total += widened(part)
+        mine[:] = total
 
-    def spread(self, k: int, flat: NDArray) -> None:
-        """All ranks get all parts of block k of `flat`, exactly as they are; `finish` waits for them."""
-        begin = time.perf_counter()
+    def _spread(self, k: int, flat: NDArray) -> None:
         block = self.blocks[k]
         mine = flat[slice(*self.own(k))]
         requests = [self._receive(flat[slice(*self._part(block, other))], other, k) for other in self._others]
         requests += [self._send(mine, other, k) for other in self._others]
         self._under_way[k] = requests
-        self.seconds += time.perf_counter() - begin
 
-    def finish(self, k: int) -> None:
-        """Wait for block k of a `spread`."""
-        begin = time.perf_counter()
+    def _finish(self, k: int) -> None:
         self._wait(k)
-        self.seconds += time.perf_counter() - begin
 
     def spread_rounded(self, k: int, flat: NDArray) -> None:
         """All ranks get all parts of block k, rounded to 16 bits, this one too."""
@@ -193,7 +207,7 @@ def _request() -> Any:
 _PIECE = 1 << 14
 
 
-def _add_up(parts: list[NDArray], out: NDArray) -> None:
+def add_up(parts: list[NDArray], out: NDArray) -> None:
     """out = parts[0] + parts[1] + ...; one of them may be out itself."""
     total = np.empty(min(_PIECE, out.size), out.dtype)
     for start in range(0, out.size, _PIECE):

@@ -106,7 +106,8 @@ class Session:
     def _build(self, settings: Settings) -> None:
         for_arithmetic(settings.arithmetic)
         self._workspace = Workspace(self._layout, self.parameters, *self._rooms(settings))
-        self._workspace.begin_at(0 if self.spread is None else self.spread.first_row(settings.batch_size))
+        if self.spread is not None:
+            self.spread.prepare(self._workspace, settings.batch_size)
         # Whether a single step may take longer than Ctrl-C should wait: what is expected here, later what the last call took.
         self._slow = self._workspace.work > SLOW_STEP
 

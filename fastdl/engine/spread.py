@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fastdl.distributed.ranks import Ranks
 from fastdl.engine import structs
 from fastdl.engine.thread_tuner import share_cores
+from fastdl.engine.workspace import Workspace
 from fastdl.network import Architecture
 
 # Parameters of a block from which on it travels alone.
@@ -83,6 +84,12 @@ class Spread:
     def slice_size(self, batch_size: int) -> int:
         """How many rows of a whole batch are in this rank's slice."""
         return (self.ranks.rank + 1) * batch_size // self.ranks.size - self.first_row(batch_size)
+
+    def prepare(self, workspace: Workspace, batch_size: int) -> None:
+        """What this rank's steps need in its workspace."""
+        workspace.begin_at(self.first_row(batch_size))
+        if self._reduction.array is not None:
+            workspace.gradient = self._reduction.array
 
     def own(self, order: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
         """The rows of an epoch that are in this rank's slices; those of one batch after those of the other."""

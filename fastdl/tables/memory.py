@@ -50,9 +50,9 @@ def free_bytes() -> float:
     return max(0.0, min(found))
 
 
-def too_large(paths: Sequence[Path]) -> bool:
-    """Whether tables are better read in parts; small ones are not looked at."""
-    if max(NEEDED.values()) * COMPRESSED_BY * sum(path.stat().st_size for path in paths) < LEAST:
+def too_large(paths: Sequence[Path], readers: int = 1) -> bool:
+    """Whether tables are better read in parts, where `readers` processes read them; small ones are not looked at."""
+    if max(NEEDED.values()) * COMPRESSED_BY * sum(path.stat().st_size for path in paths) * readers < LEAST:
         return False
-    needed = needed_bytes(paths)
+    needed = readers * needed_bytes(paths)
     return needed >= LEAST and needed > SHARE * free_bytes()

@@ -49,8 +49,10 @@ _PIECE = 1 << 20
 Say = Callable[[str], object]
 
 
-def is_wanted(files: Sequence[str], options: Options) -> bool:
+def is_wanted(files: Sequence[str], options: Options, readers: int = 1) -> bool:
     """Whether tables are read in parts: as `options.mapped` says, or if memory is short. Arrays never are.
+
+    readers : processes of this machine that are about to read them
 
     Raises
     ------
@@ -60,7 +62,7 @@ def is_wanted(files: Sequence[str], options: Options) -> bool:
     if options.mapped is False or digits:
         return False
     paths = paths_of(files)
-    return is_table(paths) if options.mapped else memory.too_large(paths)
+    return is_table(paths) if options.mapped else memory.too_large(paths, readers)
 
 
 def load_training(files: Sequence[str], options: Options, say: Say = lambda text: None) -> TrainingData:

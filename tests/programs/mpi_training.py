@@ -11,6 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 import fastdl
+from fastdl.distributed.shared_reduction import SharedReduction
 from fastdl.engine import spread
 
 COMM = MPI.COMM_WORLD
@@ -68,12 +69,15 @@ def train(ranks, case):
 def compared(name, case):
     """How far several ranks are from one, and whether they have the same bits again and among each other."""
     spread.FEWEST = 500 if case.get("cut") else 1 << 16
-    ranks = fastdl.Ranks(COMM, overlap=case.get("cut"))
+    ranks, messages = (fastdl.Ranks(COMM, overlap=cut) for cut in (case.get("cut"), True))
     (many, history), (again, _), (one, alone) = train(ranks, case), train(ranks, case), train(None, case)
+    sent, _ = train(messages, case)
     a, b = many.model.parameters, one.model.parameters
     states = zip(many._session.states, one._session.states, strict=True)
     return {
         "blocks": len(many._session.spread._pieces),
+        "reads the others": isinstance(many._session.spread._reduction, SharedReduction),
+        "same by messages": a.tobytes() == sent.model.parameters.tobytes(),
         "difference": float(np.abs(a - b).max() / np.abs(b).max()),
         "states": max((float(np.abs(s - t).max() / np.abs(t).max()) for s, t in states if s.size), default=0.0),
         "losses": float(np.abs(np.subtract(history.loss, alone.loss)).max())
