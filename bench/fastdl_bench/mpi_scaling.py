@@ -7,9 +7,9 @@ reducing, and the reduction of a gradient alone, by its size. From these comes a
 
 where C is the time of a step of B / P rows, and A the alpha-beta model of a ring all-reduce of n bytes (Thakur, Rabenseifner and
 Gropp, 2005): α seconds for each message, β for each byte. It is checked against what 2 and 4 ranks take here: C is that of as
-many ranks at once that tell each other nothing, since they share the memory and, if there are more of them, the cores; α and β are
-fitted to reductions whose arrays are in no cache. Then it is drawn to 64 nodes for links between machines, with the time
-of one rank alone for C. One rank and several are measured in turns; medians over the rounds are told.
+many ranks at once that tell each other nothing, since they share the memory and, if there are more of them, the cores; α and β
+are fitted to reductions whose arrays are in no cache. Then it is drawn to 64 nodes for links between machines, with the time of
+one rank alone for C. One rank and several are measured in turns; medians over the rounds are told.
 """
 
 from __future__ import annotations
@@ -192,14 +192,19 @@ def run(names: Sequence[str], seconds: float, rounds: int, say: Any) -> dict[str
     found: dict[int, list[dict[str, Any]]] = {ranks: [] for ranks in (1, *RANKS)}
     for n in range(rounds):
         for ranks, turns in found.items():
-            say(f"round {n + 1} of {rounds}: " + (f"{ranks} ranks of one thread" if ranks > 1 else f"one rank of {both} threads"))
+            say(
+                f"round {n + 1} of {rounds}: "
+                + (f"{ranks} ranks of one thread" if ranks > 1 else f"one rank of {both} threads")
+            )
             turns.append(launched(ranks, names, seconds, both if ranks == 1 else 1))
     links = {ranks: fitted(_middle([turn["reductions"] for turn in found[ranks]]), ranks) for ranks in RANKS}
     result["links"] = {str(ranks): asdict(link) for ranks, link in links.items()}
     for place, name in enumerate(names):
         workload = WORKLOADS[name]
         say(f"{name}: steps of smaller batches")
-        apart = [{p: measure_steps(workload, workload.batch // p, 1, seconds / 4).seconds for p in NODES} for _ in range(3)]
+        apart = [
+            {p: measure_steps(workload, workload.batch // p, 1, seconds / 4).seconds for p in NODES} for _ in range(3)
+        ]
         parts = {p: min(turn[p] for turn in apart) for p in NODES}
         several = {ranks: [turn["steps"][place] for turn in turns] for ranks, turns in found.items()}
         entry: dict[str, Any] = {"computing": {str(k): v for k, v in parts.items()}, "checks": []}
@@ -213,7 +218,9 @@ def run(names: Sequence[str], seconds: float, rounds: int, say: Any) -> dict[str
             entry["checks"].append({"ranks": ranks, "measured": measured, "modelled": modelled, "ratio": ratio})
         two = several[RANKS[0]]
         entry["efficiency"] = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(several[1], two))
-        entry["efficiency_cpu"] = statistics.median(a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(several[1], two))
+        entry["efficiency_cpu"] = statistics.median(
+            a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(several[1], two)
+        )
         entry["modelled"] = {
             link.name: {str(p): modelled_efficiency(workload, parts, link, p) for p in NODES} for link in LINKS
         }

@@ -93,8 +93,8 @@ def agreed(value: Any) -> Any:
 
 
 def in_turns(work: Callable[[], Any]) -> Any:
-    """The result of `work`, which rank 0 does first, then one rank of each other machine, then the rest: a file that it leaves for
-    the next time is made once on each machine, and once in all where they share a disk."""
+    """The result of `work`, which rank 0 does first, then one rank of each other machine, then the rest: a file that it leaves
+    for the next time is made once on each machine, and once in all where they share a disk."""
     if _ranks is None:
         return work()
     own = 0 if _ranks.is_first else 1 if _ranks.local_rank == 0 else 2

@@ -142,9 +142,7 @@ class Reduction:
         if not self.rounds:
             add_up([mine if r == self.rank else self._received[r, at] for r in range(self.size)], mine)
             return
-        parts = [
-            self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)
-        ]
+        parts = [self._sent[slice(*self.own(k))] if r == self.rank else self._received[r, at] for r in range(self.size)]
         total = self._widened[: mine.size]
         total[:] = 0
         for part in parts:
