@@ -5,8 +5,8 @@
     python -m fastdl_bench.realmlp --python VENV/bin/python              where pytabkit is installed elsewhere
 
 Each fit runs in a process of its own, by turns, and holds out a fifth of its rows to choose the epoch by. Times are those of
-`fit` from the frame on, with kernels compiled and libraries imported; on a busy machine CPU time says more. RealMLP-TD of
-pytabkit has parametric activations, which fastdl's `recipe="realmlp"` has not; RealMLP-TD-S is its simpler version. `fastdl` is
+`fit` from the frame on, with kernels compiled and libraries imported; on a busy machine CPU time says more. RealMLP-TD-S of
+pytabkit is its simpler version, without category embeddings and parametric activations. `fastdl` is
 what is done without options. Errors are those of `fastdl_bench.quality`; ratios are to RealMLP-TD.
 """
 
