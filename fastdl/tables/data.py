@@ -22,7 +22,7 @@ from fastdl.tables.kinds.date import as_times
 from fastdl.tables.known import load_features, load_labelled
 from fastdl.tables.names import Options, check_columns, names_in
 from fastdl.tables.preprocessor import Outcomes, Preprocessor
-from fastdl.tables.recognise import Choices
+from fastdl.tables.recognise import Choices, Kind
 from fastdl.tables.sources import open_data
 from fastdl.tables.split import check_share, groups_of, split, split_arrays, split_by_group, split_by_time
 from fastdl.tables.table import Table
@@ -55,7 +55,7 @@ class TrainingData:
     held_out : rows of a file of their own for validation, features and targets; `validation` is empty then
     preprocessor : how a table's columns become features, or None for array files
     pixels : all features share one unit, so they are scaled by one number
-    table : what it was made of, where that is small
+    table : what it was made of, where that is small; kinds : of its columns
     notes : what a user should know about how the file was read
     """
 
@@ -71,6 +71,7 @@ class TrainingData:
     pixels: bool = False
     notes: list[str] = field(default_factory=list)
     table: Table | None = None
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
     @property
     def feature_names(self) -> list[str] | None:
@@ -189,11 +190,11 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     found = tasks.resolve(columns, options.task)
     train, held_out = split_table(table, rows, found, options)
     choices = choices_of(table, options)
-    findings = Findings()
+    findings, kinds = Findings(), dict[str, Kind]()
     learnt = None if len(train) == len(table) else rows[train]
     outcomes = outcomes_of(found, train)
     preprocessor, frame = Preprocessor.fit_tidy(
-        table.frame, learnt, choices, names, wishes.na_values, findings, outcomes
+        table.frame, learnt, choices, names, wishes.na_values, findings, outcomes, kinds
     )
     if not preprocessor.feature_names:
         raise OptionError(
@@ -203,7 +204,10 @@ def prepare(table: Table, options: Options, name: str = "data") -> TrainingData:
     encoded = preprocessor.cross_fitted(encoded, frame, rows[train], outcomes, options.seed)
     kept = table if len(table) <= MOST_KEPT or options.keeps_table else None
     notes = [*table.notes, *notes, *(s for s in findings.sentences() if s.startswith("cells"))]
-    return TrainingData(name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=kept)
+    return TrainingData(
+        name, table.files, encoded, rows, found, train, held_out, preprocessor, notes=notes, table=kept,
+        kinds={} if kept is None else kinds,
+    )  # fmt: skip
 
 
 def refitted(
@@ -216,7 +220,7 @@ def refitted(
     rows, names = data.rows[train], data.targets.names
     outcomes = outcomes_of(data.targets, train)
     preprocessor, frame = Preprocessor.fit_tidy(
-        data.table.frame, rows, choices, names, options.wishes.na_values, outcomes=outcomes
+        data.table.frame, rows, choices, names, options.wishes.na_values, outcomes=outcomes, kinds=data.kinds
     )
     encoded = preprocessor.cross_fitted(preprocessor.encode(frame), frame, rows, outcomes, options.seed)
     return replace(data, features=encoded, preprocessor=preprocessor, train=train, validation=held_out)

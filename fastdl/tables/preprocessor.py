@@ -29,7 +29,7 @@ from fastdl.tables.kinds import (
 )
 from fastdl.tables.kinds.category import MOST_OWN
 from fastdl.tables.kinds.embedded_category import FEWEST
-from fastdl.tables.recognise import Choices, kind_of
+from fastdl.tables.recognise import Choices, Kind, kind_of
 from fastdl.tables.text import MISSING, listed, polars, tidied
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Outcomes(NamedTuple):
 
 
 NO_OUTCOMES = Outcomes((), np.zeros((0, 0)))
+FEW_CELLS = 100_000
+"""Of fewer, columns are learnt one after the other: threads would wait for the interpreter's lock most of the time."""
 _LEFT_OUT = ("constant", "identifier", "ignored")
 
 
@@ -90,17 +92,21 @@ class Preprocessor:
         na_values: Sequence[str] = (),
         findings: Findings | None = None,
         outcomes: Outcomes = NO_OUTCOMES,
+        kinds: dict[str, Kind] | None = None,
     ) -> tuple[Preprocessor, pl.DataFrame]:
         """The same for a frame that is tidy (see `text.tidied`); it comes back with text read as what it is, so that
-        `encode` need not read it again. `outcomes` are the targets of the training rows."""
+        `encode` need not read it again. `outcomes` are the targets of the training rows. `kinds` are those of columns of this
+        frame that were recognised before, and get those that were not: that takes longer than to learn them."""
+        kinds = {} if kinds is None else kinds
         findings = Findings() if findings is None else findings
 
         def learn(name: str) -> tuple[Column, pl.Series] | InputError:
             values = frame[name]
             try:
-                kind = kind_of(name, values, choices, findings)
+                kind = kinds[name] if name in kinds else kind_of(name, values, choices, findings)
             except InputError as error:
                 return error
+            kinds[name] = kind
             values = values if kind.converted is None else kind.converted.alias(name)
             shown = values if rows is None else values.gather(rows)
             column = kind.learn(name, shown)
@@ -112,8 +118,12 @@ class Preprocessor:
             return column, values
 
         names = [name for name in frame.columns if name not in targets]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # polars works without the interpreter's lock
-            learnt = list(pool.map(learn, names))
+        learnt: list[tuple[Column, pl.Series] | InputError]
+        if frame.height * len(names) < FEW_CELLS:
+            learnt = list(map(learn, names))
+        else:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # polars works without the interpreter's lock
+                learnt = list(pool.map(learn, names))
         problems = [str(found) for found in learnt if isinstance(found, InputError)]
         if problems:
             raise InputError("; ".join(problems))
