@@ -44,7 +44,7 @@ FASTDL_ROOMS = {
 KERNEL_ROOMS = {
     "entry": ["serial", "__main__", "_timings"],
     "what users import": ["linear", "losses", "optimizers"],
-    "errors": ["kernel", "arguments"],
+    "errors": ["kernel", "arguments", "halves"],
     "losses": ["loss_rows", "rows", "terms"],
     "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
     "activations": ["activations", "curves", "parametric", "precision"],

@@ -173,3 +173,60 @@ def test_an_arithmetic_that_is_not_there_is_refused(dtype, arithmetic, message):
     with pytest.raises(ValueError, match=message):
         fk.linear_forward(a, a, a[0], fk.IDENTITY, 0.0, out, arithmetic)
     assert (out == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["uint16", "bfloat16"])
+def test_arrays_of_bfloat16_are_what_they_stand_for(kind):
+    """The bits of float32 arrays that hold the same numbers; results in bfloat16 are those, rounded once."""
+    dtype = np.dtype(np.uint16) if kind == "uint16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    rng, B, I, N = np.random.default_rng(0), 33, 20, 17
+
+    def half(*shape):
+        bits = bf16_bits(random(rng, *shape))
+        return bits.view(dtype), from_bf16_bits(bits)
+
+    (x, wide_x), (weight, wide_weight), (d_out, wide_d_out) = half(B, I), half(I, N), half(B, N)
+    bias = random(rng, N)
+    out, wide_out = np.zeros((B, N), dtype), np.empty((B, N), np.float32)
+    fk.linear_forward(x, weight, bias, fk.RELU, 0.0, out, arithmetic=fk.BF16_EMULATED)
+    fk.linear_forward(wide_x, wide_weight, bias, fk.RELU, 0.0, wide_out, arithmetic=fk.BF16_EMULATED)
+    assert (out.view(np.uint16) == bf16_bits(wide_out)).all()
+
+    plain = np.empty((B, N), np.float32)  # of mixed arrays
+    fk.linear_forward(x, wide_weight, bias, fk.RELU, 0.0, plain, fk.BF16_EMULATED)
+    assert (plain == wide_out).all()
+
+    d_x, d_weight, d_bias = np.zeros((B, I), dtype), np.zeros((I, N), np.float32), np.zeros(N, np.float32)
+    same = np.empty((B, I), np.float32), np.empty((I, N), np.float32), np.empty(N, np.float32)
+    rounded_out = from_bf16_bits(out.view(np.uint16))
+    fk.linear_backward(x, weight, out, d_out, fk.RELU, 0.0, d_x, d_weight, d_bias, fk.BF16_EMULATED)
+    fk.linear_backward(wide_x, wide_weight, rounded_out, wide_d_out, fk.RELU, 0.0, *same, fk.BF16_EMULATED)
+    assert (d_x.view(np.uint16) == bf16_bits(same[0])).all()
+    assert (d_weight == same[1]).all()
+    assert (d_bias == same[2]).all()
+
+
+def test_wrong_arrays_of_bfloat16_are_refused():
+    x, weight, bias = np.zeros((4, 3), np.uint16), np.zeros((3, 2), np.uint16), np.zeros(2, np.float32)
+    out = np.full((4, 2), 7, np.uint16)
+    call = (weight, bias, fk.RELU, 0.0, out)
+    with pytest.raises(TypeError, match="expected float32 or float64 for x, got uint16"):
+        fk.linear_forward(x, *call)
+    with pytest.raises(ValueError, match=r"expected I = 5 \(from x\) in weight \[I, O\], got shape \(3, 2\)"):
+        fk.linear_forward(np.zeros((4, 5), np.uint16), *call, fk.BF16_EMULATED)
+    with pytest.raises(
+        TypeError, match=r"expected one dtype for all arrays, got float64 for bias and|got float32 for x"
+    ):
+        fk.linear_forward(x, weight, bias.astype(np.float64), fk.RELU, 0.0, out, fk.BF16_EMULATED)
+    out.flags.writeable = False
+    with pytest.raises(TypeError, match="linear_forward: expected out to be writable"):
+        fk.linear_forward(x, *call, fk.BF16_EMULATED)
+    out.flags.writeable = True
+    shared = np.zeros(40, np.uint16)
+    with pytest.raises(ValueError, match="expected out in memory of its own, but it overlaps x"):
+        fk.linear_forward(
+            shared[:12].reshape(4, 3), weight, bias, fk.RELU, 0.0, shared[4:12].reshape(4, 2), fk.BF16_EMULATED
+        )
+    assert (out == 7).all()
+    with pytest.raises(TypeError, match="got int16"):
+        fk.linear_forward(x.view(np.int16), *call, fk.BF16_EMULATED)

@@ -20,6 +20,7 @@ from numba.extending import intrinsic, overload, typeof_impl
 from fastdl_kernels._jit import entry, is_current, jit
 from fastdl_kernels._units import ELEMENTS, Native
 from fastdl_kernels.arguments import Limits, Rules, seen_type, seen_value
+from fastdl_kernels.halves import called_with_halves, holds_halves
 
 # Multiply-adds (or as many other steps) below which a call stays on its thread: 10 us of work. A parallel region costs
 # 3 us under OpenMP and 100 us under Numba's own work queue.
@@ -83,6 +84,8 @@ class Kernel:
             return self._call(*args)
         except (TypeError, ValueError):
             pass
+        if holds_halves(self.rules.names, args):
+            return called_with_halves(self.__name__, self.rules.names, self.rules.outputs, args, self)
         # Why it was refused: wrong types, wrong values, or a version of the other dtype, and last of types that Numba takes.
         message = self.rules.wrong_types([seen_value(arg) for arg in args])
         if message is not None:

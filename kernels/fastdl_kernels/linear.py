@@ -63,7 +63,8 @@ def linear_forward(x, weight, bias, activation, alpha, out, arithmetic=FLOAT32):
     out : same dtype [B, O], C-contiguous, overwritten; must not overlap the inputs
     arithmetic : of the product. FLOAT32: that of the arrays. BF16, for float32 arrays on processors that have `vdpbf16ps`: x and
         weight are rounded to bfloat16 as they are read, sums, bias and activation are float32. BF16_EMULATED: the same on any
-        processor, slowly
+        processor, slowly. With both, arrays may be bfloat16, of `ml_dtypes` or as its bits in uint16, where they are given from
+        Python: see `halves`
 
     GELU, SILU and MISH need z for their derivative: train with `linear_forward_keep`.
 
