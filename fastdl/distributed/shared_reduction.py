@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class SharedReduction(Reduction):
         n = len(memory[0]) // 2
         # What is to be added up, and what has been: so a rank may begin to write the one while another still reads the other.
         self._terms, self._totals = [m[:n] for m in memory], [m[n:] for m in memory]
-        self.array = self._terms[self.rank]
+        self.array = self._own_terms = self._terms[self.rank]
         self._terms_are_read = self._totals_are_read = False  # perhaps, by others
 
     def _meet(self) -> None:
@@ -50,8 +50,8 @@ class SharedReduction(Reduction):
             self._meet()
         if flat is not self.array:
             (first, stop), (own, end) = self.blocks[k], self.own(k)
-            self.array[first:own] = flat[first:own]
-            self.array[end:stop] = flat[end:stop]
+            self._own_terms[first:own] = flat[first:own]
+            self._own_terms[end:stop] = flat[end:stop]
 
     def _add(self, k: int, flat: NDArray) -> None:
         self._meet()
@@ -74,9 +74,10 @@ class SharedReduction(Reduction):
             flat[part] = self._totals[other][part]
         self._totals_are_read = True
 
-    def pushing(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def pushing(self) -> Iterator[None]:
         """Nothing is under way."""
-        return contextlib.nullcontext()
+        yield
 
 
 def shared_memory(comm: Any, processes: Sequence[int], n: int, dtype: np.dtype) -> list[NDArray] | None:
