@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastdl
+from fastdl.engine.permutation import permutation
 from fastdl.training import shuffling
 from fastdl.training.shuffling import MANY_ROWS, Orders, order_of
 
@@ -18,6 +19,20 @@ def test_an_order_is_a_permutation_of_its_own():
         np.testing.assert_array_equal(np.sort(order), np.arange(1000))
     assert len({order.tobytes() for order in orders}) == 4
     np.testing.assert_array_equal(orders[0], order_of(0, 0, 1000))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 64, 65, 1797, 1 << 16, (1 << 16) + 1])
+@pytest.mark.parametrize("key", [(0, 0), (3, 5), (2**40 + 1, 7), (2**70, 1), (5,), (1, 2, 3, 4, 5, 6)])
+def test_permutations_are_those_of_numpy(key, n):
+    """Seeds of one word and of several, more words than the pool of the seeding holds, sizes about powers of 2."""
+    np.testing.assert_array_equal(permutation(key, n), np.random.default_rng(key).permutation(n))
+
+
+def test_many_permutations_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        key, n = tuple(rng.integers(0, 1 << 62, 2).tolist()), int(rng.integers(0, 500))
+        np.testing.assert_array_equal(permutation(key, n), np.random.default_rng(key).permutation(n))
 
 
 @pytest.mark.parametrize("n_rows", [10, MANY_ROWS, MANY_ROWS + 1])

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from numba.core.types import Type
+from numba.core.types import Type, float32
 from numba.np.numpy_support import from_dtype
 
 from fastdl.engine.backward import add_partial, backward
@@ -20,6 +20,7 @@ from fastdl.engine.forward import forward
 from fastdl.engine.gather import gather
 from fastdl.engine.input_stage import embed, update_stage
 from fastdl.engine.loss import loss_rows
+from fastdl.engine.permutation import draw
 from fastdl.engine.sparse import (
     catch_up_block,
     catch_up_columns,
@@ -77,6 +78,7 @@ def half(dtype: np.dtype, loss: int, activations: list[int]) -> None:
     """What the second process compiles."""
     for unit in [*HELPERS, *_own(loss, activations)]:
         unit.ensure(from_dtype(dtype))
+    draw.ensure(float32)
 
 
 def for_prediction(dtype: np.dtype) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from fastdl.engine import Session
 from fastdl.engine.background import submit
+from fastdl.engine.permutation import permutation
 from fastdl.errors import InputError
 from fastdl.training.rows import TrainingRows
 from fastdl.training.settings import Settings
@@ -80,7 +79,7 @@ class Chunks:
         for number, chunk in enumerate(_read_ahead(iter(self._make()))):
             rows = self._prepared(*_checked(chunk, number))
             count, before = len(rows), self.rows
-            order = np.random.default_rng((*key, number)).permutation(count)
+            order = permutation((*key, number), count)
             n_batches = -(-count // size)
 
             def progress(done: int, before: int = before) -> None:

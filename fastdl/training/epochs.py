@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastdl import checks
 from fastdl.engine import START, Session
+from fastdl.engine.permutation import permutation
 from fastdl.errors import DivergedError
 from fastdl.training.callbacks import EpochResult, Hooks
 from fastdl.training.chunks import Chunks
@@ -124,7 +125,7 @@ def learn_once(
     DivergedError : a number is not finite any more; all is as before
     """
     session.snapshot()
-    order = np.random.default_rng(key).permutation(len(data))
+    order = permutation(key, len(data))
     steps, drop = (
         numbers.of_next(rate_factor, -(-len(order) // session.settings.batch_size)),
         numbers.dropout_from_here(),
