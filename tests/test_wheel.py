@@ -25,8 +25,8 @@ pytestmark = pytest.mark.skipif(not TARGETS, reason="there is no prebuilt code f
 # What the epoch of the digits calls, and a kernel.
 NEEDED = [
     "engine.backward.add_partial", "engine.backward.backward", "engine.forward.forward", "engine.gather.gather",
-    "engine.loss.loss_rows", "engine.step.train_batches", "engine.step.work", "engine.update.clipped_update",
-    "engine.update.cut_updates", "engine.update.penalised_block", "engine.update.update_block",
+    "engine.loss.loss_rows", "engine.permutation.draw", "engine.step.train_batches", "engine.step.work",
+    "engine.update.clipped_update", "engine.update.cut_updates", "engine.update.penalised_block", "engine.update.update_block",
     "kernels.loss_rows.softmax_cross_entropy_rows", "kernels.matmul._product",
 ]  # fmt: skip
 ONLY = [f"{name}-float32" for name in NEEDED] + [
