@@ -142,8 +142,8 @@ def cut_updates(size, rows, clips, plan, alphas, parameters):
             plan[layer, UPDATES] += plan[layer, CATEGORIES]
             for c in range(plan[layer, CATEGORIES]):
                 first, last = table_of(network, c)
-                size = plan[layer, CATEGORY_SIZE]
-                room = max(room, slot_bias(last - first, size) + size)
+                width = plan[layer, CATEGORY_SIZE]
+                room = max(room, slot_bias(last - first, width) + width)
         jobs += plan[layer, UPDATES]
         behind = 2 * n_out if plan[layer, UNIT_ALPHAS] >= 0 else n_out
         room = max(room, slot_bias(plan[layer, UPDATE_ROWS], plan[layer, ROW]) + behind)
