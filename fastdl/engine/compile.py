@@ -114,6 +114,7 @@ def for_training(architecture: Architecture) -> Iterator[None]:
                 unit.ensure(element)
         for unit in HELPERS:
             unit.ensure(element)
+        draw.ensure(float32)
         _ready.add(element)
     for_network(architecture)
 

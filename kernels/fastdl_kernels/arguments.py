@@ -160,7 +160,22 @@ class Rules:
         if not seen.contiguous:
             return f"{key} to be C-contiguous; use np.ascontiguousarray({key})"
         if key in self.outputs and not seen.writable:
-            return f"{key} to be writable, got a read-only array; use {key}.copy()"
+            return self.read_only(key)
+        return None
+
+    def read_only(self, key: str) -> str:
+        """What was expected of an output that cannot be written."""
+        return f"{key} to be writable, got a read-only array; use {key}.copy()"
+
+    def overlapping(self, given: Mapping[str, Any]) -> str | None:
+        """One sentence about the first output that may share memory with another array, or None."""
+        for key in self.outputs:
+            for other in self.shapes:
+                if other != key and np.may_share_memory(given[key], given[other]):
+                    return (
+                        f"{self.kernel}: expected {key} in memory of its own, but it overlaps {other}; "
+                        f"pass a separate array"
+                    )
         return None
 
     def wrong_values(self, args: Sequence[Any]) -> str | None:
@@ -202,13 +217,9 @@ class Rules:
                         f"{self.kernel}: expected {what[key]} ({limit.meaning}) in {bounds}, got {value}; "
                         f"{limit.default:g} is usual"
                     )
-        for key in self.outputs:
-            for other in self.shapes:
-                if other != key and np.may_share_memory(given[key], given[other]):
-                    return (
-                        f"{self.kernel}: expected {key} in memory of its own, but it overlaps {other}; "
-                        f"pass a separate array"
-                    )
+        message = self.overlapping(given)
+        if message is not None:
+            return message
         for key in self.labels:
             wrong = given[key][(given[key] < 0) | (given[key] >= sizes["N"][0])]
             if wrong.size:

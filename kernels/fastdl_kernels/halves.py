@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdl_kernels.arguments import Rules, seen_value
 from fastdl_kernels.precision import BF16, BF16_EMULATED, bf16_bits, from_bf16_bits
 
 
@@ -29,31 +30,26 @@ def holds_halves(names: Sequence[str], args: Sequence[Any]) -> bool:
     return isinstance(arithmetic, (int, np.integer)) and arithmetic in (BF16, BF16_EMULATED) and any(map(is_half, args))
 
 
-def called_with_halves(
-    name: str, names: Sequence[str], outputs: Sequence[str], args: Sequence[Any], call: Callable[..., Any]
-) -> None:
+def called_with_halves(rules: Rules, args: Sequence[Any], call: Callable[..., Any]) -> None:
     """Call a kernel on what bfloat16 arrays stand for, and round what it has written to those that it was to write.
 
-    Raises TypeError for an output that cannot be written and ValueError for one that overlaps another array; the kernel judges
-    the rest, and nothing is written then.
+    Raises as the kernel does, and nothing is written then.
     """
-    for key in outputs:
-        out = args[names.index(key)]
-        if not is_half(out):
-            continue
-        if not out.flags.writeable:
-            raise TypeError(f"{name}: expected {key} to be writable, got a read-only array; use {key}.copy()")
-        for other, value in zip(names, args):
-            if other != key and isinstance(value, np.ndarray) and np.may_share_memory(out, value):
-                raise ValueError(
-                    f"{name}: expected {key} in memory of its own, but it overlaps {other}; pass a separate array"
-                )
-    wide = [_widened(value, key in outputs) if is_half(value) else value for key, value in zip(names, args)]
-    call(*wide)
-    for key in outputs:
-        out, result = args[names.index(key)], wide[names.index(key)]
-        if is_half(out):
-            out.view(np.uint16)[...] = bf16_bits(result)
+    given = dict(zip(rules.names, args, strict=True))
+    wide = {key: _widened(value, key in rules.outputs) if is_half(value) else value for key, value in given.items()}
+    message = rules.wrong_types([seen_value(value) for value in wide.values()])
+    halves = [key for key in rules.outputs if is_half(given[key])]
+    for key in halves:
+        if message is None and not given[key].flags.writeable:
+            message = f"{rules.kernel}: expected {rules.read_only(key)}"
+    if message is not None:
+        raise TypeError(message)
+    message = rules.overlapping(given)
+    if message is not None:
+        raise ValueError(message)
+    call(*wide.values())
+    for key in halves:
+        given[key].view(np.uint16)[...] = bf16_bits(wide[key])
 
 
 def _widened(array: NDArray[Any], is_output: bool) -> NDArray[np.float32]:

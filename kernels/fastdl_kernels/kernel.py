@@ -85,7 +85,7 @@ class Kernel:
         except (TypeError, ValueError):
             pass
         if holds_halves(self.rules.names, args):
-            return called_with_halves(self.__name__, self.rules.names, self.rules.outputs, args, self)
+            return called_with_halves(self.rules, args, self)
         # Why it was refused: wrong types, wrong values, or a version of the other dtype, and last of types that Numba takes.
         message = self.rules.wrong_types([seen_value(arg) for arg in args])
         if message is not None:
