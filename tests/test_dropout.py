@@ -194,6 +194,18 @@ def test_a_rate_of_0_changes_no_bit():
     assert not np.array_equal(train(dropout=0.1)[0].parameters, plain.parameters)
 
 
+def test_a_rate_that_is_nearly_1_drops_all():
+    """It is written as a whole number below 2^32, and not as 2^32, with which 32 bits would begin anew."""
+    model = make_model([4, 8, 1])
+    x, y = make_data(np.random.default_rng(0), 64, [4, 8, 1], "linear")
+    before = model.parameters.copy()
+    trainer = fastdl.Trainer(model, fastdl.Momentum(lr=0.1), batch_size=64, epochs=1, dropout=1 - 1e-12)
+    trainer.fit(x, y)
+    n_first = 4 * 8 + 8
+    np.testing.assert_array_equal(model.parameters[:n_first], before[:n_first])  # no gradient comes through
+    assert np.isfinite(model.parameters).all()
+
+
 def test_one_rate_is_one_for_each_layer():
     np.testing.assert_array_equal(train(dropout=0.3)[0].parameters, train(dropout=[0.3, 0.3])[0].parameters)
 

@@ -69,12 +69,11 @@ def _drawn(name: str, **options: Any) -> Callable[[], Any]:
     return load
 
 
-def _houses() -> Any:
+def houses(n: int = 8_000) -> Any:
     """Like California housing: prices from place, income and rooms, capped, with skewed noise and columns."""
     import pandas as pd
 
     rng = np.random.default_rng(0)
-    n = 8_000
     place = rng.uniform(-1, 1, (n, 2))
     income, rooms = rng.lognormal(1.2, 0.5, n), rng.lognormal(1.6, 0.3, n)
     towns = rng.uniform(-1, 1, (12, 2))
@@ -108,7 +107,7 @@ TABLES: dict[str, Table] = {
     "clusters": Table(_drawn("classification", n_samples=4000, n_informative=8, flip_y=0.05), "target", True),
     "friedman1": Table(_drawn("friedman1", n_samples=4000, noise=1.0), "target", False),
     "friedman2": Table(_drawn("friedman2", n_samples=2000, noise=50.0), "target", False),
-    "houses": Table(_houses, "target", False),
+    "houses": Table(houses, "target", False),
     "shop": Table(_shop, "target", False),
     "titanic": Table("titanic.csv", "survived", True, ("alive",)),
     "penguins": Table("penguins.csv", "species", True),

@@ -124,8 +124,9 @@ def row(name: str, found: dict[str, list[dict[str, float]]]) -> str:
     reference = found.get(REFERENCE)
     for samples in found.values():
         error, seconds = (float(np.mean([sample[key] for sample in samples])) for key in ("error", "seconds"))
-        text = f"{error:.4g} in {seconds:.3g} s"
-        if reference is not None and samples is not reference:
+        text = "failed" if math.isnan(seconds) else f"{error:.4g} in {seconds:.3g} s"
+        compares = reference is not None and not any(math.isnan(sample["seconds"]) for sample in (*reference, *samples))
+        if reference is not None and samples is not reference and compares:
             worse, slower, more = (
                 _geometric([a[key] / b[key] for a, b in zip(samples, reference)]) for key in ("error", "seconds", "cpu")
             )

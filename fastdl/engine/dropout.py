@@ -5,6 +5,8 @@ Nothing is stored and no generator has a state: whoever needs a part of the mask
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastdl_kernels.serial import IDENTITY, apply_activation, is_rectifier, jit, mix, mix_small, needs_z, noinline
 from fastdl_kernels.simd import number_like, pointer
 
@@ -22,12 +24,13 @@ def drop(data, stride, m0, m1, n0, n1, rate, key, before=0):
     noinline()
     scale = number_like(data[0], UNITS / (UNITS - rate))
     zero = number_like(data[0], 0)
+    limit = np.uint32(rate)  # compared in 32 bits as well
     for row in range(m0, m1):
         row_key = mix(key, before + row)
         cells = pointer(data, row * stride)
         for unit in range(n0, n1):
             value = cells[unit]
-            cells[unit] = value * scale if mix_small(row_key, unit) >= rate else zero
+            cells[unit] = value * scale if mix_small(row_key, unit) >= limit else zero
 
 
 @jit

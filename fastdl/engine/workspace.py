@@ -126,7 +126,9 @@ class Workspace:
         first, n_layers = int(architecture.stage is not None), len(architecture.pairs)
         for crew in self.crews:
             crew.plan[:n_layers, structs.DROP] = 0
-            crew.plan[first : first + len(rates), structs.DROP] = [round(rate * UNITS) for rate in rates]
+            crew.plan[first : first + len(rates), structs.DROP] = [
+                min(UNITS - 1, round(rate * UNITS)) for rate in rates
+            ]
 
     def places(self, labels: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, ...]:
         """Two places by turns where batches of such data are gathered: (inputs, labels, targets, weights)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastdl_kernels._jit import jit
 from fastdl_kernels.simd import absolute, exp, fma, like, maximum, minimum, select, sigmoid, tanh
+from fastdl_kernels.simd.mathematics import exp_moderate, per_dtype
 from fastdl_kernels.simd.special import (
     expm1_below_0,
     exponent_limit,
@@ -19,6 +20,9 @@ from fastdl_kernels.simd.special import (
 # Klambauer et al., Self-Normalizing Neural Networks (2017), equation 14 of the appendix.
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_DEPTH = 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
+
+# From here on upward mish is z: 2 / (w + 2) is less than half of what can be told from 1.
+_mish_is_line = per_dtype(20.0, 40.0)
 
 
 @jit
@@ -158,24 +162,25 @@ def silu_derivative(z, alpha):
 
 
 @jit
+def _mish_parts(z):
+    """(e^z, w = e^2z + 2 e^z, z) within limits: t = tanh(log(1 + e^z)) = w / (w + 2) is 1 above them, and is called 0 below."""
+    lowest = like(z, -87.0)
+    near = minimum(_mish_is_line(z), maximum(lowest, z))
+    e = select(z < lowest, like(z, 0.0), exp_moderate(near))
+    return e, fma(e, e, e + e), near
+
+
+@jit
 def mish_value(z, alpha):
-    """z t with t = tanh(log(1 + e^z)) = (u² + 2u) / (u² + 2u + 2), u = e^z; for z > 0 in v = e^-z: (1 + 2v) / (1 + 2v + 2v²)."""
-    e = exp(-absolute(z))
-    one, two = like(z, 1.0), like(z, 2.0)
-    is_high = z > like(z, 0.0)
-    above = select(is_high, fma(two, e, one), fma(e, e, e + e))
-    below = above + select(is_high, (e + e) * e, two)
-    return maximum(exponent_limit(z), z) * (above / below)
+    """z t with t = w / (w + 2), w = e^2z + 2 e^z: sums of positive numbers, which lose no digits."""
+    w = _mish_parts(z)[1]
+    return maximum(like(z, -87.0), z) * (w / (w + like(z, 2.0)))
 
 
 @jit
 def mish_derivative(z, alpha):
-    """t + z dt/dz, from z, with dt/dz = 4u (1 + u) / (u² + 2u + 2)² or 4v² (1 + v) / (1 + 2v + 2v²)²."""
-    e = exp(-absolute(z))
-    one, two, four = like(z, 1.0), like(z, 2.0), like(z, 4.0)
-    is_high = z > like(z, 0.0)
-    above = select(is_high, fma(two, e, one), fma(e, e, e + e))
-    below = above + select(is_high, (e + e) * e, two)
-    slope = four * e * (one + e) * select(is_high, e, one) / (below * below)
-    near = minimum(-exponent_limit(z), maximum(exponent_limit(z), z))
-    return fma(near, slope, above / below)
+    """t + z dt/dz, from z, with dt/dz = 4 e^z (1 + e^z) / (w + 2)^2."""
+    e, w, near = _mish_parts(z)
+    below = w + like(z, 2.0)
+    slope = fma(e, e, e) * like(z, 4.0) / (below * below)
+    return fma(near, slope, w / below)

@@ -28,7 +28,7 @@ def mix(key, counter):
 
 @intrinsic
 def mix_small(typingctx, key, counter):
-    """32 bits, as an int64 in 0 .. 2^32 - 1, for a key of 64 bits and an int64 counter below 2^32.
+    """32 bits, as a uint32, for a key of 64 bits and an int64 counter below 2^32.
 
     An intrinsic, because Numba multiplies 32-bit numbers in 64 bits: four vector multiplications for one.
     """
@@ -50,7 +50,6 @@ def mix_small(typingctx, key, counter):
         x = builder.xor(times(x, 0x9E3779B9), low)
         x = fold(times(fold(x, 16), 0x21F0AAAD), 15)
         x = builder.add(x, high)
-        x = fold(times(fold(x, 16), 0xD35A2D97), 15)
-        return builder.zext(x, i64)
+        return fold(times(fold(x, 16), 0xD35A2D97), 15)
 
-    return types.int64(key, counter), codegen
+    return types.uint32(key, counter), codegen

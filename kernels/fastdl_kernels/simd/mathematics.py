@@ -178,8 +178,8 @@ def _exp(v):
 
 
 @jit
-def _exp_moderate(v):
-    """exp(v) for 0 <= v <= 44, at most 1.1 ULP off: half the work of `_exp`, which has limits and subnormals to care for."""
+def exp_moderate(v):
+    """exp(v) for -87 <= v <= 44, at most 1.1 ULP off: half the work of `_exp`, which has limits and subnormals to care for."""
     n = round_to_whole(v * like(v, 1.4426950408889634), round_magic(v))
     r = fma(n, -ln2_low(v), fma(n, -ln2_high(v), v))
     return scale_by_power(like(v, 1.0) + fma(r * r, exp_tail(r), r), n)
@@ -238,7 +238,7 @@ def _tanh(v):
     small = fma(v * z, _tanh_p(z) / _tanh_q(z), v)
     # From 22 on the result is 1 in both dtypes. The constant comes first, so that a NaN is what remains.
     limited = minimum(like(v, 22.0), magnitude)
-    large = one - like(v, 2.0) / (_exp_moderate(limited + limited) + one)
+    large = one - like(v, 2.0) / (exp_moderate(limited + limited) + one)
     return select(magnitude < like(v, 0.625), small, _copysign(large, v))
 
 
