@@ -17,7 +17,7 @@ Category embeddings beside them: taxis have 0.86 of the error, of which parametr
 
 Beside pytabkit's RealMLP-TD with its 256 epochs (`fastdl_bench.realmlp`, two cores of Zen 3): `auto` has 1.004 of its error on
 houses in a 45th of the time, and 0.970 on clusters in a 32nd; `realmlp`, which computes the same, 1.010 and 0.974 in a 7th to
-a 10th. A step of `realmlp` on houses has 52 % of the rate of multiply-adds alone, with ReLU and without dropout and embeddings 63 %.
+a 10th. A step of `realmlp` on houses has 52 % of the rate of multiply-adds alone; with ReLU, no dropout and no embeddings 63 %.
 
 With few rows the fifth that is held out is missed: on breast_cancer (426 rows, 6 splits) the log loss is 0.0996, and 0.0786 of a
 logistic regression. What was tried and left, on six small tables and samples of 300 to 800 rows of six larger ones: a second fit
