@@ -80,6 +80,11 @@ class Activation:
         """What the units' own numbers are at first."""
         return float(self.alpha or 0.0) if self.name == "leaky_relu" else 1.0
 
+    @property
+    def identity_unit_alpha(self) -> float:
+        """With what a unit's own number makes it pass z on as it is."""
+        return 1.0 if self.name == "leaky_relu" else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Name and numbers, as they stand in a model file."""
         return {"name": self.name, "alpha": self.alpha, **({"parametric": True} if self.parametric else {})}

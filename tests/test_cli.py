@@ -206,7 +206,7 @@ def test_classes_from_train_to_predict(run, flowers, write):
         "multiclass",
         "colour=red",
         "iris, poppy, rose",
-        "4 × 128",
+        "4 × 131",  # 128, and 3 of a linear model
         "scaled",
         " of 30 epochs",
         "flowers.csv",

@@ -41,6 +41,7 @@ from fastdl.tables.loading import load
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
+from fastdl.training.blending import Pair, blend, can_blend
 from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
 from fastdl.training.health import HealthWatch
@@ -199,15 +200,20 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
-    temperature, folds = None, None
-    if held_out is not None and settings_in(options.set)["calibrate"]:
+    temperature, folds, share, more = None, None, None, settings_in(options.set)
+    if held_out is not None and more["calibrate"]:
         temperature = fitting.calibrate(model, *held_out)
+    if held_out is not None and more["blend_linear"] and can_blend(model):
+        pair = Pair.of(model, (X, y), held_out, None, trainer.class_weight)
+        (model,), share = blend([pair], len(pair.network))
+        model.metadata["linear_share"] = share
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds)
+            blends = bool(more["blend_linear"])
+            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, blends=blends)
             members.fit()
             found = members.out_of_fold()
             folds = Folds(found, *members.a_fold())
@@ -221,6 +227,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         "cross_validation": job.folds or None,
         "baseline": naive if validation else {},
         "temperature": temperature,
+        "linear_share": share,
     }
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)
@@ -234,7 +241,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
             pages.write(folder, run, messages)
     if watch is not None and watch.seen:
         messages.print(f"\n{watch.seen[-1]}\n", markup=False)
-    _summarise(output, folder, trainer, record, validation, seconds, len(loaded.train))
+    _summarise(output, folder, trainer, model, record, validation, seconds, len(loaded.train))
     if code and (folder / runs.CHECKPOINT).exists():
         say(f"fastdl resume {folder} goes on from here")
     return code
@@ -347,6 +354,7 @@ def _summarise(
     output: Console,
     folder: Path,
     trainer: Trainer,
+    model: MLP,
     record: Mapping[str, Any],
     validation: Mapping[str, float],
     seconds: float,
@@ -359,10 +367,10 @@ def _summarise(
     if validation:
         folds = record["cross_validation"]
         facts["validation"] = wording.metrics(validation) + (f"   ({folds}-fold cross-validation)" if folds else "")
-        facts["baseline"] = wording.naive(trainer.model.output, record["baseline"])
+        facts["baseline"] = wording.naive(model.output, record["baseline"])
     elif trainer.history.loss:
         facts["training"] = wording.metrics({"loss": trainer.history.loss[-1]})
-    facts |= ensembles.told(trainer.model)
+    facts |= ensembles.told(model)
     facts |= {
         "time": f"{wording.duration(seconds)} for {epochs}{speed}",
         "saved in": f"{folder}: {runs.left_in(folder)}",

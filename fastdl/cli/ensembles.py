@@ -41,7 +41,8 @@ def train(
 ) -> int:
     """Train all models, write the run into its folder, and return the exit code; `command` is what was typed."""
     with option_error("--"):
-        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0)
+        blends = bool(settings_in(options.set)["blend_linear"])
+        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0, blends=blends)
     count = len(members.trainers)
     messages.print(f"{_made_of(options.ensemble, members.folds)}: {wording.plural(count, 'model')}\n")
     interrupted = False
@@ -65,6 +66,8 @@ def train(
     if held_out is not None and settings_in(options.set)["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
+    if members.linear_share:
+        model.metadata["linear_share"] = members.linear_share
     y = loaded.targets.y
     if found is not None:
         validation, judged = found.metrics, y[found.rows]
@@ -84,9 +87,10 @@ def train(
         "models": len(model.members),
         "spread": {} if found is None else found.spread,
         "temperature": model.temperature,
+        "linear_share": members.linear_share,
     }
     model.metadata["training"] = record
-    config = runs.configuration(loaded, first.model, first, record, asdict(options), seconds)
+    config = runs.configuration(loaded, members.model_of(first), first, record, asdict(options), seconds)
     messages.print()
     runs.write(folder, model, members.history, config)
     if options.report:
@@ -131,6 +135,8 @@ def told(model: Any) -> dict[str, str]:
         facts["ensemble"] = f"{wording.plural(len(model.members), 'model')}, the mean of their {what}"
         if model.temperature != 1:
             facts["temperature"] = f"{model.temperature:.3g}, from rows that the models had not seen"
+    if model.metadata.get("linear_share"):
+        facts["linear part"] = f"{100 * model.metadata['linear_share']:.0f} % of the outputs, as validation rows say"
     interval = Interval.from_json(model.metadata.get("interval"))
     if interval is not None:
         widths = ", ".join(wording.number(width) for width in interval.half_width)

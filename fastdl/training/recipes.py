@@ -60,6 +60,7 @@ MORE: dict[str, Any] = {
     "decay_schedule": None,
     "dropout_schedule": None,
     "calibrate": False,
+    "blend_linear": False,
 }
 """Settings without an option of their own, and what they are where nobody says otherwise."""
 _OF_OPTIMIZER = (
@@ -164,6 +165,7 @@ def _auto(facts: Facts) -> dict[str, Any]:
         "early_stopping": max(8, epochs) // 2 if facts.validates else 0,
         "clip": None if facts.pixels else 100.0,
         "calibrate": facts.classes and facts.validates,
+        "blend_linear": rows < FEW and facts.validates,
     }
 
 
@@ -273,6 +275,8 @@ def resolve(name: str, facts: Facts, given: Mapping[str, Any], more: Mapping[str
     chosen = {**MORE, "lr": None, "weight_decay": None, "loss": None, **RECIPES[check_recipe(name)](facts)}
     if "optimizer" in own and own["optimizer"] != chosen["optimizer"]:
         chosen |= {key: MORE.get(key) for key in _OF_OPTIMIZER}
+    if "hidden" in own:  # a network of layers that were asked for has no more units than these
+        chosen |= {"blend_linear": False}
     chosen |= own
     chosen |= more
     if len(chosen["hidden"]) == 0 and "dropout" not in own:
