@@ -46,7 +46,7 @@ KERNEL_ROOMS = {
     "what users import": ["linear", "losses", "optimizers"],
     "errors": ["kernel", "arguments", "halves"],
     "losses": ["loss_rows", "rows", "terms"],
-    "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "matmul", "team"],
+    "how it is fast": ["tile_steps", "tile_body", "tile", "packing", "pairs", "amx", "matmul", "team"],
     "activations": ["activations", "curves", "parametric", "precision"],
     "the machine and the compiler": [
         "simd", "simd.*", "host", "regions", "peak", "random_bits", "ticks", "prebuilt", "_calls", "_emit", "_loader", "_cache",

@@ -34,7 +34,7 @@ from fastdl.training.rows import TrainingRows
 LEAST = 0.01
 """A smaller share is none."""
 MOST_FEATURES = 2000
-_SHARES = np.linspace(0, 1, 101)
+_SHARES = np.linspace(0, 1, 51)
 _LOSSES = ("squared_error", "sigmoid_cross_entropy", "softmax_cross_entropy")
 
 
