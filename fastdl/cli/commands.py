@@ -212,8 +212,8 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            blends = bool(more["blend_linear"])
-            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, blends=blends)
+            mixing = {"blends": more["blend_linear"], "calibrates": more["calibrate"]}
+            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, **mixing)
             members.fit()
             found = members.out_of_fold()
             folds = Folds(found, *members.a_fold())

@@ -41,8 +41,9 @@ def train(
 ) -> int:
     """Train all models, write the run into its folder, and return the exit code; `command` is what was typed."""
     with option_error("--"):
-        blends = bool(settings_in(options.set)["blend_linear"])
-        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0, blends=blends)
+        more = settings_in(options.set)
+        mixing = {"blends": more["blend_linear"], "calibrates": more["calibrate"]}
+        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0, **mixing)
     count = len(members.trainers)
     messages.print(f"{_made_of(options.ensemble, members.folds)}: {wording.plural(count, 'model')}\n")
     interrupted = False
@@ -63,7 +64,7 @@ def train(
     found = members.out_of_fold() if members.folds and not interrupted else None
     held_out = loaded.validation_pair()
     model = members.ensemble() if found is None else members.ensemble(found.temperature)
-    if held_out is not None and settings_in(options.set)["calibrate"]:
+    if held_out is not None and more["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
     if members.linear_share:

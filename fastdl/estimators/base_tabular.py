@@ -189,7 +189,8 @@ class BaseTabular(BaseEstimator):
             )
 
         blueprint = blueprint_of(chosen, self.seed, self.dtype)
-        members = Members(loaded, options, blueprint, trainer_of, size, folds, weights, chosen["blend_linear"])
+        mixing = chosen["blend_linear"], chosen["calibrate"]
+        members = Members(loaded, options, blueprint, trainer_of, size, folds, weights, *mixing)
         found = None
         if size == 1 and not folds:
             trainer = members.trainers[0]

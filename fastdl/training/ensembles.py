@@ -67,7 +67,7 @@ class Members:
     folds : how many parts the rows are cut into: each is held out from `size` models, which learn the columns anew from
         the other rows; 0: all models have the same rows
     sample_weight [N] : of the rows that have a target
-    blends : mix each network with a linear model of its rows, where `blending` can
+    blends, calibrates : mix each network with a linear model of its rows, where `blending` can; at its best temperature
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class Members:
         folds: int = 0,
         sample_weight: NDArray[Any] | None = None,
         blends: bool = False,
+        calibrates: bool = False,
     ) -> None:
-        self._loaded, self._weight, self._blends = loaded, sample_weight, blends
+        self._loaded, self._weight, self._blends, self._calibrates = loaded, sample_weight, blends, calibrates
         self.linear_share: float | None = None
         self._mixed: dict[int, MLP] = {}
         self._results: list[FitResult] = []
@@ -143,7 +144,7 @@ class Members:
             weight = None if self._weight is None else self._weight[part.loaded.train]
             pairs.append(blending.Pair.of(trainer.model, rows, held_out, weight, trainer.class_weight))
         n_rows = sum(part.loaded.n_validation for part in self.parts if good & {id(t) for t in part.trainers})
-        models, self.linear_share = blending.blend(pairs, n_rows, calibrates=True)
+        models, self.linear_share = blending.blend(pairs, n_rows, self._calibrates)
         self._mixed = {id(trainer): model for (_, trainer), model in zip(able, models)}
 
     def model_of(self, trainer: Trainer) -> MLP:
