@@ -29,9 +29,9 @@ posterior's mean, it is 0.982, and 1.00 on iris. From 1,000 rows on the mix woul
 mean of eight tables.
 
 What was tried besides and left, on six small tables and samples of 300 to 800 rows of six larger ones: a second fit on all rows
-for as many epochs (from 24 % less error to 21 % more, without a pattern), epochs and temperature found by five folds before one fit
-(0.0994; 3.9 times the error on penguins), a quarter of the rate for numbers (2 to 9 % less on most, 46 % more on taxis), a clip
-at 3, less label smoothing, more dropout, and smaller networks. The mean of the models of five folds helps more (0.0814 on
+for as many epochs (from 24 % less error to 21 % more, without a pattern), epochs and temperature found by five folds before one
+fit (0.0994; 3.9 times the error on penguins), a quarter of the rate for numbers (2 to 9 % less on most, 46 % more on taxis), a
+clip at 3, less label smoothing, more dropout, and smaller networks. The mean of the models of five folds helps more (0.0814 on
 breast_cancer). It is five models in one file, which cannot be exported: `--folds 5`, for who asks for it.
 """
 
