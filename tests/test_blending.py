@@ -13,7 +13,7 @@ from fastdl import TabularClassifier, TabularRegressor, cli
 from fastdl.activations import ACTIVATIONS
 from fastdl.calibration import log_loss
 from fastdl.training import blending
-from fastdl.training.blending import Pair, blend, can_blend, first_features, posterior_mean, with_linear_part
+from fastdl.training.blending import Pair, blend, can_blend, first_features, noted, posterior_mean, with_linear_part
 from fastdl.training.recipes import Facts, resolve
 
 RNG = np.random.default_rng
@@ -107,6 +107,10 @@ def test_the_network_stays_as_it_is():
     (lambda: fastdl.MLP([3, 1], output="linear"), False),  # linear itself
     (lambda: fastdl.MLP([2000, 4, 1], output="linear"), True),
     (lambda: fastdl.MLP([2001, 4, 1], output="linear"), False),
+    (lambda: fastdl.MLP([2, 4, 1], output="linear", categories=fastdl.CategoryEmbedding({0: 1998})), True),
+    (lambda: fastdl.MLP([2, 4, 1], output="linear", categories=fastdl.CategoryEmbedding({0: 1999})), False),
+    (lambda: fastdl.MLP([2, 4, 32], output="linear"), True),
+    (lambda: fastdl.MLP([2, 4, 33], output="linear"), False),
     (lambda: fastdl.MLP([3, 4, 1], output="linear", loss="absolute_error"), False),
     (lambda: fastdl.MLP([3, 4, 1], output="linear", loss="poisson"), False),
     (lambda: fastdl.MLP([3, 4, 2], output="linear", loss=fastdl.Quantile([0.1, 0.9])), False),
@@ -119,11 +123,12 @@ def test_what_can_be_mixed(made, able):
 
 
 def test_without_evidence_it_is_a_half_and_with_much_the_best():
-    assert posterior_mean(lambda s: 0.0) == 0.5
-    assert posterior_mean(lambda s: -1e6 * (s - 0.2) ** 2) == pytest.approx(0.2, abs=0.005)
-    assert posterior_mean(lambda s: 1e5 * s) == pytest.approx(1, abs=0.001)
+    s = np.linspace(0, 1, 51)
+    assert posterior_mean(0 * s) == 0.5
+    assert posterior_mean(-1e6 * (s - 0.2) ** 2) == pytest.approx(0.2, abs=0.005)
+    assert posterior_mean(1e5 * s) == pytest.approx(1, abs=0.001)
     # Of a likelihood that is e^ks the mean is 1 / (1 - e^-k) - 1 / k.
-    assert posterior_mean(lambda s: 3 * s) == pytest.approx(1 / (1 - np.exp(-3)) - 1 / 3, abs=0.002)
+    assert posterior_mean(3 * s) == pytest.approx(1 / (1 - np.exp(-3)) - 1 / 3, abs=0.002)
 
 
 @pytest.mark.parametrize(("output", "outputs"), [("linear", 2), ("sigmoid", 1), ("sigmoid", 3), ("softmax", 3)])
@@ -135,15 +140,16 @@ def test_evidence_is_the_likelihood(output, outputs):
     pair = Pair(model, np.zeros((5, outputs)), network_, linear, y)
     for share, temperature in ((0.0, 1.0), (0.3, 2.0)):
         mixed = (1 - share) * network_ / temperature + share * linear
-        total = 0.0
-        for row, target in zip(mixed, y, strict=True):
-            if output == "softmax":
-                total += row[target] - np.log(np.exp(row).sum())
-            elif output == "sigmoid":
-                total += np.sum(target * row - np.log1p(np.exp(row)))
-        if output == "linear":
-            total = -15 * sum(np.log(np.mean((mixed[:, k] - y[:, k]) ** 2)) for k in range(2))
-        assert pair.evidence(share, temperature) == pytest.approx(total, rel=1e-10)
+        if output == "softmax":
+            expected = [sum(row[target] - np.log(np.exp(row).sum()) for row, target in zip(mixed, y, strict=True))]
+        elif output == "sigmoid":
+            expected = [
+                sum(t * z - np.log1p(np.exp(z)) for t, z in zip(y[:, k], mixed[:, k], strict=True))
+                for k in range(outputs)
+            ]
+        else:
+            expected = [-15 * np.log(np.mean((mixed[:, k] - y[:, k]) ** 2)) for k in range(outputs)]
+        np.testing.assert_allclose(pair.evidence(share, temperature), expected, rtol=1e-10)
 
 
 def test_pairs_of_the_same_rows_count_these_once():
@@ -151,7 +157,7 @@ def test_pairs_of_the_same_rows_count_these_once():
     model = network(outputs=1)
     y = rng.standard_normal((8, 1))
     pair = Pair(model, np.zeros((5, 1)), y + 2 * rng.standard_normal((8, 1)), y + 0.5 * rng.standard_normal((8, 1)), y)
-    shares = [blend([pair] * times, rows)[1] for times, rows in ((1, 8), (3, 8), (3, 24))]
+    shares = [blend([pair] * times, rows)[1][0] for times, rows in ((1, 8), (3, 8), (3, 24))]
     assert 0.5 < shares[0] < 0.95
     assert shares[1] == shares[0]
     assert shares[2] > shares[0] + 0.01
@@ -162,8 +168,35 @@ def test_a_linear_model_that_says_nothing_is_left_out():
     model = network(outputs=1)
     y = rng.standard_normal((4000, 1))
     pair = Pair(model, np.zeros((5, 1)), y + 0.001 * rng.standard_normal(y.shape), rng.standard_normal(y.shape), y)
-    models, share = blend([pair], len(y))
-    assert (models, share) == ([model], 0.0)
+    models, shares = blend([pair], len(y))
+    assert (models, shares.tolist(), noted(shares)) == ([model], [0.0], None)
+
+
+def test_each_target_has_a_share_of_its_own():
+    """A target that the linear model knows by heart, and a constant one, leave others alone."""
+    rng = RNG(0)
+    model = network(outputs=3)
+    y = np.column_stack([rng.standard_normal(60), rng.standard_normal(60), np.zeros(60)])
+    told = y + 0.1 * rng.standard_normal(y.shape)
+    linear = np.column_stack([rng.standard_normal(60), y[:, 1], y[:, 2]])
+    coefficients = rng.standard_normal((5, 3))
+    (mixed,), shares = blend([Pair(model, coefficients, told, linear, y)], 60)
+    assert shares[0] < 0.1
+    assert (shares[1:] > 0.95).all()
+    assert noted(shares) == shares.tolist()
+    X = rng.standard_normal((20, 4))
+    expected = (1 - shares) * model.forward(X) + shares * (X @ coefficients[:-1] + coefficients[-1])
+    np.testing.assert_allclose(mixed.forward(X), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("what", ["network", "linear", "coefficients"])
+def test_what_is_not_finite_is_not_mixed(what):
+    model = network(outputs=1)
+    y = RNG(0).standard_normal((40, 1))
+    given = {"coefficients": np.zeros((5, 1)), "network": y.copy(), "linear": y.copy()}
+    given[what][2] = np.nan
+    models, shares = blend([Pair(model, **given, targets=y)], 40)
+    assert (models, noted(shares)) == ([model], None)
 
 
 def test_the_temperature_is_that_of_the_network():
@@ -173,10 +206,10 @@ def test_the_temperature_is_that_of_the_network():
     y = (rng.random((3000, 1)) < 1 / (1 + np.exp(-raw))).astype(float)
     model = network(output="sigmoid", outputs=1)
     pair = Pair(model, np.zeros((5, 1)), 10 * raw, raw + 0.5 * rng.standard_normal(raw.shape), y)
-    (mixed,), share = blend([pair], 3000, calibrates=True)
-    assert share < 0.3
+    (mixed,), shares = blend([pair], 3000, calibrates=True)
+    assert shares[0] < 0.3
     scale = mixed.weights[-1][0, 0] / model.weights[-1][0, 0]
-    assert (1 - share) / scale == pytest.approx(10, rel=0.1)
+    assert (1 - shares[0]) / scale == pytest.approx(10, rel=0.1)
 
 
 def test_weights_of_rows_and_classes_are_the_networks():
@@ -201,6 +234,10 @@ def test_the_recipe_mixes_where_rows_are_few():
     assert chosen()
     assert not chosen(rows=1000)
     assert not chosen(validates=False)
+    with pytest.raises(fastdl.InputError, match="expected rows to validate on"):
+        chosen(validates=False, more={"blend_linear": True})
+    with pytest.raises(fastdl.InputError, match="expected True or False, got 3"):
+        TabularRegressor(settings={"blend_linear": 3}).fit(*table())
     assert not chosen(given={"hidden": (64,)})
     assert chosen(given={"hidden": (64,)}, more={"blend_linear": True})
     assert not chosen(more={"blend_linear": False})
@@ -282,6 +319,63 @@ def test_the_command(tmp_path, capsys):
     assert "linear part" in capsys.readouterr().out
     assert cli.main(["train", *run, "--out", str(tmp_path / "c"), "--set", "blend_linear=3"]) == 2
     assert "expected true or false" in capsys.readouterr().err
+
+
+def test_scikit_learn_has_no_such_network():
+    """Its activations have no numbers of their own: it would be another network, without a word."""
+    frame, y = table()
+    model = (
+        TabularRegressor(recipe="plain", settings={"blend_linear": True}, validation=0.2, epochs=3).fit(frame, y).model_
+    )
+    assert model.metadata["linear_share"] > 0
+    with pytest.raises(fastdl.InputError, match="got parametric relu"):
+        model.to_sklearn()
+
+
+def test_tuning_keeps_it(tmp_path, monkeypatch):
+    """Though its best trial names the layers: the first one is as the options say."""
+    monkeypatch.chdir(tmp_path)
+    frame, y = table()
+    frame.with_columns(pl.Series("y", y)).write_csv("t.csv")
+    assert cli.main(["tune", "t.csv", "--target", "y", "--epochs", "6", "--trials", "1", "--out", "a"]) == 0
+    assert cli.main(["train", "t.csv", "--target", "y", "--epochs", "6", "--out", "b"]) == 0
+    a, b = (fastdl.load(f"{name}/model.fastdl") for name in "ab")
+    assert a.metadata["linear_share"] == b.metadata["linear_share"]
+    np.testing.assert_array_equal(a.parameters, b.parameters)
+    assert (
+        cli.main(["tune", "t.csv", "--target", "y", "--epochs", "3", "--trials", "1", "--hidden", "32", "--out", "c"])
+        == 0
+    )
+    assert "linear_share" not in fastdl.load("c/model.fastdl").metadata
+
+
+def test_without_rows_to_validate_on_folds_judge_what_is_saved(tmp_path):
+    """With few rows the command cross-validates beside the training: of networks that are not mixed either."""
+    frame, y = table(45)
+    frame.with_columns(pl.Series("y", y)).write_csv(tmp_path / "t.csv")
+    assert (
+        cli.main(["train", str(tmp_path / "t.csv"), "--target", "y", "--epochs", "3", "--out", str(tmp_path / "r")])
+        == 0
+    )
+    model = fastdl.load(tmp_path / "r" / "model.fastdl")
+    assert "linear_share" not in model.metadata
+    assert model.layers[1:] == (128, 128, 128, 1)
+    told = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert told["training"]["linear_share"] is None
+    assert told["result"]["cross_validation"] == 5
+
+
+def test_several_targets_of_a_table():
+    rng = RNG(0)
+    x = rng.standard_normal((300, 3))
+    frame = pl.DataFrame({f"x{i}": x[:, i] for i in range(3)})
+    targets = np.column_stack([np.sin(2 * x[:, 0]) * x[:, 1], x @ [1.0, 2.0, 3.0], np.full(300, 7.0)])
+    model = TabularRegressor(epochs=20).fit(frame, targets).model_
+    alone = TabularRegressor(epochs=20, settings={"blend_linear": False}).fit(frame, targets).model_
+    shares = model.metadata["linear_share"]
+    assert shares[0] < 0.5 < 0.9 < shares[1]
+    errors = [np.sqrt(np.mean((np.asarray(m.predict(frame))[:, 0] - targets[:, 0]) ** 2)) for m in (model, alone)]
+    assert errors[0] < 1.2 * errors[1]
 
 
 def test_least_is_a_share_that_nobody_would_miss():

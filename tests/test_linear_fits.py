@@ -41,7 +41,8 @@ def objective(flat, x, y, output, penalty, weight):
             total += w * np.sum(np.logaddexp(0, raw) - target * raw)
         else:
             total += w * (np.logaddexp.reduce(raw) - target @ raw)
-    return total + penalty / 2 * np.sum((found[:-1] * deviation[:, None]) ** 2)
+    intercept = found[-1] + mean @ found[:-1]
+    return total + penalty / 2 * (np.sum((found[:-1] * deviation[:, None]) ** 2) + 0.01 * np.sum(intercept**2))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -68,6 +69,7 @@ def test_weights_stand_for_rows(output):
     x = features(rng)
     y = targets(rng, x, output, 1)
     counts = rng.integers(0, 4, N)
+    x[counts == 0, 3] = 9.5  # which would be a third value
     again = fit_linear(np.repeat(x, counts, axis=0), np.repeat(y, counts, axis=0), output)
     np.testing.assert_allclose(fit_linear(x, y, output, weight=counts.astype(float)), again, rtol=1e-4, atol=1e-6)
 
@@ -88,8 +90,9 @@ def test_a_class_that_no_row_has_is_improbable_and_finite():
     y = np.column_stack([targets(rng, x, "softmax", 2), np.zeros(N)])
     found = fit_linear(x, y, "softmax")
     raw = x @ found[:-1] + found[-1]
-    assert np.isfinite(found).all()
-    assert (raw[:, 2] < raw[:, :2].max(axis=1) - 3).all()
+    chances = np.exp(raw - np.logaddexp.reduce(raw, axis=1)[:, None])[:, 2]
+    assert (chances < 0.01).all()
+    assert chances.mean() > 1e-5
 
 
 def test_separable_classes_stay_finite():
@@ -105,7 +108,33 @@ def test_more_features_than_rows_and_than_the_work_allows(monkeypatch):
     y = x[:, :1]
     found = fit_linear(x, y, "linear", 1e-6)
     np.testing.assert_allclose(x @ found[:-1] + found[-1], y, atol=1e-4)
+    np.testing.assert_allclose(fit_linear(x[:, ::-1], y, "linear", 1e-6)[-2::-1], found[:-1], atol=1e-9)
     monkeypatch.setattr(linear, "MOST_WORK", 30 * 4)  # 4 directions
     less = fit_linear(x, y, "linear", 1e-6)
     assert np.linalg.matrix_rank(np.column_stack([less[:-1], found[:-1]])) == 2
     assert 0.1 < np.std(x @ less[:-1] - y) < 1.0
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_directions_span_the_rows(wide):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((20, 6)) @ rng.standard_normal((6, 50)) if wide else rng.standard_normal((80, 12))
+    found = linear._directions(x, 100)
+    np.testing.assert_allclose(found.T @ found, np.eye(found.shape[1]), atol=1e-10)
+    np.testing.assert_allclose(x @ found @ found.T, x, atol=1e-9)
+    most = linear._directions(x, 3)
+    spread = np.linalg.svd(x, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.svd(x @ most, compute_uv=False), spread[:3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("what", ["x", "y"])
+def test_numbers_that_are_not_finite_are_refused(what):
+    rng = np.random.default_rng(6)
+    x = features(rng)
+    y = targets(rng, x, "linear", 1)
+    {"x": x, "y": y}[what][3, 0] = np.inf
+    with pytest.raises(np.linalg.LinAlgError):
+        fit_linear(x, y, "linear")
+    weight = np.ones(N)
+    weight[3] = 0
+    assert np.isfinite(fit_linear(x, y, "linear", weight=weight)).all()  # of rows that do not count nothing is asked

@@ -41,7 +41,7 @@ from fastdl.tables.loading import load
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
-from fastdl.training.blending import Pair, blend, can_blend
+from fastdl.training.blending import Pair, blend, can_blend, noted
 from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
 from fastdl.training.health import HealthWatch
@@ -203,16 +203,18 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     temperature, folds, share, more = None, None, None, settings_in(options.set)
     if held_out is not None and more["calibrate"]:
         temperature = fitting.calibrate(model, *held_out)
-    if held_out is not None and more["blend_linear"] and can_blend(model):
+    if held_out is not None and more["blend_linear"] and can_blend(model) and not code:
         pair = Pair.of(model, (X, y), held_out, None, trainer.class_weight)
-        (model,), share = blend([pair], len(pair.network))
-        model.metadata["linear_share"] = share
+        (model,), shares = blend([pair], len(pair.network))
+        share = noted(shares)
+        if share is not None:
+            model.metadata["linear_share"] = share
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            mixing = {"blends": more["blend_linear"], "calibrates": more["calibrate"]}
+            mixing = {"blends": share is not None, "calibrates": more["calibrate"]}
             members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, **mixing)
             members.fit()
             found = members.out_of_fold()

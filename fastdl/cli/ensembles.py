@@ -67,7 +67,7 @@ def train(
     if held_out is not None and more["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
-    if members.linear_share:
+    if members.linear_share is not None:
         model.metadata["linear_share"] = members.linear_share
     y = loaded.targets.y
     if found is not None:
@@ -136,8 +136,10 @@ def told(model: Any) -> dict[str, str]:
         facts["ensemble"] = f"{wording.plural(len(model.members), 'model')}, the mean of their {what}"
         if model.temperature != 1:
             facts["temperature"] = f"{model.temperature:.3g}, from rows that the models had not seen"
-    if model.metadata.get("linear_share"):
-        facts["linear part"] = f"{100 * model.metadata['linear_share']:.0f} % of the outputs, as validation rows say"
+    shares = model.metadata.get("linear_share")
+    if shares is not None:
+        texts = [f"{100 * share:.0f} %" for share in (shares if isinstance(shares, list) else [shares])]
+        facts["linear part"] = f"{', '.join(texts)} of the outputs, as validation rows say"
     interval = Interval.from_json(model.metadata.get("interval"))
     if interval is not None:
         widths = ", ".join(wording.number(width) for width in interval.half_width)

@@ -220,7 +220,7 @@ def configuration(
         "task": data.targets.task,
         "model": {
             "layers": list(model.layers),
-            "activations": [{"name": a.name, "alpha": a.alpha} for a in model.activations],
+            "activations": [a.to_json() for a in model.activations],
             "output": model.output,
             "dtype": model.dtype.name,
             "parameters": model.n_parameters,

@@ -76,11 +76,13 @@ def tune(typed: TuneOptions, messages: Console, output: Console) -> int:
         )
     _show(messages, found)
     best = found[0].candidate
+    blends = settings_in(filled(typed, Facts.of(loaded)).set)["blend_linear"]  # though layers are named from here on
     chosen = replace(
         typed,
         hidden=",".join(map(str, best.hidden)) or "none",
         lr=best.lr,
         dropout=f"{best.dropout:g}",
+        set=[*typed.set, *(["blend_linear=true"] if blends else [])],
     )
     messages.print(f"training with the settings of trial {found[0].number} on {len(loaded.train):,} rows")
     return commands.train(chosen, messages, output, {runs.TRIALS: trials_csv(found)})

@@ -24,7 +24,7 @@ from fastdl.tables.model import TableModel
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
 from fastdl.tables.text import tidied
-from fastdl.training.blending import Pair, blend, can_blend
+from fastdl.training.blending import Pair, blend, can_blend, noted
 from fastdl.training.ensembles import Members, OutOfFold
 from fastdl.training.fitting import SMALL, calibrate, check_class_weight, check_interval, give_interval
 from fastdl.training.history import History
@@ -203,7 +203,8 @@ class BaseTabular(BaseEstimator):
             model, share = trainer.model, None
             if chosen["blend_linear"] and held_out is not None and can_blend(model):
                 pair = Pair.of(model, (inputs, targets), held_out, own, class_weight)
-                (model,), share = blend([pair], len(pair.network))
+                (model,), shares = blend([pair], len(pair.network))
+                share = noted(shares)
             assert isinstance(model, TableModel)
             self.model_: TableModel | Ensemble = model
         else:
@@ -215,7 +216,7 @@ class BaseTabular(BaseEstimator):
                 self.model_ = members.calibrated(*held_out)
             self.model_.metadata["task"] = loaded.targets.task
             share = members.linear_share
-        if share:
+        if share is not None:
             self.model_.metadata["linear_share"] = share
         self.history_: History = members.history
         self._note_folds(loaded, found, n_rows)

@@ -99,8 +99,8 @@ def to_sklearn(model: Portable) -> Any:
             'to_sklearn needs scikit-learn, which is not installed: pip install "fastdl[sklearn]"'
         ) from error
     units = set(model.activations) or {Activation("relu")}
-    names = {a.name for a in units}
-    if len(units) > 1 or next(iter(units)).spec.sklearn is None:
+    names = {a.label for a in units}
+    if len(units) > 1 or any(a.spec.sklearn is None or a.parametric for a in units):
         raise InputError(
             f"to_sklearn: expected one activation for all hidden layers, of relu, tanh, sigmoid and identity, which scikit-learn "
             f"has, got {', '.join(sorted(names))}; fastdl.MLPClassifier and MLPRegressor have the others"

@@ -1,14 +1,15 @@
 """A network and a linear model of the same rows, mixed as other rows say: one network in the end.
 
-With few rows a linear model is often as good as a network, or better, and its mistakes are others. The mix is linear in the raw
-outputs, (1 - s) network + s linear. The share s is the mean of its posterior: a share is as probable as it makes the targets of
-rows that neither has learnt from, and before these are seen all are alike. Of few rows it stays near one half, of many it
-goes to the best; no single row chooses between two models.
+With few rows a linear model is often as good as a network, or better, and it makes other mistakes. The mix is linear in the raw
+outputs, (1 - s) network + s linear, with a share s for each number or label, and one for all classes of softmax. The share is the
+mean of its posterior: a share is as probable as it makes the targets of rows that neither has learnt from, and before these are
+seen all are alike. Of few rows it stays near one half, of many it goes to the best; no single row chooses between two models.
+These rows count alike, whatever weights they have.
 
 The linear model is that of the features as the network's first layer gets them, embeddings of numbers included; categories are 0
 or 1 for each. It becomes a part of the network: in each hidden layer one more unit for each output, whose activation is the
-identity, as a parametric activation is for some number of the unit's own. So all that can be done with a network, such as
-writing it in another format, can be done with the mix.
+identity, as a parametric activation is for some number of the unit's own. So the mix can be saved, trained on and exported as any
+network with parametric activations; scikit-learn has none.
 
 What it gains stands in `recipes`. Sources: Wolpert, Stacked Generalization (1992); Breiman, Stacked Regressions (1996); Hoeting,
 Madigan, Raftery and Volinsky, Bayesian Model Averaging (1999).
@@ -16,7 +17,7 @@ Madigan, Raftery and Volinsky, Bayesian Model Averaging (1999).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +34,16 @@ from fastdl.training.rows import TrainingRows
 
 LEAST = 0.01
 """A smaller share is none."""
-MOST_FEATURES = 2000
+MOST_FEATURES, MOST_OUTPUTS = 2000, 32
+"""Beyond these a linear model would take longer than the network, or more room than it."""
 _SHARES = np.linspace(0, 1, 51)
 _LOSSES = ("squared_error", "sigmoid_cross_entropy", "softmax_cross_entropy")
 
 
 def can_blend(model: MLP) -> bool:
-    """Whether a network has hidden layers, a loss that there is a linear model for, and no more than 2,000 inputs of its first
-    layer."""
-    return len(model.layers) > 2 and model.loss.spec.name in _LOSSES and len(model.weights[0]) <= MOST_FEATURES
+    """Whether a network has hidden layers, a loss that there is a linear model for, and not too many features or outputs."""
+    fits = model.layers[-1] <= MOST_OUTPUTS and _n_features(model) <= MOST_FEATURES
+    return len(model.layers) > 2 and model.loss.spec.name in _LOSSES and fits
 
 
 @dataclass(frozen=True)
@@ -78,42 +80,71 @@ class Pair:
         targets = model.prepare_targets(held_out[1], len(there))
         return cls(model, found, model.forward(held_out[0]).astype(np.float64), there @ found[:-1] + found[-1], targets)
 
-    def evidence(self, share: float, temperature: float) -> float:
-        """The log likelihood of the targets: that of the classes, or for numbers a normal one of each output whose variance fits
-        best."""
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is something to mix: a training that was interrupted may have left anything."""
+        return all(bool(np.isfinite(told).all()) for told in (self.network, self.linear, self.coefficients))
+
+    def evidence(self, share: float, temperature: float) -> NDArray[np.float64]:
+        """The log likelihood of the targets, one for each share there is.
+
+        That of the classes, or for numbers a normal one of each output whose variance fits best.
+        """
         n, mixed = len(self.network), (1 - share) / temperature * self.network + share * self.linear
-        if self.model.output == "linear":
-            return -n / 2 * float(np.log(np.maximum(np.mean((mixed - self.targets) ** 2, axis=0), 1e-30)).sum())
-        outputs = 1 if self.model.output == "softmax" else self.targets.shape[1]
-        return -n * outputs * calibration.log_loss(mixed, self.targets)
+        if self.model.output == "softmax":
+            return np.array([-n * calibration.log_loss(mixed, self.targets)])
+        if self.model.output == "sigmoid":
+            found: NDArray[np.float64] = (self.targets * mixed - np.logaddexp(0, mixed)).sum(axis=0)
+            return found
+        return -n / 2 * np.log(np.maximum(np.mean((mixed - self.targets) ** 2, axis=0), _EXACT))
 
 
-def blend(pairs: Sequence[Pair], n_rows: int, calibrates: bool = False) -> tuple[list[MLP], float]:
-    """(the mixes, the linear models' share): one share for all pairs. The networks themselves where it is less than 0.01.
+_EXACT = 1e-12
+"""A smaller mean of squared errors, of standardised targets, says nothing more."""
+
+
+def blend(pairs: Sequence[Pair], n_rows: int, calibrates: bool = False) -> tuple[list[MLP], NDArray[np.float64]]:
+    """(the mixes, the linear models' shares): the same shares for all pairs. The networks themselves where all shares are 0.
 
     n_rows : how many rows the pairs have been shown, each counted once, though several pairs may have seen it
     calibrates : divide the networks' outputs by the temperature that fits best, before they are mixed
     """
+    networks, head = [pair.model for pair in pairs], pairs[0].model
+    none = np.zeros(1 if head.output == "softmax" else head.layers[-1])
+    if not all(pair.is_finite for pair in pairs):
+        return networks, none
     shown = sum(len(pair.network) for pair in pairs)
     temperature = 1.0
-    if calibrates and pairs[0].model.output != "linear":
-        loss_of = calibration.careful(lambda t: -sum(pair.evidence(0, t) for pair in pairs) / shown, n_rows)
+    if calibrates and head.output != "linear":
+        numbers = shown * len(none)
+        loss_of = calibration.careful(
+            lambda t: -float(sum(pair.evidence(0, t).sum() for pair in pairs)) / numbers, n_rows
+        )
         temperature = calibration.best_temperature(loss_of)
-    share = posterior_mean(lambda s: sum(pair.evidence(s, temperature) for pair in pairs) * n_rows / shown)
-    if share < LEAST:
-        return [pair.model for pair in pairs], 0.0
-    return [with_linear_part(pair.model, pair.coefficients, share, temperature) for pair in pairs], share
+    logs = np.array([sum(pair.evidence(share, temperature) for pair in pairs) for share in _SHARES])
+    shares = np.array([posterior_mean(column * n_rows / shown) for column in logs.T])
+    shares[shares < LEAST] = 0
+    if not shares.any():
+        return networks, none
+    return [with_linear_part(pair.model, pair.coefficients, shares, temperature) for pair in pairs], shares
 
 
-def posterior_mean(evidence: Callable[[float], float]) -> float:
-    """The mean of a share from 0 to 1 whose log likelihood is given, and which is uniform before; to three decimals.
+def posterior_mean(logs: NDArray[np.float64]) -> float:
+    """The mean of a share that is uniform before, for the log likelihoods of 51 from 0 to 1; to three decimals.
 
     More of them would hang on how many threads the library of linear algebra has.
     """
-    logs = np.array([evidence(share) for share in _SHARES])
     odds = np.exp(logs - logs.max())
     odds[[0, -1]] /= 2  # the ends of the integral
     return round(float(_SHARES @ odds / odds.sum()), 3)
+
+
+def noted(shares: NDArray[np.float64]) -> float | list[float] | None:
+    """Shares as they stand in a model's metadata: one number, or one for each output; None where nothing was mixed."""
+    if not shares.any():
+        return None
+    told: list[float] = shares.tolist()
+    return told[0] if len(told) == 1 else told
 
 
 def first_features(model: MLP, X: Any) -> NDArray[np.float64]:
@@ -135,14 +166,17 @@ def first_features(model: MLP, X: Any) -> NDArray[np.float64]:
     )
 
 
-def with_linear_part(model: MLP, coefficients: NDArray[np.float64], share: float, temperature: float = 1.0) -> MLP:
-    """The network (1 - share) / temperature model + share linear, for the coefficients [D + 1, O] of `first_features`."""
+def with_linear_part(
+    model: MLP, coefficients: NDArray[np.float64], shares: NDArray[np.float64], temperature: float = 1.0
+) -> MLP:
+    """The network (1 - s) / temperature model + s linear: for the coefficients [D + 1, O] of `first_features`, and a share s for
+    each output, or one for all."""
     outputs, n_numbers, old_codes = model.layers[-1], _n_numbers(model), model.categories
     inner = tuple(width + outputs for width in model.layers[1:-1])
     units = tuple(unit.made_parametric() for unit in model.activations)
     codes = None if old_codes is None else CategoryEmbedding(old_codes.counts, old_codes.size + outputs)
     mixed = _like(model, (model.layers[0], *inner, outputs), units, model.output, codes)
-    kept = (1 - share) / temperature
+    kept = (1 - shares) / temperature
     of_numbers, of_codes, intercept = np.split(coefficients, [n_numbers, len(coefficients) - 1])
     for k, (weight, bias, old, old_bias) in enumerate(zip(mixed.weights, mixed.biases, model.weights, model.biases)):
         last = k == len(mixed.weights) - 1
@@ -151,7 +185,7 @@ def with_linear_part(model: MLP, coefficients: NDArray[np.float64], share: float
         weight[own, : old.shape[1]] = old * (kept if last else 1)
         bias[: old.shape[1]] = old_bias * (kept if last else 1)
         if k:
-            weight[-outputs:, -outputs:] = np.eye(outputs) * (share if last else 1)
+            weight[-outputs:, -outputs:] = np.eye(outputs) * (shares if last else 1)
             continue
         weight[:n_numbers, -outputs:] = of_numbers
         others = np.setdiff1d(np.arange(len(weight)), own)
@@ -165,6 +199,11 @@ def with_linear_part(model: MLP, coefficients: NDArray[np.float64], share: float
         mine[:-outputs] = theirs if unit.parametric else unit.first_unit_alpha
         mine[-outputs:] = unit.identity_unit_alpha
     return mixed
+
+
+def _n_features(model: MLP) -> int:
+    """How many features the linear model has."""
+    return _n_numbers(model) + (0 if model.categories is None else sum(rows for _, rows in model.categories.tables))
 
 
 def _n_numbers(model: MLP) -> int:

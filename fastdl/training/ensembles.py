@@ -83,7 +83,7 @@ class Members:
         calibrates: bool = False,
     ) -> None:
         self._loaded, self._weight, self._blends, self._calibrates = loaded, sample_weight, blends, calibrates
-        self.linear_share: float | None = None
+        self.linear_share: float | list[float] | None = None
         self._mixed: dict[int, MLP] = {}
         self._results: list[FitResult] = []
         parts = _parts(loaded, options, folds) if folds else [loaded]
@@ -144,7 +144,8 @@ class Members:
             weight = None if self._weight is None else self._weight[part.loaded.train]
             pairs.append(blending.Pair.of(trainer.model, rows, held_out, weight, trainer.class_weight))
         n_rows = sum(part.loaded.n_validation for part in self.parts if good & {id(t) for t in part.trainers})
-        models, self.linear_share = blending.blend(pairs, n_rows, self._calibrates)
+        models, shares = blending.blend(pairs, n_rows, self._calibrates)
+        self.linear_share = blending.noted(shares)
         self._mixed = {id(trainer): model for (_, trainer), model in zip(able, models)}
 
     def model_of(self, trainer: Trainer) -> MLP:

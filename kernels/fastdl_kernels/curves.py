@@ -23,6 +23,8 @@ SELU_DEPTH = 1.0507009873554804934193349852946 * 1.67326324235437728481704299167
 
 # From here on upward mish is z: 2 / (w + 2) is less than half of what can be told from 1.
 _mish_is_line = per_dtype(20.0, 40.0)
+# From here on downward it is 0: e^z is no normal number.
+_mish_lowest = per_dtype(-87.0, -708.0)
 
 
 @jit
@@ -164,7 +166,7 @@ def silu_derivative(z, alpha):
 @jit
 def _mish_parts(z):
     """(e^z, w = e^2z + 2 e^z, z) within limits: t = tanh(log(1 + e^z)) = w / (w + 2) is 1 above them, and is called 0 below."""
-    lowest = like(z, -87.0)
+    lowest = _mish_lowest(z)
     near = minimum(_mish_is_line(z), maximum(lowest, z))
     e = select(z < lowest, like(z, 0.0), exp_moderate(near))
     return e, fma(e, e, e + e), near
@@ -174,7 +176,7 @@ def _mish_parts(z):
 def mish_value(z, alpha):
     """z t with t = w / (w + 2), w = e^2z + 2 e^z: sums of positive numbers, which lose no digits."""
     w = _mish_parts(z)[1]
-    return maximum(like(z, -87.0), z) * (w / (w + like(z, 2.0)))
+    return maximum(_mish_lowest(z), z) * (w / (w + like(z, 2.0)))
 
 
 @jit

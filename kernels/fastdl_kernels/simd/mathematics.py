@@ -179,7 +179,8 @@ def _exp(v):
 
 @jit
 def exp_moderate(v):
-    """exp(v) for -87 <= v <= 44, at most 1.1 ULP off: half the work of `_exp`, which has limits and subnormals to care for."""
+    """exp(v) for -87 <= v <= 44 (from -708 on in float64), at most 1.1 ULP off: half the work of `_exp`, which has limits and
+    subnormals to care for."""
     n = round_to_whole(v * like(v, 1.4426950408889634), round_magic(v))
     r = fma(n, -ln2_low(v), fma(n, -ln2_high(v), v))
     return scale_by_power(like(v, 1.0) + fma(r * r, exp_tail(r), r), n)
