@@ -197,7 +197,9 @@ def test_a_tuned_run_repeats_its_training(run):
     result = run("tune", "people.csv", "--target", "tall", *SHORT, "--trials", 2, "--out", "r")
     assert (result.code, "not made" in result.err) == (0, False), result.err
     command = kept_of()["command"]
-    assert command.startswith("fastdl train people.csv --target tall --hidden")
+    assert command.startswith("fastdl train people.csv --target tall ")
+    assert "--hidden" in command
+    assert "--set blend_linear=true" in command  # which layers that are named would leave out
     assert "trials" not in command
 
 
