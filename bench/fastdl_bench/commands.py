@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastdl_bench import quality
-from fastdl_bench.protocol import environment_for, on_cores
+from fastdl_bench.startup import seconds_of
 from fastdl_bench.statistics import ratio, summary
 
 TARGETS = {"titanic": 1.0, "houses": 10.0, "diamonds": 20.0}
@@ -30,26 +28,14 @@ HOUSES = 20_640
 _LIGHTGBM = """
 import sys
 import lightgbm, pandas
-path, target, classes, ignored = sys.argv[1], sys.argv[2], sys.argv[3] == "True", sys.argv[4:]
+path, threads, target, classes, *ignored = sys.argv[1:]
 frame = pandas.read_csv(path).drop(columns=ignored)
 for name in frame.columns.difference([target]):
     if not pandas.api.types.is_numeric_dtype(frame[name]):
         frame[name] = frame[name].astype("category")
-kind = lightgbm.LGBMClassifier if classes else lightgbm.LGBMRegressor
-kind(verbosity=-1, n_jobs=2).fit(frame.drop(columns=target), frame[target])
+kind = lightgbm.LGBMClassifier if classes == "True" else lightgbm.LGBMRegressor
+kind(verbosity=-1, n_jobs=int(threads)).fit(frame.drop(columns=target), frame[target])
 """
-
-
-def _seconds(command: Sequence[str], threads: int) -> float:
-    environment = environment_for(threads)
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have Python's own cache
-    with on_cores(threads):
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:4])} failed: {done.stderr.strip().splitlines()[-1]}")
-    return seconds
 
 
 def measure(names: Sequence[str], data: Path | None, rounds: int, threads: int) -> dict[str, dict[str, list[float]]]:
@@ -65,15 +51,15 @@ def measure(names: Sequence[str], data: Path | None, rounds: int, threads: int) 
                 quality.houses(HOUSES).to_csv(path, index=False)
             ignored = [word for column in table.ignored for word in ("--ignore", column)]
             commands = {
-                "fastdl": [sys.executable, "-m", "fastdl", "train", str(path), "--target", table.target, *ignored,
+                "fastdl": ["-m", "fastdl", "train", str(path), "--target", table.target, *ignored,
                            "--threads", str(threads), "--out", os.path.join(scratch, "run")],
-                "lightgbm": [sys.executable, "-c", _LIGHTGBM, str(path), table.target, str(table.classes), *table.ignored],
+                "lightgbm": ["-c", _LIGHTGBM, str(path), str(threads), table.target, str(table.classes), *table.ignored],
             }  # fmt: skip
             found[name] = {key: [] for key in commands}
             for number in range(rounds + 1):
                 for key, command in commands.items():
                     shutil.rmtree(os.path.join(scratch, "run"), ignore_errors=True)
-                    seconds = _seconds(command, threads)
+                    seconds = seconds_of(command, threads)
                     if number:
                         found[name][key].append(seconds)
         print(row(name, found[name]), flush=True)

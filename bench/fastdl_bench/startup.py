@@ -47,8 +47,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def _seconds(source: str, threads: int, cache: str | None = None) -> float:
-    """Wall time of one process that runs the source; it must end well."""
+def seconds_of(arguments: Sequence[str], threads: int, cache: str | None = None) -> float:
+    """Wall time of one process of this interpreter with such arguments; it must end well."""
     environment = environment_for(threads)
     # Python's own cache is part of what is warm: the installed libraries have theirs.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -57,13 +57,17 @@ def _seconds(source: str, threads: int, cache: str | None = None) -> float:
     with on_cores(threads):
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-c", source],
+            [sys.executable, *arguments],
             check=True,
             cwd=CHECKOUT or PACKAGE.parent,
             env=environment,
             capture_output=True,
         )
         return time.perf_counter() - start
+
+
+def _seconds(source: str, threads: int, cache: str | None = None) -> float:
+    return seconds_of(["-c", source], threads, cache)
 
 
 def run(names: Sequence[str], threads: int, rounds: int, cold: bool, say: Say) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ from fastdl.tables.loading import load
 from fastdl.tables.model import TableModel
 from fastdl.tables.tasks import check_task
 from fastdl.training import fitting
-from fastdl.training.blending import Pair, blend, can_blend, noted
+from fastdl.training.blending import LINEAR_SHARE, blended
 from fastdl.training.display import can_be_live
 from fastdl.training.ensembles import Members
 from fastdl.training.health import HealthWatch
@@ -200,22 +200,21 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
     if trainer.history.best_epoch is not None and not code:
         messages.print(f"the model has the parameters of epoch {trainer.history.best_epoch}, the best one")
 
-    temperature, folds, share, more = None, None, None, settings_in(options.set)
+    temperature, folds, more = None, None, settings_in(options.set)
     if held_out is not None and more["calibrate"]:
         temperature = fitting.calibrate(model, *held_out)
-    if held_out is not None and more["blend_linear"] and can_blend(model) and not code:
-        pair = Pair.of(model, (X, y), held_out, None, trainer.class_weight)
-        (model,), shares = blend([pair], len(pair.network))
-        share = noted(shares)
-        if share is not None:
-            model.metadata["linear_share"] = share
+    if held_out is not None and more["blend_linear"] and not code:
+        model = blended(model, (X, y), held_out, None, trainer.class_weight)
+    share = model.metadata.get(LINEAR_SHARE)
     # The rows of an unfinished epoch have moved the parameters since the last entry of the history.
     validation = fitting.assess(model, *held_out) if held_out is not None else {}
     naive = metrics.baseline(model, y, y if held_out is None else held_out[1])
     if job.folds and not code:
         with _status(messages, live, f"cross-validating: {job.folds} models"):
-            mixing = {"blends": share is not None, "calibrates": more["calibrate"]}
-            members = Members(loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, **mixing)
+            members = Members(
+                loaded, job.wanted, job.blueprint, job.trainer_of, folds=job.folds, blends=share is not None,
+                calibrates=more["calibrate"],
+            )  # fmt: skip
             members.fit()
             found = members.out_of_fold()
             folds = Folds(found, *members.a_fold())
@@ -229,7 +228,7 @@ def _train(job: Job, folder: Path, messages: Console, output: Console, live: boo
         "cross_validation": job.folds or None,
         "baseline": naive if validation else {},
         "temperature": temperature,
-        "linear_share": share,
+        LINEAR_SHARE: share,
     }
     model.metadata["training"] = record
     config = runs.configuration(loaded, model, trainer, record, asdict(job.options), seconds)

@@ -23,6 +23,7 @@ from fastdl.report.data import Finished, Folds
 from fastdl.tables import data
 from fastdl.tables.ensemble import Ensemble
 from fastdl.training import fitting
+from fastdl.training.blending import LINEAR_SHARE
 from fastdl.training.display import Display
 from fastdl.training.ensembles import Members, TrainerOf
 
@@ -42,8 +43,10 @@ def train(
     """Train all models, write the run into its folder, and return the exit code; `command` is what was typed."""
     with option_error("--"):
         more = settings_in(options.set)
-        mixing = {"blends": more["blend_linear"], "calibrates": more["calibrate"]}
-        members = Members(loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0, **mixing)
+        members = Members(
+            loaded, wanted, blueprint, trainer_of, options.ensemble, options.folds or 0, blends=more["blend_linear"],
+            calibrates=more["calibrate"],
+        )  # fmt: skip
     count = len(members.trainers)
     messages.print(f"{_made_of(options.ensemble, members.folds)}: {wording.plural(count, 'model')}\n")
     interrupted = False
@@ -67,8 +70,6 @@ def train(
     if held_out is not None and more["calibrate"]:
         model = members.calibrated(*held_out)
     model.metadata["task"] = loaded.targets.task
-    if members.linear_share is not None:
-        model.metadata["linear_share"] = members.linear_share
     y = loaded.targets.y
     if found is not None:
         validation, judged = found.metrics, y[found.rows]
@@ -88,7 +89,7 @@ def train(
         "models": len(model.members),
         "spread": {} if found is None else found.spread,
         "temperature": model.temperature,
-        "linear_share": members.linear_share,
+        LINEAR_SHARE: model.metadata.get(LINEAR_SHARE),
     }
     model.metadata["training"] = record
     config = runs.configuration(loaded, members.model_of(first), first, record, asdict(options), seconds)
@@ -136,7 +137,7 @@ def told(model: Any) -> dict[str, str]:
         facts["ensemble"] = f"{wording.plural(len(model.members), 'model')}, the mean of their {what}"
         if model.temperature != 1:
             facts["temperature"] = f"{model.temperature:.3g}, from rows that the models had not seen"
-    shares = model.metadata.get("linear_share")
+    shares = model.metadata.get(LINEAR_SHARE)
     if shares is not None:
         texts = [f"{100 * share:.0f} %" for share in (shares if isinstance(shares, list) else [shares])]
         facts["linear part"] = f"{', '.join(texts)} of the outputs, as validation rows say"

@@ -91,7 +91,7 @@ def _text(value: Any) -> str:
 
 def check_more(more: Mapping[str, Any]) -> None:
     """Refuse values of settings that only a model looks at, before there are data for one."""
-    for name in ("scale_inputs", "parametric", "ntk", "calibrate", "blend_linear"):
+    for name in recipes.SWITCHES:
         if not isinstance(more[name], bool):
             raise OptionError(f"--set {name}: expected true or false, got {more[name]!r}")
     with option_error("--set "):

@@ -24,7 +24,7 @@ from fastdl.tables.model import TableModel
 from fastdl.tables.names import names_in
 from fastdl.tables.table import Table
 from fastdl.tables.text import tidied
-from fastdl.training.blending import Pair, blend, can_blend, noted
+from fastdl.training.blending import blended
 from fastdl.training.ensembles import Members, OutOfFold
 from fastdl.training.fitting import SMALL, calibrate, check_class_weight, check_interval, give_interval
 from fastdl.training.history import History
@@ -189,8 +189,9 @@ class BaseTabular(BaseEstimator):
             )
 
         blueprint = blueprint_of(chosen, self.seed, self.dtype)
-        mixing = chosen["blend_linear"], chosen["calibrate"]
-        members = Members(loaded, options, blueprint, trainer_of, size, folds, weights, *mixing)
+        members = Members(
+            loaded, options, blueprint, trainer_of, size, folds, weights, chosen["blend_linear"], chosen["calibrate"]
+        )  # fmt: skip
         found = None
         if size == 1 and not folds:
             trainer = members.trainers[0]
@@ -200,11 +201,9 @@ class BaseTabular(BaseEstimator):
             trainer.fit(inputs, targets, validation_data=held_out, sample_weight=own)
             if chosen["calibrate"] and held_out is not None:
                 calibrate(trainer.model, *held_out)
-            model, share = trainer.model, None
-            if chosen["blend_linear"] and held_out is not None and can_blend(model):
-                pair = Pair.of(model, (inputs, targets), held_out, own, class_weight)
-                (model,), shares = blend([pair], len(pair.network))
-                share = noted(shares)
+            model = trainer.model
+            if chosen["blend_linear"] and held_out is not None:
+                model = blended(model, (inputs, targets), held_out, own, class_weight)
             assert isinstance(model, TableModel)
             self.model_: TableModel | Ensemble = model
         else:
@@ -215,9 +214,6 @@ class BaseTabular(BaseEstimator):
             if chosen["calibrate"] and held_out is not None:
                 self.model_ = members.calibrated(*held_out)
             self.model_.metadata["task"] = loaded.targets.task
-            share = members.linear_share
-        if share is not None:
-            self.model_.metadata["linear_share"] = share
         self.history_: History = members.history
         self._note_folds(loaded, found, n_rows)
         if self._interval is not None:

@@ -32,10 +32,14 @@ from fastdl.tables.model import TableModel
 from fastdl.training.linear import fit_linear
 from fastdl.training.rows import TrainingRows
 
+LINEAR_SHARE = "linear_share"
+"""What the shares are called in metadata."""
 LEAST = 0.01
 """A smaller share is none."""
 MOST_FEATURES, MOST_OUTPUTS = 2000, 32
 """Beyond these a linear model would take longer than the network, or more room than it."""
+EXACT = 1e-12
+"""A smaller mean of squared errors, of standardised targets, says nothing more."""
 _SHARES = np.linspace(0, 1, 51)
 _LOSSES = ("squared_error", "sigmoid_cross_entropy", "softmax_cross_entropy")
 
@@ -91,16 +95,12 @@ class Pair:
         That of the classes, or for numbers a normal one of each output whose variance fits best.
         """
         n, mixed = len(self.network), (1 - share) / temperature * self.network + share * self.linear
+        if self.model.output == "linear":
+            return -n / 2 * np.log(np.maximum(np.mean((mixed - self.targets) ** 2, axis=0), EXACT))
         if self.model.output == "softmax":
             return np.array([-n * calibration.log_loss(mixed, self.targets)])
-        if self.model.output == "sigmoid":
-            found: NDArray[np.float64] = (self.targets * mixed - np.logaddexp(0, mixed)).sum(axis=0)
-            return found
-        return -n / 2 * np.log(np.maximum(np.mean((mixed - self.targets) ** 2, axis=0), _EXACT))
-
-
-_EXACT = 1e-12
-"""A smaller mean of squared errors, of standardised targets, says nothing more."""
+        labels = zip(mixed.T, self.targets.T)
+        return np.array([-n * calibration.log_loss(raw[:, None], truth[:, None]) for raw, truth in labels])
 
 
 def blend(pairs: Sequence[Pair], n_rows: int, calibrates: bool = False) -> tuple[list[MLP], NDArray[np.float64]]:
@@ -137,6 +137,26 @@ def posterior_mean(logs: NDArray[np.float64]) -> float:
     odds = np.exp(logs - logs.max())
     odds[[0, -1]] /= 2  # the ends of the integral
     return round(float(_SHARES @ odds / odds.sum()), 3)
+
+
+def blended(
+    model: MLP,
+    rows: tuple[Any, NDArray],
+    held_out: tuple[Any, NDArray],
+    sample_weight: NDArray | None = None,
+    class_weight: Any = None,
+) -> MLP:
+    """The mix of one network and a linear model, for what `Pair.of` takes; the network itself where there is nothing to mix.
+
+    Its shares stand in `metadata["linear_share"]`.
+    """
+    if not can_blend(model):
+        return model
+    pair = Pair.of(model, rows, held_out, sample_weight, class_weight)
+    (mixed,), shares = blend([pair], len(pair.network))
+    if mixed is not model:
+        mixed.metadata[LINEAR_SHARE] = noted(shares)
+    return mixed
 
 
 def noted(shares: NDArray[np.float64]) -> float | list[float] | None:

@@ -83,7 +83,7 @@ class Members:
         calibrates: bool = False,
     ) -> None:
         self._loaded, self._weight, self._blends, self._calibrates = loaded, sample_weight, blends, calibrates
-        self.linear_share: float | list[float] | None = None
+        self._linear_share: float | list[float] | None = None
         self._mixed: dict[int, MLP] = {}
         self._results: list[FitResult] = []
         parts = _parts(loaded, options, folds) if folds else [loaded]
@@ -114,9 +114,8 @@ class Members:
         """
         jobs = []
         for part in self.parts:
-            X, y = part.loaded.training_pair()
-            weight = None if self._weight is None else self._weight[part.loaded.train]
-            jobs += jobs_on(part.trainers, X, y, validation_data=part.loaded.validation_pair(), sample_weight=weight)
+            rows, held_out, weight = self._given(part)
+            jobs += jobs_on(part.trainers, *rows, validation_data=held_out, sample_weight=weight)
         self._results = elsewhere.run(jobs, progress, executor, own_share)
         failed = [result.error for result in self._results if result.error is not None]
         if len(failed) == len(self._results):
@@ -130,23 +129,26 @@ class Members:
         if self._blends:
             self._blend()
 
+    def _given(
+        self, part: Part
+    ) -> tuple[tuple[Any, NDArray[Any]], tuple[Any, NDArray[Any]] | None, NDArray[Any] | None]:
+        """(X, y), the rows to validate on, and the weights that trainers of a part get."""
+        weight = None if self._weight is None else self._weight[part.loaded.train]
+        return part.loaded.training_pair(), part.loaded.validation_pair(), weight
+
     def _blend(self) -> None:
-        """Mix networks and linear models, with one share for all: no fold's rows say much of their own model's."""
-        good = {id(trainer) for trainer in self.trained}
-        able = [(part, trainer) for part in self.parts for trainer in part.trainers if id(trainer) in good]
-        if not all(blending.can_blend(trainer.model) for _, trainer in able):
-            return
-        pairs = []
-        for part, trainer in able:
-            rows, held_out = part.loaded.training_pair(), part.loaded.validation_pair()
-            if held_out is None:
+        """Mix networks and linear models, with the same shares for all: no fold's rows say much of their own model's."""
+        trainers, pairs, n_rows = [], [], 0
+        for _, part, own in self._trained_parts():
+            rows, held_out, weight = self._given(part)
+            if held_out is None or not all(blending.can_blend(trainer.model) for trainer in own):
                 return
-            weight = None if self._weight is None else self._weight[part.loaded.train]
-            pairs.append(blending.Pair.of(trainer.model, rows, held_out, weight, trainer.class_weight))
-        n_rows = sum(part.loaded.n_validation for part in self.parts if good & {id(t) for t in part.trainers})
+            trainers += own
+            pairs += [blending.Pair.of(t.model, rows, held_out, weight, t.class_weight) for t in own]
+            n_rows += part.loaded.n_validation
         models, shares = blending.blend(pairs, n_rows, self._calibrates)
-        self.linear_share = blending.noted(shares)
-        self._mixed = {id(trainer): model for (_, trainer), model in zip(able, models)}
+        self._linear_share = blending.noted(shares)
+        self._mixed = {id(trainer): model for trainer, model in zip(trainers, models)}
 
     def model_of(self, trainer: Trainer) -> MLP:
         """What a trainer has trained, mixed with a linear model where that was asked for."""
@@ -165,40 +167,41 @@ class Members:
 
     def ensemble(self, temperature: float = 1.0) -> Ensemble:
         """The models that are any good as one."""
-        return Ensemble([self.model_of(trainer) for trainer in self.trained], temperature)
+        whole = Ensemble([self.model_of(trainer) for trainer in self.trained], temperature)
+        if self._linear_share is not None:
+            whole.metadata[blending.LINEAR_SHARE] = self._linear_share
+        return whole
 
     def calibrated(self, X: Any, y: NDArray[Any]) -> Ensemble:
         """The same, at the temperature that fits rows best which no model has learnt from, if it tells classes.
 
         Mixes with linear models have got theirs, and the few rows there are then would be fitted twice: the log loss of
-        breast_cancer is 0.080 without, and 0.093 with another temperature.
+        breast_cancer (four splits) is 0.080 without, and 0.093 with another temperature.
         """
         whole = self.ensemble()
-        if whole.output == "linear" or self.linear_share:
+        if whole.output == "linear" or self._linear_share is not None:
             return whole
         raws, targets = whole.raw_of_each(X), whole.prepare_targets(y, len(X))
         loss_of = calibration.careful(lambda t: _log_loss(whole.averaged(raws, t), targets), len(targets))
         return self.ensemble(calibration.best_temperature(loss_of))
 
-    def _models_of_parts(self) -> list[tuple[int, Part, list[MLP]]]:
-        """(number, part, its models that are any good) of each part that has some."""
+    def _trained_parts(self) -> list[tuple[int, Part, list[Trainer]]]:
+        """(number, part, its trainers whose models are any good) of each part that has some."""
         good = {id(trainer) for trainer in self.trained}
-        each = [
-            (k, part, [self.model_of(t) for t in part.trainers if id(t) in good]) for k, part in enumerate(self.parts)
-        ]
-        return [(k, part, models) for k, part, models in each if models]
+        each = [(k, part, [t for t in part.trainers if id(t) in good]) for k, part in enumerate(self.parts)]
+        return [(k, part, trainers) for k, part, trainers in each if trainers]
 
     def a_fold(self) -> tuple[TrainingData, Ensemble]:
         """The data and the models of one fold, for what only a model itself can be asked."""
-        _, part, models = self._models_of_parts()[0]
-        return part.loaded, Ensemble(models)
+        _, part, trainers = self._trained_parts()[0]
+        return part.loaded, Ensemble([self.model_of(trainer) for trainer in trainers])
 
     def out_of_fold(self) -> OutOfFold:
         """What the models say of the rows that they have not seen, after `fit` with folds."""
         found = []
-        for fold, part, models in self._models_of_parts():
+        for fold, part, trainers in self._trained_parts():
             held_out = part.loaded.validation
-            group = Ensemble(models)
+            group = Ensemble([self.model_of(trainer) for trainer in trainers])
             found.append((fold, held_out, group, group.raw_of_each(part.loaded.inputs(held_out))))
         rows = np.concatenate([held_out for _, held_out, _, _ in found])
         fold_of = np.concatenate([np.full(len(held_out), fold) for fold, held_out, _, _ in found])

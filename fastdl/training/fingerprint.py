@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,19 @@ def fingerprint(data: Mapping[str, Inputs | None]) -> dict[str, Any]:
 
 
 def _of(values: Inputs) -> dict[str, Any]:
-    arrays: Iterable[NDArray] = [values] if isinstance(values, np.ndarray) else ()
-    sums: NDArray = np.zeros(values.shape[1] if len(values.shape) > 1 else 1)
-    if isinstance(values, SparseRows):
-        arrays = [np.diff(values.starts), values.columns, values.values]
-        sums = np.bincount(values.columns, values.values, values.shape[1])
-    elif isinstance(values, StoredRows):
-        arrays = values.blocks()
     checksum = hashlib.sha256()
-    for array in arrays:
+
+    def take(array: NDArray) -> None:
         checksum.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        if not isinstance(values, SparseRows):
+
+    if isinstance(values, SparseRows):
+        for array in (np.diff(values.starts), values.columns, values.values):
+            take(array)
+        sums: NDArray = np.bincount(values.columns, values.values, values.shape[1])
+    else:
+        sums = np.zeros(math.prod(values.shape[1:]))
+        for array in values.blocks() if isinstance(values, StoredRows) else [values]:
+            take(array)
             sums += array.reshape(len(array), -1).sum(axis=0, dtype=np.float64)
     return {
         "shape": list(values.shape),

@@ -15,7 +15,7 @@ directions stand for them."""
 INTERCEPT = 0.01
 """How much of the penalty the intercept has: enough for a class that no row has to stay possible."""
 ROUNDS, TOLERANCE, SHORTEST = 50, 1e-13, 2.0**-10
-PRODUCTS, ACCURACY, FLAT = 200, 1e-3, 1e-12
+PRODUCTS, ACCURACY = 200, 1e-3
 
 
 def fit_linear(
@@ -51,9 +51,10 @@ def fit_linear(
     deviation = np.sqrt(w @ (x - mean) ** 2 / w.sum())
     low, high = x.min(axis=0), x.max(axis=0)
     deviation = np.where(((x == low) | (x == high)).all(axis=0), high - low, deviation)
-    scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0)
-    directions = _directions((x - mean) * scale, max(1, int(MOST_WORK / (len(x) * targets.shape[1]))))
-    z = np.column_stack([(x - mean) * scale @ directions, np.ones(len(x))])
+    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    standard = (x - mean) * scale
+    directions = _directions(standard, max(1, int(MOST_WORK / (len(x) * targets.shape[1]))))
+    z = np.column_stack([standard @ directions, np.ones(len(x))])
     pull = np.full(z.shape[1], penalty)
     pull[-1] *= INTERCEPT
     if output == "linear":
@@ -66,12 +67,13 @@ def fit_linear(
 
 def _directions(x: Floats, most: int) -> Floats:
     """Orthonormal columns [D, K] that span the rows of x: all, or the `most` along which they spread most."""
-    if x.shape[1] <= min(len(x), most):
-        return np.eye(x.shape[1])
-    values, vectors = np.linalg.eigh(x.T @ x if x.shape[1] <= len(x) else x @ x.T)
+    n_rows, width = x.shape
+    if width <= min(n_rows, most):
+        return np.eye(width)
+    values, vectors = np.linalg.eigh(x @ x.T if width > n_rows else x.T @ x)
     kept = values > 1e-10 * max(values[-1], 1e-300)
     values, vectors = values[kept][-most:], vectors[:, kept][:, -most:]
-    return vectors if x.shape[1] <= len(x) else x.T @ vectors / np.sqrt(values)
+    return x.T @ vectors / np.sqrt(values) if width > n_rows else vectors
 
 
 def _logistic(z: Floats, y: Floats, w: Floats, pull: Floats, exclusive: bool) -> Floats:
@@ -111,10 +113,7 @@ def _solve(apply: Callable[[Floats], Floats], right: Floats, diagonal: Floats) -
         if not size > ACCURACY**2 * first:
             break
         image = apply(direction)
-        curvature = float((direction * image).sum())
-        if not curvature > FLAT * float((diagonal * direction**2).sum()):
-            break  # rounding is all that is left
-        length = size / curvature
+        length = size / float((direction * image).sum())
         found, rest = found + length * direction, rest - length * image
         next_ = scale * rest
         before, size = size, float((rest * next_).sum())

@@ -23,6 +23,8 @@ ROWS, ROW_BYTES = 16, 64
 """Of a tile register."""
 MOST = 2
 """Tiles of a block along its rows, and along its columns: with four for the sums, the other four are their operands."""
+FIRST_A, FIRST_B = MOST * MOST, MOST * MOST + MOST
+"""The registers of A's tiles, and of B's; those of the sums come before."""
 DEPTH = ROW_BYTES // 2
 """Numbers of the depth in a step."""
 PANEL_BYTES = MOST * ROW_BYTES
@@ -79,17 +81,16 @@ def block_text(name: str, row_tiles: int, column_tiles: int, instructions: str =
         "  %a0 = getelementptr i8, ptr %a, i64 %a_at",
         "  %b0 = getelementptr i8, ptr %b, i64 %b_at",
     ]
-    first_a, first_b = MOST * MOST, MOST * MOST + MOST
     for j in range(column_tiles):
         if j:
             lines.append(f"  %b{j} = getelementptr i8, ptr %b0, i64 {j * ROW_BYTES}")
-        lines.append(call("tileloadd64", tile(first_b + j), f"ptr %b{j}", f"i64 {PANEL_BYTES}"))
+        lines.append(call("tileloadd64", tile(FIRST_B + j), f"ptr %b{j}", f"i64 {PANEL_BYTES}"))
     for i in range(row_tiles):
         if i:
             lines.append(f"  %a{i} = getelementptr i8, ptr %a0, i64 %a_down")
-        lines.append(call("tileloadd64", tile(first_a + i), f"ptr %a{i}", "i64 %a_row"))
+        lines.append(call("tileloadd64", tile(FIRST_A + i), f"ptr %a{i}", "i64 %a_row"))
         lines += [
-            call("tdpbf16ps", tile(sum_of(i, j)), tile(first_a + i), tile(first_b + j)) for j in range(column_tiles)
+            call("tdpbf16ps", tile(sum_of(i, j)), tile(FIRST_A + i), tile(FIRST_B + j)) for j in range(column_tiles)
         ]
     lines += [
         "  %next = add i64 %k, 1",
@@ -110,10 +111,8 @@ def block_text(name: str, row_tiles: int, column_tiles: int, instructions: str =
         f"declare void @{instructions}{instruction}({kinds.replace(' immarg', '') if own else kinds})"
         for instruction, kinds in declared.items()
     ]
-    as_it_is = [
-        "!0 = distinct !{!0, !1}",
-        '!1 = !{!"llvm.loop.unroll.disable"}',
-    ]  # a step has 16 cycles for each product
+    # LLVM would write four steps after another; one has 16 cycles for each product, and needs no help.
+    as_it_is = ["!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}']
     return "\n".join([*lines, *declarations, *as_it_is])
 
 
@@ -134,11 +133,11 @@ def configuration(rows: int, columns: int) -> NDArray[np.uint8]:
     tall = [min(ROWS, rows - ROWS * i) for i in range(row_tiles)]
     wide = [4 * min(ROWS, columns - ROWS * j) for j in range(column_tiles)]
     for i, height in enumerate(tall):
-        shape(MOST * MOST + i, height, ROW_BYTES)
+        shape(FIRST_A + i, height, ROW_BYTES)
         for j, width in enumerate(wide):
             shape(i * column_tiles + j, height, width)
     for j, width in enumerate(wide):
-        shape(MOST * MOST + MOST + j, ROWS, width)
+        shape(FIRST_B + j, ROWS, width)
     told = np.zeros(64, np.uint8)
     told[0] = 1  # the palette
     told[16:48], told[48:64] = widths.view(np.uint8), heights
